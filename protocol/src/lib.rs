@@ -1,0 +1,19 @@
+//! What the members of a swarm say to one another.
+//!
+//! Pure types and codecs stand at the top level: identifiers and units ([`block`], [`model_id`], [`session`]),
+//! signed announcements and the view of the swarm they add up to ([`announcement`], [`swarm_view`]), and the wire
+//! messages ([`wire`]). The only code that touches libp2p stands in `p2p`, behind the feature of that name.
+
+pub mod announcement;
+pub mod block;
+pub mod model_id;
+pub mod session;
+pub mod swarm_name;
+pub mod swarm_view;
+pub mod wire;
+
+#[cfg(feature = "p2p")]
+pub mod p2p;
+
+pub use libp2p_identity::{Keypair, PeerId};
+pub use multiaddr::Multiaddr;

@@ -1,0 +1,149 @@
+//! What two servers must share to stand in for one another.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// blake3 over a model's canonical manifest: the configuration that affects the math, the weight format, and the
+/// repository's name and revision where there is one. Written by `swarm-model`; opaque everywhere else.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ModelId(pub [u8; 32]);
+
+impl ModelId {
+    /// The first 12 hexadecimal digits, for people.
+    pub fn short(&self) -> String {
+        hex(&self.0[..6])
+    }
+}
+
+impl fmt::Display for ModelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+impl fmt::Debug for ModelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ModelId({})", self.short())
+    }
+}
+
+/// blake3 over the names, shapes, types and bytes of one block's tensors as stored in the checkpoint.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct BlockDigest(pub [u8; 32]);
+
+impl fmt::Display for BlockDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+impl fmt::Debug for BlockDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BlockDigest({})", hex(&self.0[..6]))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// How a server holds its weights and computes on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum WeightFormat {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit IEEE floats.
+    F16,
+    /// bfloat16.
+    Bf16,
+}
+
+impl WeightFormat {
+    /// The name used on the command line, in announcements and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+impl fmt::Display for WeightFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A weight format that is not known, or not yet served.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("the weight format \"{0}\" is not supported; use bf16, f16 or f32")]
+pub struct UnknownFormat(pub String);
+
+impl FromStr for WeightFormat {
+    type Err = UnknownFormat;
+
+    fn from_str(text: &str) -> Result<Self, UnknownFormat> {
+        [Self::F32, Self::F16, Self::Bf16]
+            .into_iter()
+            .find(|format| format.name() == text)
+            .ok_or_else(|| UnknownFormat(text.to_string()))
+    }
+}
+
+/// Servers of one numeric class give the same bits for the same input: weight format and arithmetic backend.
+/// A lost hop is only ever replaced within its class.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NumericClass(String);
+
+/// The longest name of a numeric class, in bytes.
+const MAX_CLASS_BYTES: usize = 64;
+
+/// A numeric class whose name is empty, too long or not printable.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("a numeric class is 1 to {MAX_CLASS_BYTES} printable ASCII characters")]
+pub struct BadNumericClass;
+
+impl NumericClass {
+    /// The class of that name, for example `bf16/fma/x86_64-linux`.
+    ///
+    /// # Errors
+    /// [`BadNumericClass`] if the name is empty, longer than 64 bytes or not printable ASCII.
+    pub fn new(name: impl Into<String>) -> Result<Self, BadNumericClass> {
+        let name = name.into();
+        let fits = (1..=MAX_CLASS_BYTES).contains(&name.len());
+        if !fits || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(BadNumericClass);
+        }
+        Ok(Self(name))
+    }
+
+    /// The class's name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for NumericClass {
+    type Error = BadNumericClass;
+
+    fn try_from(name: String) -> Result<Self, BadNumericClass> {
+        Self::new(name)
+    }
+}
+
+impl From<NumericClass> for String {
+    fn from(class: NumericClass) -> Self {
+        class.0
+    }
+}
+
+impl fmt::Display for NumericClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
