@@ -1,3 +1,4 @@
 //! stub
 
+pub mod chain;
 pub mod route;

@@ -1,0 +1,84 @@
+//! What can be wrong with hops and answers.
+
+use swarm_protocol::block::BlockRange;
+use thiserror::Error;
+
+use super::work::HopId;
+
+/// The hops do not join to the range without a hole or an overlap.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "the hops {hops:?} do not tile the blocks {range}; take the hops of one route over exactly these blocks"
+)]
+pub struct BadHops {
+    /// What they should tile.
+    pub range: BlockRange,
+    /// What they cover.
+    pub hops: Vec<BlockRange>,
+}
+
+impl BadHops {
+    pub(super) fn check(range: BlockRange, hops: &[BlockRange]) -> Result<(), Self> {
+        let reached = hops.iter().try_fold(range.start(), |reached, hop| {
+            (hop.start() == reached).then_some(hop.end())
+        });
+        match reached {
+            Some(end) if end == range.end() => Ok(()),
+            _ => Err(Self {
+                range,
+                hops: hops.to_vec(),
+            }),
+        }
+    }
+}
+
+/// An answer or an input that does not fit the chain.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ChainError {
+    /// The answer has another number of rows than was asked for.
+    #[error(
+        "{hop} answered with {got} rows where {expected} were asked for; it is given up and replaced"
+    )]
+    WrongRows {
+        /// Who answered.
+        hop: HopId,
+        /// The rows asked for.
+        expected: usize,
+        /// The rows that came.
+        got: usize,
+    },
+    /// The answer overtook an earlier one of the same hop.
+    #[error("{hop} answered out of order; it is given up and replaced")]
+    OutOfOrder {
+        /// Who answered.
+        hop: HopId,
+    },
+    /// Token ids for a chain of rows, or rows for a chain of token ids.
+    #[error(
+        "a chain is extended by what it was made for: token ids, or rows; open another session for the other"
+    )]
+    WrongInput,
+}
+
+impl ChainError {
+    /// The hop that broke the protocol, to be given up.
+    pub fn culprit(&self) -> Option<HopId> {
+        match self {
+            Self::WrongRows { hop, .. } | Self::OutOfOrder { hop } => Some(*hop),
+            Self::WrongInput => None,
+        }
+    }
+}
+
+/// A repair that came too late, or does not fit.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum StaleSpan {
+    /// Not every hop of the span is lost and waiting any more: another repair was faster.
+    #[error(
+        "the blocks {0} are no longer lost; close the hops opened for them and ask again what is lost"
+    )]
+    NotLost(BlockRange),
+    /// The new hops do not tile the span.
+    #[error(transparent)]
+    BadHops(#[from] BadHops),
+}
