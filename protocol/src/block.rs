@@ -139,10 +139,7 @@ mod tests {
     #[test]
     fn a_range_is_never_empty_and_never_unbounded() {
         assert_eq!(BlockRange::new(3, 3), Err(RangeError::Empty(3, 3)));
-        assert_eq!(
-            BlockRange::new(0, MAX_BLOCKS + 1),
-            Err(RangeError::TooLong(0, MAX_BLOCKS + 1))
-        );
+        assert_eq!(BlockRange::new(0, MAX_BLOCKS + 1), Err(RangeError::TooLong(0, MAX_BLOCKS + 1)));
         assert!("8..4".parse::<BlockRange>().is_err());
         assert!("4-8".parse::<BlockRange>().is_err());
         assert_eq!("4..8".parse(), BlockRange::new(4, 8));

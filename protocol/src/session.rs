@@ -6,9 +6,7 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 /// A number of tokens: of positions in a sequence, or of room in a KV cache.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TokenCount(pub u32);
 
 impl TokenCount {

@@ -1,0 +1,284 @@
+//! The one task that owns the swarm. Its branches only translate: an event comes in, state changes, outputs go out; it
+//! awaits nothing but the next event.
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use libp2p::kad::{self, QueryResult, Quorum, Record, RecordKey};
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{self, DialError, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{debug, info, warn};
+
+use super::addresses::dialable;
+use super::behaviour::{Behaviour, BehaviourEvent, identify_version, kad_protocol};
+use super::bootstrap::{BootstrapStatus, EntryPoints};
+use super::network::{InboundStream, NetworkConfig, NetworkError};
+use super::queries::{GetReply, PutReply, Queries};
+use super::streams::{Inbound, Reply, Request, StreamKind, describe_dial_error};
+use super::transport;
+use crate::announcement::SegmentKey;
+use crate::swarm_name::SwarmName;
+
+/// How long a connection that nothing uses is kept: longer than the pause between announcements, so that DHT neighbours
+/// and warm hops need no new handshake.
+const IDLE_CONNECTION: Duration = Duration::from_secs(150);
+
+/// Events a connection may have waiting for the swarm task; more keep stream data flowing while the DHT is busy.
+const CONNECTION_EVENTS: usize = 64;
+
+/// How often the driver looks after entry points when no deadline is nearer.
+const HOUSEKEEPING: Duration = Duration::from_secs(30);
+
+/// What the handle asks of the driver.
+#[derive(Debug)]
+pub(super) enum Command {
+    Open { peer: PeerId, addresses: Vec<Multiaddr>, kind: StreamKind, reply: Reply },
+    Put { key: SegmentKey, value: Vec<u8>, reply: PutReply },
+    Get { key: SegmentKey, reply: GetReply },
+    Stop { reply: oneshot::Sender<()> },
+}
+
+/// Where the driver tells what happens.
+pub(super) struct Outputs {
+    pub(super) inbound: mpsc::Sender<InboundStream>,
+    pub(super) listening: watch::Sender<Vec<Multiaddr>>,
+    pub(super) bootstrap: watch::Sender<Vec<BootstrapStatus>>,
+}
+
+struct Driver {
+    swarm: Swarm<Behaviour>,
+    name: SwarmName,
+    entry_points: EntryPoints,
+    queries: Queries,
+    outputs: Outputs,
+    _identity: super::identity::Identity,
+}
+
+/// Sets up the swarm, listens, and runs the driver on the current runtime.
+pub(super) fn spawn(
+    config: NetworkConfig,
+    commands: mpsc::Receiver<Command>,
+    outputs: Outputs,
+) -> Result<(), NetworkError> {
+    let keypair = config.identity.keypair().clone();
+    let transport = transport::build(&keypair, config.swarm_key.as_ref())?;
+    let behaviour = Behaviour::new(&config, &keypair)?;
+    let settings = swarm::Config::with_tokio_executor()
+        .with_idle_connection_timeout(IDLE_CONNECTION)
+        .with_per_connection_event_buffer_size(CONNECTION_EVENTS);
+    let mut swarm = Swarm::new(transport, behaviour, keypair.public().to_peer_id(), settings);
+    for address in &config.listen {
+        let failed = |reason: String| NetworkError::Listen { address: address.clone(), reason };
+        if config.swarm_key.is_some() && is_quic(address) {
+            debug!(%address, "a swarm with a key uses TCP only");
+            continue;
+        }
+        swarm.listen_on(address.clone()).map_err(|error| failed(error.to_string()))?;
+    }
+    for address in &config.announce {
+        swarm.add_external_address(address.clone());
+    }
+    let driver = Driver {
+        entry_points: EntryPoints::new(&config.bootstrap, Instant::now()),
+        swarm,
+        name: config.swarm,
+        queries: Queries::default(),
+        outputs,
+        _identity: config.identity,
+    };
+    tokio::spawn(driver.run(commands));
+    Ok(())
+}
+
+fn is_quic(address: &Multiaddr) -> bool {
+    address.iter().any(|part| matches!(part, libp2p::multiaddr::Protocol::QuicV1))
+}
+
+impl Driver {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        self.publish_statuses();
+        loop {
+            self.dial_entry_points();
+            let wake = self.next_wake();
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.on_event(event),
+                command = commands.recv() => match command {
+                    Some(Command::Stop { reply }) => {
+                        // Dropping the swarm closes every connection; whoever asked may be gone.
+                        drop(self.swarm);
+                        let _ = reply.send(());
+                        return;
+                    }
+                    Some(command) => self.on_command(command),
+                    None => return,
+                },
+                () = tokio::time::sleep_until(wake.into()) => {}
+            }
+            self.finish_overdue_queries();
+        }
+    }
+
+    fn next_wake(&self) -> Instant {
+        let deadlines = [self.queries.next_deadline(), self.entry_points.next_redial()];
+        let latest = Instant::now() + HOUSEKEEPING;
+        deadlines.into_iter().flatten().fold(latest, Instant::min)
+    }
+
+    fn on_command(&mut self, command: Command) {
+        let behaviour = self.swarm.behaviour_mut();
+        match command {
+            Command::Open { peer, addresses, kind, reply } => {
+                let request = Request { protocol: kind.protocol(&self.name), reply };
+                behaviour.streams.open(peer, addresses, request);
+            }
+            Command::Put { key, value, reply } => {
+                let record = Record::new(RecordKey::new(&key.0), value);
+                match behaviour.kad.put_record(record, Quorum::One) {
+                    Ok(id) => self.queries.began_put(id, reply),
+                    Err(error) => {
+                        let _ = reply.send(Err(super::QueryError::Refused(error.to_string())));
+                    }
+                }
+            }
+            Command::Get { key, reply } => {
+                let id = behaviour.kad.get_record(RecordKey::new(&key.0));
+                self.queries.began_get(id, reply);
+            }
+            Command::Stop { .. } => {}
+        }
+    }
+
+    fn finish_overdue_queries(&mut self) {
+        for id in self.queries.overdue(Instant::now()) {
+            self.finish_query(id);
+        }
+    }
+
+    fn finish_query(&mut self, id: kad::QueryId) {
+        if let Some(mut query) = self.swarm.behaviour_mut().kad.query_mut(&id) {
+            query.finish();
+        }
+    }
+
+    fn dial_entry_points(&mut self) {
+        for entry in self.entry_points.due(Instant::now()) {
+            if self.swarm.is_connected(&entry.peer) {
+                continue;
+            }
+            let opts = DialOpts::peer_id(entry.peer)
+                .addresses(vec![entry.address.clone()])
+                .condition(PeerCondition::DisconnectedAndNotDialing)
+                .build();
+            if let Err(error) = self.swarm.dial(opts) {
+                self.on_dial_error(entry.peer, &error);
+            }
+        }
+    }
+
+    fn publish_statuses(&self) {
+        self.outputs.bootstrap.send_replace(self.entry_points.statuses());
+    }
+
+    fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(BehaviourEvent::Streams(inbound)) => self.on_inbound(inbound),
+            SwarmEvent::Behaviour(BehaviourEvent::Kad(event)) => self.on_kad(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => self.on_discovered(found),
+            SwarmEvent::NewListenAddr { .. } | SwarmEvent::ExpiredListenAddr { .. } => self.publish_listening(),
+            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
+                warn!(?addresses, ?reason, "a listener ended");
+                self.publish_listening();
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => self.on_dial_error(peer, &error),
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
+                debug!(from = %send_back_addr, %error, "an incoming connection failed its handshake");
+            }
+            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, cause, .. } => {
+                debug!(peer = %peer_id, ?cause, "disconnected");
+                let reason = cause.map_or_else(|| "it closed the connection".to_string(), |cause| cause.to_string());
+                self.lost(peer_id, BootstrapStatus::Unreachable { reason });
+            }
+            _ => {}
+        }
+    }
+
+    fn publish_listening(&self) {
+        self.outputs.listening.send_replace(self.swarm.listeners().cloned().collect());
+    }
+
+    fn on_inbound(&mut self, inbound: Inbound) {
+        let Inbound { peer, protocol, stream } = inbound;
+        let Some(kind) = StreamKind::ALL.into_iter().find(|kind| kind.protocol(&self.name) == protocol) else {
+            return;
+        };
+        if self.outputs.inbound.try_send(InboundStream { peer, kind, stream }).is_err() {
+            warn!(%peer, ?kind, "too many streams wait to be accepted; one was reset");
+        }
+    }
+
+    fn on_kad(&mut self, event: kad::Event) {
+        let kad::Event::OutboundQueryProgressed { id, result, step, .. } = event else {
+            return;
+        };
+        match result {
+            QueryResult::GetRecord(result) => {
+                if self.queries.got(id, result, step.last, Instant::now()) {
+                    self.finish_query(id);
+                }
+            }
+            QueryResult::PutRecord(result) => self.queries.put_done(id, result),
+            _ => {}
+        }
+    }
+
+    /// Only members of this swarm's DHT enter the table, with addresses that can be dialled from here.
+    fn on_identify(&mut self, event: identify::Event) {
+        let identify::Event::Received { peer_id, info, .. } = event else {
+            return;
+        };
+        let ours = info.protocol_version == identify_version(&self.name);
+        if self.entry_points.identified(peer_id, ours, &info.protocol_version) {
+            let log = if ours { "joined through" } else { "not of this swarm" };
+            info!(peer = %peer_id, speaks = %info.protocol_version, "{log}");
+            self.publish_statuses();
+        }
+        if !ours || !info.protocols.contains(&kad_protocol(&self.name)) {
+            return;
+        }
+        for address in dialable(&info.listen_addrs, &info.observed_addr) {
+            self.swarm.behaviour_mut().kad.add_address(&peer_id, address);
+        }
+    }
+
+    fn on_discovered(&mut self, found: Vec<(PeerId, Multiaddr)>) {
+        for (peer, address) in found {
+            let opts = DialOpts::peer_id(peer)
+                .addresses(vec![address])
+                .condition(PeerCondition::DisconnectedAndNotDialing)
+                .build();
+            if let Err(error) = self.swarm.dial(opts) {
+                debug!(%peer, %error, "a neighbour found by mDNS was not dialled");
+            }
+        }
+    }
+
+    fn on_dial_error(&mut self, peer: PeerId, error: &DialError) {
+        let status = match error {
+            // An attempt already under way ends in an event of its own.
+            DialError::DialPeerConditionFalse(_) => return,
+            DialError::WrongPeerId { obtained, .. } => BootstrapStatus::WrongPeer { obtained: *obtained },
+            other => BootstrapStatus::Unreachable { reason: describe_dial_error(other) },
+        };
+        if !self.swarm.is_connected(&peer) {
+            self.lost(peer, status);
+        }
+    }
+
+    fn lost(&mut self, peer: PeerId, status: BootstrapStatus) {
+        self.entry_points.lost(peer, status, Instant::now(), &mut rand::rng());
+        self.publish_statuses();
+    }
+}

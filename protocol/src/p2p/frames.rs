@@ -1,0 +1,131 @@
+//! Reading and writing frames on a stream.
+
+use std::io;
+use std::marker::PhantomData;
+
+use futures::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+use crate::wire::{FrameError, MAX_HEADER_BYTES, PREFIX_BYTES, Payload, decode, encode};
+
+/// A stream that broke, or a peer that does not keep to the protocol.
+#[derive(Debug, Error)]
+pub enum StreamError {
+    /// The connection is gone.
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+    /// The stream ended in the middle of a frame.
+    #[error("the stream ended in the middle of a frame")]
+    Cut,
+    /// What came is no frame of this protocol.
+    #[error("the peer broke the protocol: {0}")]
+    Frame(#[from] FrameError),
+}
+
+/// What of a frame has been read.
+enum Stage<M> {
+    Prefix,
+    Header,
+    Payload(M),
+}
+
+/// Reads one frame after another. Dropping a pending [`next`](Self::next) loses nothing: the next call goes on where it
+/// stopped.
+pub struct FrameReader<M> {
+    io: ReadHalf<libp2p::Stream>,
+    payload_limit: usize,
+    stage: Stage<M>,
+    buffer: Vec<u8>,
+    filled: usize,
+}
+
+impl<M: DeserializeOwned + Payload> FrameReader<M> {
+    pub(super) fn new(io: ReadHalf<libp2p::Stream>, payload_limit: usize) -> Self {
+        Self { io, payload_limit, stage: Stage::Prefix, buffer: vec![0; PREFIX_BYTES], filled: 0 }
+    }
+
+    /// Takes larger or smaller payloads from now on, in bytes.
+    pub fn set_payload_limit(&mut self, bytes: usize) {
+        self.payload_limit = bytes;
+    }
+
+    /// The next message with its payload; `None` when the peer has closed the stream between two frames.
+    ///
+    /// # Errors
+    /// [`StreamError`] if the connection is lost or the peer does not keep to the protocol.
+    pub async fn next(&mut self) -> Result<Option<(M, Vec<u8>)>, StreamError> {
+        loop {
+            while self.filled < self.buffer.len() {
+                let read = self.io.read(&mut self.buffer[self.filled..]).await?;
+                if read == 0 {
+                    let between = matches!(self.stage, Stage::Prefix) && self.filled == 0;
+                    return if between { Ok(None) } else { Err(StreamError::Cut) };
+                }
+                self.filled += read;
+            }
+            let bytes = std::mem::take(&mut self.buffer);
+            self.filled = 0;
+            match std::mem::replace(&mut self.stage, Stage::Prefix) {
+                Stage::Prefix => {
+                    let header = header_bytes(&bytes)?;
+                    (self.stage, self.buffer) = (Stage::Header, vec![0; header]);
+                }
+                Stage::Header => {
+                    let head = decode::<M>(&bytes, self.payload_limit)?;
+                    (self.stage, self.buffer) = (Stage::Payload(head.message), vec![0; head.payload_bytes]);
+                }
+                Stage::Payload(message) => {
+                    self.buffer = vec![0; PREFIX_BYTES];
+                    return Ok(Some((message, bytes)));
+                }
+            }
+        }
+    }
+}
+
+fn header_bytes(prefix: &[u8]) -> Result<usize, FrameError> {
+    let prefix = prefix.try_into().map_or(0, u32::from_le_bytes) as usize;
+    if prefix > MAX_HEADER_BYTES {
+        return Err(FrameError::HeaderTooLong(prefix));
+    }
+    Ok(prefix)
+}
+
+/// Writes frames, each with one write.
+pub struct FrameWriter<M> {
+    io: WriteHalf<libp2p::Stream>,
+    message: PhantomData<fn(M)>,
+}
+
+impl<M: Serialize + Payload> FrameWriter<M> {
+    pub(super) fn new(io: WriteHalf<libp2p::Stream>) -> Self {
+        Self { io, message: PhantomData }
+    }
+
+    /// Sends a message with the rows it announces.
+    ///
+    /// # Errors
+    /// [`StreamError`] if the connection is lost or the payload is not what the message says.
+    pub async fn send(&mut self, message: &M, payload: &[u8]) -> Result<(), StreamError> {
+        let frame = encode(message, payload)?;
+        self.send_bytes(&frame).await
+    }
+
+    /// Sends bytes as they are; for tests of what a peer does with them.
+    #[doc(hidden)]
+    pub async fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), StreamError> {
+        self.io.write_all(bytes).await?;
+        self.io.flush().await?;
+        Ok(())
+    }
+
+    /// Ends the stream in this direction.
+    ///
+    /// # Errors
+    /// [`StreamError`] if the connection is lost.
+    pub async fn close(&mut self) -> Result<(), StreamError> {
+        Ok(self.io.close().await?)
+    }
+}

@@ -1,0 +1,26 @@
+//! The network driver: the only code that touches libp2p's swarm, Kademlia and streams.
+//!
+//! One task ([`driver`]) owns the swarm; everybody else holds a [`Network`], a cheap handle with a bounded queue.
+
+mod addresses;
+mod behaviour;
+mod bootstrap;
+mod driver;
+mod frames;
+mod identity;
+mod join;
+mod network;
+mod queries;
+mod record_store;
+mod streams;
+mod swarm_key;
+mod transport;
+
+pub use addresses::Scope;
+pub use bootstrap::{BootstrapPeer, BootstrapPeerError, BootstrapStatus};
+pub use frames::{FrameReader, FrameWriter, StreamError};
+pub use identity::{Identity, IdentityError};
+pub use join::JoinError;
+pub use network::{DhtMode, Found, InboundStream, InboundStreams, Network, NetworkConfig, NetworkError, QueryError};
+pub use streams::{ByteStream, OpenError, StreamKind};
+pub use swarm_key::{SwarmKey, SwarmKeyError};
