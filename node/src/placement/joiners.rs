@@ -1,0 +1,59 @@
+//! Servers that join at the same moment, see the same holes and choose the same blocks.
+
+use rand::Rng;
+use swarm_protocol::PeerId;
+use swarm_protocol::block::BlockRange;
+
+use super::rank::Rank;
+use super::{Coverage, choose};
+
+/// How far a server is with the blocks it announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It will host them, and can still change its mind.
+    Joining,
+    /// It hosts them.
+    Serving,
+}
+
+/// The blocks a server announced.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claim {
+    /// Who it is.
+    pub peer: PeerId,
+    /// Its blocks.
+    pub blocks: BlockRange,
+    /// How many tokens per second it computes on each of them.
+    pub tokens_per_second: f64,
+    /// Whether it can still change its mind.
+    pub standing: Standing,
+}
+
+/// Other blocks for a joining server that sees what others announced meanwhile; `None` if it keeps its own.
+///
+/// It gives way if a joining server with a smaller peer id claims some of the same blocks, and other blocks would help
+/// the swarm more. What joining servers with larger peer ids claim does not count: they give way to this one. So every
+/// round settles at least one more of the joiners, and they end up placed as if they had joined one after another.
+pub fn rechoose(model: BlockRange, mine: &Claim, others: &[Claim], rng: &mut impl Rng) -> Option<BlockRange> {
+    if !others.iter().any(|other| collides(mine, other)) {
+        return None;
+    }
+    let mut seniors = Coverage::none(model);
+    for other in others.iter().filter(|other| is_senior(mine, other)) {
+        seniors.add(other.blocks, other.tokens_per_second);
+    }
+    let rank = |blocks| Rank::of(&seniors, blocks, mine.tokens_per_second);
+    let chosen = choose(&seniors, mine.blocks.len(), mine.tokens_per_second, rng);
+    rank(chosen).helps_more_than(&rank(mine.blocks)).then_some(chosen)
+}
+
+/// Whether `mine` counts on `other` to stay where it is.
+fn is_senior(mine: &Claim, other: &Claim) -> bool {
+    other.peer < mine.peer || (other.standing == Standing::Serving && other.peer != mine.peer)
+}
+
+/// Whether `mine` gives way to `other`.
+fn collides(mine: &Claim, other: &Claim) -> bool {
+    let shared = mine.blocks.intersection(other.blocks).is_some();
+    shared && other.standing == Standing::Joining && other.peer < mine.peer
+}
