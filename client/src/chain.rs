@@ -60,11 +60,7 @@ impl<R: Rows> Chain<R> {
     ///
     /// # Errors
     /// [`BadHops`] if the hops do not tile `range`.
-    pub fn of_tokens(
-        range: BlockRange,
-        hops: &[BlockRange],
-        config: ChainConfig,
-    ) -> Result<Self, BadHops> {
+    pub fn of_tokens(range: BlockRange, hops: &[BlockRange], config: ChainConfig) -> Result<Self, BadHops> {
         Self::new(range, hops, config, Source::Tokens(0))
     }
 
@@ -72,25 +68,13 @@ impl<R: Rows> Chain<R> {
     ///
     /// # Errors
     /// [`BadHops`] if the hops do not tile `range`.
-    pub fn of_rows(
-        range: BlockRange,
-        hops: &[BlockRange],
-        config: ChainConfig,
-    ) -> Result<Self, BadHops> {
+    pub fn of_rows(range: BlockRange, hops: &[BlockRange], config: ChainConfig) -> Result<Self, BadHops> {
         Self::new(range, hops, config, Source::Rows(History::default()))
     }
 
-    fn new(
-        range: BlockRange,
-        hops: &[BlockRange],
-        config: ChainConfig,
-        source: Source<R>,
-    ) -> Result<Self, BadHops> {
+    fn new(range: BlockRange, hops: &[BlockRange], config: ChainConfig, source: Source<R>) -> Result<Self, BadHops> {
         BadHops::check(range, hops)?;
-        let config = ChainConfig {
-            chunk: config.chunk.max(TokenCount(1)),
-            window: config.window.max(1),
-        };
+        let config = ChainConfig { chunk: config.chunk.max(TokenCount(1)), window: config.window.max(1) };
         let mut chain = Self {
             config,
             hops: Vec::new(),
@@ -129,20 +113,14 @@ impl<R: Rows> Chain<R> {
     /// Whether every hop has everything: nothing is lost, unanswered or left to send.
     pub fn is_idle(&self) -> bool {
         let length = self.source.len();
-        self.hops
-            .iter()
-            .all(|hop| !hop.lost && hop.flights.is_empty() && hop.kv == length)
+        self.hops.iter().all(|hop| !hop.lost && hop.flights.is_empty() && hop.kv == length)
     }
 
     /// There are `tokens` more token ids.
     ///
     /// # Errors
     /// [`ChainError::WrongInput`] on a chain of rows.
-    pub fn extend_tokens(
-        &mut self,
-        tokens: TokenCount,
-        outputs: Outputs,
-    ) -> Result<(), ChainError> {
+    pub fn extend_tokens(&mut self, tokens: TokenCount, outputs: Outputs) -> Result<(), ChainError> {
         let Source::Tokens(length) = &mut self.source else {
             return Err(ChainError::WrongInput);
         };
@@ -184,20 +162,8 @@ impl<R: Rows> Chain<R> {
         self.next_work += 1;
         let id = WorkId(self.next_work);
         let hop = &mut self.hops[index];
-        hop.flights.push_back(Flight {
-            id,
-            from,
-            rows,
-            output,
-        });
-        Some(Work {
-            id,
-            hop: hop.id,
-            from: count(from),
-            rows: count(rows),
-            input,
-            output,
-        })
+        hop.flights.push_back(Flight { id, from, rows, output });
+        Some(Work { id, hop: hop.id, from: count(from), rows: count(rows), input, output })
     }
 
     /// Which rows to ask for, and how many rows to feed so that one answer fits all of them.
@@ -212,11 +178,7 @@ impl<R: Rows> Chain<R> {
     }
 
     fn input_len(&self, index: usize) -> usize {
-        if index == 0 {
-            self.source.len()
-        } else {
-            self.len_before(&self.hops[index])
-        }
+        if index == 0 { self.source.len() } else { self.len_before(&self.hops[index]) }
     }
 
     fn input_of(&self, index: usize, from: usize, rows: usize) -> Option<Input<R>> {
@@ -228,9 +190,7 @@ impl<R: Rows> Chain<R> {
     }
 
     fn len_before(&self, hop: &Hop) -> usize {
-        self.histories
-            .get(&hop.blocks.start())
-            .map_or(0, History::len)
+        self.histories.get(&hop.blocks.start()).map_or(0, History::len)
     }
 
     /// A server answered: `rows` are the output rows that the work asked for, `None` if it asked for none.
@@ -252,15 +212,9 @@ impl<R: Rows> Chain<R> {
         };
         let Some(next) = self.hops.get(index + 1) else {
             self.wanted.delivered(end);
-            return Ok(Completed::Output {
-                from: count(end - rows.rows()),
-                rows,
-            });
+            return Ok(Completed::Output { from: count(end - rows.rows()), rows });
         };
-        self.histories
-            .entry(next.blocks.start())
-            .or_default()
-            .append(rows);
+        self.histories.entry(next.blocks.start()).or_default().append(rows);
         Ok(Completed::Advanced)
     }
 
@@ -274,9 +228,7 @@ impl<R: Rows> Chain<R> {
     }
 
     fn hop_flying(&self, work: WorkId) -> Option<usize> {
-        self.hops
-            .iter()
-            .position(|hop| hop.flights.iter().any(|flight| flight.id == work))
+        self.hops.iter().position(|hop| hop.flights.iter().any(|flight| flight.id == work))
     }
 
     /// Forgets every position from `position` on. Servers rewind by themselves when they are fed a position below
@@ -284,23 +236,15 @@ impl<R: Rows> Chain<R> {
     pub fn truncate(&mut self, position: TokenCount) {
         let length = position.as_usize();
         self.source.truncate(length);
-        self.histories
-            .values_mut()
-            .for_each(|history| history.truncate(length));
+        self.histories.values_mut().for_each(|history| history.truncate(length));
         self.hops.iter_mut().for_each(|hop| hop.truncate(length));
         self.wanted.truncate(length);
     }
 
     /// Keeps a history for exactly the boundaries between two hops.
     fn sync_boundaries(&mut self) {
-        let inner: Vec<u32> = self
-            .hops
-            .iter()
-            .skip(1)
-            .map(|hop| hop.blocks.start())
-            .collect();
-        self.histories
-            .retain(|boundary, _| inner.contains(boundary));
+        let inner: Vec<u32> = self.hops.iter().skip(1).map(|hop| hop.blocks.start()).collect();
+        self.histories.retain(|boundary, _| inner.contains(boundary));
         for boundary in inner {
             self.histories.entry(boundary).or_default();
         }

@@ -47,8 +47,7 @@ pub enum Links {
 impl Links {
     /// The time one way from `from` to `to`.
     fn one_way(&self, from: &Candidate, to: &Candidate) -> Duration {
-        self.measured(from.peer, to.peer)
-            .map_or_else(|| (from.rtt / 2).saturating_add(to.rtt / 2), |rtt| rtt / 2)
+        self.measured(from.peer, to.peer).map_or_else(|| (from.rtt / 2).saturating_add(to.rtt / 2), |rtt| rtt / 2)
     }
 
     fn measured(&self, from: PeerId, to: PeerId) -> Option<Duration> {
@@ -76,9 +75,7 @@ pub struct Cost {
 impl Cost {
     /// All of it.
     pub fn total(&self) -> Duration {
-        self.link
-            .saturating_add(self.queue)
-            .saturating_add(self.compute)
+        self.link.saturating_add(self.queue).saturating_add(self.compute)
     }
 
     fn plus(self, other: Self) -> Self {
@@ -113,10 +110,7 @@ pub struct Route {
 impl Route {
     /// What one step costs on this route.
     pub fn cost(&self) -> Cost {
-        let back = Cost {
-            link: self.back,
-            ..Cost::default()
-        };
+        let back = Cost { link: self.back, ..Cost::default() };
         self.hops.iter().fold(back, |sum, hop| sum.plus(hop.cost))
     }
 }

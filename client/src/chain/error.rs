@@ -7,9 +7,7 @@ use super::work::HopId;
 
 /// The hops do not join to the range without a hole or an overlap.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error(
-    "the hops {hops:?} do not tile the blocks {range}; take the hops of one route over exactly these blocks"
-)]
+#[error("the hops {hops:?} do not tile the blocks {range}; take the hops of one route over exactly these blocks")]
 pub struct BadHops {
     /// What they should tile.
     pub range: BlockRange,
@@ -19,15 +17,10 @@ pub struct BadHops {
 
 impl BadHops {
     pub(super) fn check(range: BlockRange, hops: &[BlockRange]) -> Result<(), Self> {
-        let reached = hops.iter().try_fold(range.start(), |reached, hop| {
-            (hop.start() == reached).then_some(hop.end())
-        });
+        let reached = hops.iter().try_fold(range.start(), |reached, hop| (hop.start() == reached).then_some(hop.end()));
         match reached {
             Some(end) if end == range.end() => Ok(()),
-            _ => Err(Self {
-                range,
-                hops: hops.to_vec(),
-            }),
+            _ => Err(Self { range, hops: hops.to_vec() }),
         }
     }
 }
@@ -36,9 +29,7 @@ impl BadHops {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ChainError {
     /// The answer has another number of rows than was asked for.
-    #[error(
-        "{hop} answered with {got} rows where {expected} were asked for; it is given up and replaced"
-    )]
+    #[error("{hop} answered with {got} rows where {expected} were asked for; it is given up and replaced")]
     WrongRows {
         /// Who answered.
         hop: HopId,
@@ -54,9 +45,7 @@ pub enum ChainError {
         hop: HopId,
     },
     /// Token ids for a chain of rows, or rows for a chain of token ids.
-    #[error(
-        "a chain is extended by what it was made for: token ids, or rows; open another session for the other"
-    )]
+    #[error("a chain is extended by what it was made for: token ids, or rows; open another session for the other")]
     WrongInput,
 }
 
@@ -74,9 +63,7 @@ impl ChainError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum StaleSpan {
     /// Not every hop of the span is lost and waiting any more: another repair was faster.
-    #[error(
-        "the blocks {0} are no longer lost; close the hops opened for them and ask again what is lost"
-    )]
+    #[error("the blocks {0} are no longer lost; close the hops opened for them and ask again what is lost")]
     NotLost(BlockRange),
     /// The new hops do not tile the span.
     #[error(transparent)]

@@ -35,13 +35,7 @@ pub(super) struct Hop {
 
 impl Hop {
     pub(super) fn new(id: HopId, blocks: BlockRange) -> Self {
-        Self {
-            id,
-            blocks,
-            kv: 0,
-            flights: VecDeque::new(),
-            lost: false,
-        }
+        Self { id, blocks, kv: 0, flights: VecDeque::new(), lost: false }
     }
 
     /// The positions its KV holds once everything sent is computed.
@@ -56,11 +50,7 @@ impl Hop {
         let flight = *flight.ok_or(ChainError::OutOfOrder { hop })?;
         let expected = flight.output.of(flight.rows);
         if rows != expected {
-            return Err(ChainError::WrongRows {
-                hop,
-                expected,
-                got: rows,
-            });
+            return Err(ChainError::WrongRows { hop, expected, got: rows });
         }
         Ok(flight)
     }
@@ -72,7 +62,6 @@ impl Hop {
 
     pub(super) fn lose(&mut self) {
         self.lost = true;
-        self.kv = 0;
         self.flights.clear();
     }
 }

@@ -44,9 +44,7 @@ fn block_outputs(block: u32, inputs: &[u64]) -> Vec<u64> {
 }
 
 fn outputs(blocks: BlockRange, inputs: &[u64]) -> Vec<u64> {
-    blocks
-        .blocks()
-        .fold(inputs.to_vec(), |rows, block| block_outputs(block.0, &rows))
+    blocks.blocks().fold(inputs.to_vec(), |rows, block| block_outputs(block.0, &rows))
 }
 
 struct Server {
@@ -59,20 +57,12 @@ struct Server {
 
 impl Server {
     fn new(blocks: BlockRange) -> Self {
-        Self {
-            blocks,
-            fed: Vec::new(),
-            queue: VecDeque::new(),
-            gone: false,
-        }
+        Self { blocks, fed: Vec::new(), queue: VecDeque::new(), gone: false }
     }
 
     fn compute(&mut self) -> Option<(WorkId, Option<Vec<u64>>)> {
         let (work, rows) = self.queue.pop_front()?;
-        assert!(
-            work.from.as_usize() <= self.fed.len(),
-            "fed beyond its KV: {work:?}"
-        );
+        assert!(work.from.as_usize() <= self.fed.len(), "fed beyond its KV: {work:?}");
         assert_eq!(work.rows.as_usize(), rows.len());
         self.fed.truncate(work.from.as_usize());
         self.fed.extend(rows);
@@ -100,9 +90,7 @@ fn tiles(rng: &mut StdRng, whole: BlockRange) -> Vec<BlockRange> {
     let mut cuts = vec![whole.start()];
     cuts.extend((whole.start() + 1..whole.end()).filter(|_| rng.random_bool(0.4)));
     cuts.push(whole.end());
-    cuts.windows(2)
-        .map(|pair| range(pair[0], pair[1]))
-        .collect()
+    cuts.windows(2).map(|pair| range(pair[0], pair[1])).collect()
 }
 
 impl World {
@@ -110,31 +98,13 @@ impl World {
         let mut rng = StdRng::seed_from_u64(seed);
         let hops = tiles(&mut rng, range(0, BLOCKS));
         let chunk = TokenCount(rng.random_range(1..6));
-        let config = ChainConfig {
-            chunk,
-            window: rng.random_range(1..4),
-        };
+        let config = ChainConfig { chunk, window: rng.random_range(1..4) };
         let of_rows = rng.random_bool(0.3);
-        let make = if of_rows {
-            Chain::of_rows
-        } else {
-            Chain::of_tokens
-        };
+        let make = if of_rows { Chain::of_rows } else { Chain::of_tokens };
         let chain = make(range(0, BLOCKS), &hops, config).unwrap();
-        let servers = chain
-            .hops()
-            .map(|(hop, blocks)| (hop, Server::new(blocks)))
-            .collect();
+        let servers = chain.hops().map(|(hop, blocks)| (hop, Server::new(blocks))).collect();
         let (tokens, late, awaited) = Default::default();
-        Self {
-            rng,
-            chain,
-            tokens,
-            servers,
-            late,
-            awaited,
-            of_rows,
-        }
+        Self { rng, chain, tokens, servers, late, awaited, of_rows }
     }
 
     fn act(&mut self) {
@@ -148,17 +118,12 @@ impl World {
             _ => self.deliver_late(),
         }
         let pumped = self.chain.is_idle();
-        assert!(
-            !pumped || self.chain.next_work().is_none(),
-            "idle chains have no work"
-        );
+        assert!(!pumped || self.chain.next_work().is_none(), "idle chains have no work");
     }
 
     fn extend(&mut self) {
         let from = self.tokens.len();
-        let more: Vec<u64> = (0..self.rng.random_range(1..8))
-            .map(|_| self.rng.random())
-            .collect();
+        let more: Vec<u64> = (0..self.rng.random_range(1..8)).map(|_| self.rng.random()).collect();
         let kind = [Outputs::All, Outputs::Last, Outputs::Last, Outputs::None];
         let kind = kind[self.rng.random_range(0..kind.len())];
         self.tokens.extend(&more);
@@ -193,11 +158,7 @@ impl World {
         let pick = self.rng.random_range(0..self.servers.len());
         let server = self.servers.values_mut().nth(pick).unwrap();
         if let Some(answer) = server.compute() {
-            if server.gone {
-                self.late.push(answer)
-            } else {
-                self.answer(answer)
-            }
+            if server.gone { self.late.push(answer) } else { self.answer(answer) }
         }
     }
 
@@ -206,10 +167,7 @@ impl World {
             let right = outputs(range(0, BLOCKS), &self.tokens);
             for (position, row) in (from.as_usize()..).zip(rows) {
                 assert_eq!(row, right[position], "output of position {position}");
-                assert!(
-                    self.awaited.remove(&position),
-                    "output of position {position} unasked"
-                );
+                assert!(self.awaited.remove(&position), "output of position {position} unasked");
             }
         }
     }
@@ -234,12 +192,8 @@ impl World {
         };
         let hops = tiles(&mut self.rng, span.range);
         let ids = self.chain.replace(&span, &hops).unwrap();
-        assert!(
-            self.chain.replace(&span, &hops).is_err(),
-            "two repairs of one hop"
-        );
-        self.servers
-            .extend(ids.into_iter().zip(hops.into_iter().map(Server::new)));
+        assert!(self.chain.replace(&span, &hops).is_err(), "two repairs of one hop");
+        self.servers.extend(ids.into_iter().zip(hops.into_iter().map(Server::new)));
     }
 
     fn truncate(&mut self) {
@@ -255,20 +209,12 @@ impl World {
             self.pump();
             self.compute();
         }
-        assert_eq!(
-            self.awaited,
-            BTreeSet::new(),
-            "every output that was asked for came"
-        );
+        assert_eq!(self.awaited, BTreeSet::new(), "every output that was asked for came");
         let mut rows = self.tokens.clone();
         let hops: Vec<_> = self.chain.hops().collect();
         for (hop, blocks) in &hops {
             let fed = &self.servers[hop].fed;
-            assert_eq!(
-                fed[..rows.len().min(fed.len())],
-                rows[..],
-                "the KV of blocks {blocks}"
-            );
+            assert_eq!(fed[..rows.len().min(fed.len())], rows[..], "the KV of blocks {blocks}");
             rows = outputs(*blocks, &rows);
         }
         let kept = hops.len() - usize::from(!self.of_rows);

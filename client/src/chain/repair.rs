@@ -22,10 +22,7 @@ pub struct LostSpan {
 
 impl LostSpan {
     fn of(hop: &Hop) -> Self {
-        Self {
-            range: hop.blocks,
-            hops: vec![hop.id],
-        }
+        Self { range: hop.blocks, hops: vec![hop.id] }
     }
 
     /// The span with a lost neighbour behind it.
@@ -40,10 +37,7 @@ impl<R: Rows> Chain<R> {
     /// The hop is gone, with its KV: its late answers are stale from now on. Idempotent; `false` if the chain has no
     /// such hop, or has lost it already.
     pub fn fail(&mut self, hop: HopId) -> bool {
-        let living = self
-            .hops
-            .iter_mut()
-            .find(|known| known.id == hop && !known.lost);
+        let living = self.hops.iter_mut().find(|known| known.id == hop && !known.lost);
         let failed = living.is_some();
         living.into_iter().for_each(Hop::lose);
         failed
@@ -71,11 +65,7 @@ impl<R: Rows> Chain<R> {
     ///
     /// # Errors
     /// [`StaleSpan`] if a hop of the span is not lost (any more), or the new hops do not tile it. Nothing is changed.
-    pub fn replace(
-        &mut self,
-        span: &LostSpan,
-        hops: &[BlockRange],
-    ) -> Result<Vec<HopId>, StaleSpan> {
+    pub fn replace(&mut self, span: &LostSpan, hops: &[BlockRange]) -> Result<Vec<HopId>, StaleSpan> {
         let place = self.place_of(span).ok_or(StaleSpan::NotLost(span.range))?;
         BadHops::check(span.range, hops)?;
         let fresh: Vec<Hop> = hops.iter().map(|&blocks| self.fresh_hop(blocks)).collect();
@@ -87,10 +77,7 @@ impl<R: Rows> Chain<R> {
 
     /// Where the span's hops stand, if all of them are still lost.
     fn place_of(&self, span: &LostSpan) -> Option<Range<usize>> {
-        let first = self
-            .hops
-            .iter()
-            .position(|hop| Some(&hop.id) == span.hops.first())?;
+        let first = self.hops.iter().position(|hop| Some(&hop.id) == span.hops.first())?;
         let place = first..first + span.hops.len();
         let hops = self.hops.get(place.clone())?;
         let same = hops.iter().map(|hop| hop.id).eq(span.hops.iter().copied());

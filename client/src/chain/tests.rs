@@ -2,20 +2,14 @@ use super::*;
 
 type Row = Vec<u64>;
 
-const CONFIG: ChainConfig = ChainConfig {
-    chunk: TokenCount(4),
-    window: 1,
-};
+const CONFIG: ChainConfig = ChainConfig { chunk: TokenCount(4), window: 1 };
 
 fn range(start: u32, end: u32) -> BlockRange {
     BlockRange::new(start, end).unwrap()
 }
 
 fn chain(cuts: &[u32], config: ChainConfig) -> Chain<Row> {
-    let hops: Vec<BlockRange> = cuts
-        .windows(2)
-        .map(|pair| range(pair[0], pair[1]))
-        .collect();
+    let hops: Vec<BlockRange> = cuts.windows(2).map(|pair| range(pair[0], pair[1])).collect();
     Chain::of_tokens(range(cuts[0], cuts[cuts.len() - 1]), &hops, config).unwrap()
 }
 
@@ -48,43 +42,22 @@ fn prefill_is_cut_into_chunks_and_only_the_newest_output_comes_back() {
         ]
     );
     assert!(chain.is_idle());
-    assert_eq!(
-        chain.history_rows(),
-        6,
-        "one inner boundary; token ids cost nothing"
-    );
+    assert_eq!(chain.history_rows(), 6, "one inner boundary; token ids cost nothing");
 }
 
 #[test]
 fn chunks_pipeline_over_hops_and_links() {
-    let mut chain = chain(
-        &[0, 3, 6],
-        ChainConfig {
-            window: 2,
-            ..CONFIG
-        },
-    );
+    let mut chain = chain(&[0, 3, 6], ChainConfig { window: 2, ..CONFIG });
     chain.extend_tokens(TokenCount(12), Outputs::Last).unwrap();
     let first = chain.next_work().unwrap();
     let second = chain.next_work().unwrap();
-    assert_eq!(
-        (second.hop, second.from),
-        (HopId(1), TokenCount(4)),
-        "sent before the first is answered"
-    );
+    assert_eq!((second.hop, second.from), (HopId(1), TokenCount(4)), "sent before the first is answered");
     assert_eq!(chain.next_work(), None, "the window is full");
-    assert_eq!(
-        answer(&mut chain, &second),
-        Err(ChainError::OutOfOrder { hop: HopId(1) })
-    );
+    assert_eq!(answer(&mut chain, &second), Err(ChainError::OutOfOrder { hop: HopId(1) }));
     answer(&mut chain, &first).unwrap();
     let (third, other) = (chain.next_work().unwrap(), chain.next_work().unwrap());
     assert_eq!((third.hop, third.from), (HopId(1), TokenCount(8)));
-    assert_eq!(
-        (other.hop, other.from),
-        (HopId(2), TokenCount(0)),
-        "hop 2 works while hop 1 does"
-    );
+    assert_eq!((other.hop, other.from), (HopId(2), TokenCount(0)), "hop 2 works while hop 1 does");
 }
 
 #[test]
@@ -94,13 +67,7 @@ fn a_replay_asks_only_for_rows_nobody_holds() {
     settle(&mut chain);
     assert!(chain.fail(HopId(2)) && !chain.fail(HopId(2)));
     let span = chain.lost().remove(0);
-    assert_eq!(
-        span,
-        LostSpan {
-            range: range(2, 6),
-            hops: vec![HopId(2)]
-        }
-    );
+    assert_eq!(span, LostSpan { range: range(2, 6), hops: vec![HopId(2)] });
     assert_eq!(chain.input_length(HopId(2)), Some(TokenCount(6)));
     let fresh = chain.replace(&span, &[range(2, 4), range(4, 6)]).unwrap();
     assert_eq!(fresh, [HopId(4), HopId(5)]);
@@ -133,15 +100,8 @@ fn a_dead_last_hop_is_asked_for_the_newest_row_again_only_if_it_never_came() {
         chain.fail(HopId(2));
         let span = chain.lost().remove(0);
         chain.replace(&span, &[range(2, 4)]).unwrap();
-        let newest = if answered {
-            OutputRows::None
-        } else {
-            OutputRows::Last
-        };
-        assert_eq!(
-            settle(&mut chain),
-            [(3, 0, 4, OutputRows::None), (3, 4, 1, newest)]
-        );
+        let newest = if answered { OutputRows::None } else { OutputRows::Last };
+        assert_eq!(settle(&mut chain), [(3, 0, 4, OutputRows::None), (3, 4, 1, newest)]);
     }
 }
 
@@ -155,10 +115,7 @@ fn neighbours_are_one_span_and_their_boundary_is_dropped() {
     let span = chain.lost().remove(0);
     assert_eq!((span.range, span.hops.len()), (range(2, 6), 2));
     let before = chain.clone().hops().collect::<Vec<_>>();
-    assert!(matches!(
-        chain.replace(&span, &[range(2, 5)]),
-        Err(StaleSpan::BadHops(_))
-    ));
+    assert!(matches!(chain.replace(&span, &[range(2, 5)]), Err(StaleSpan::BadHops(_))));
     assert_eq!(chain.hops().collect::<Vec<_>>(), before);
     chain.replace(&span, &[range(2, 6)]).unwrap();
     assert_eq!(chain.history_rows(), 6);
@@ -171,17 +128,8 @@ fn a_span_whose_neighbour_died_meanwhile_is_still_replaced() {
     let span = chain.lost().remove(0);
     chain.fail(HopId(3));
     chain.replace(&span, &[range(2, 4)]).unwrap();
-    assert_eq!(
-        chain.lost(),
-        [LostSpan {
-            range: range(4, 6),
-            hops: vec![HopId(3)]
-        }]
-    );
-    assert_eq!(
-        chain.replace(&span, &[range(2, 4)]),
-        Err(StaleSpan::NotLost(range(2, 4)))
-    );
+    assert_eq!(chain.lost(), [LostSpan { range: range(4, 6), hops: vec![HopId(3)] }]);
+    assert_eq!(chain.replace(&span, &[range(2, 4)]), Err(StaleSpan::NotLost(range(2, 4))));
 }
 
 #[test]
@@ -190,11 +138,7 @@ fn late_answers_are_fenced_off() {
     chain.extend_tokens(TokenCount(2), Outputs::Last).unwrap();
     let cut = chain.next_work().unwrap();
     chain.truncate(TokenCount(1));
-    assert_eq!(
-        answer(&mut chain, &cut),
-        Ok(Completed::Stale),
-        "it held a position that is no more"
-    );
+    assert_eq!(answer(&mut chain, &cut), Ok(Completed::Stale), "it held a position that is no more");
     let lost = chain.next_work();
     assert!(lost.is_some(), "the surviving position is fed again");
     chain.fail(HopId(1));
@@ -218,14 +162,7 @@ fn an_answer_of_the_wrong_size_is_the_hops_fault() {
     chain.extend_tokens(TokenCount(3), Outputs::All).unwrap();
     let work = chain.next_work().unwrap();
     let wrong = chain.complete(work.id, Some(vec![0; 2])).unwrap_err();
-    assert_eq!(
-        wrong,
-        ChainError::WrongRows {
-            hop: HopId(1),
-            expected: 3,
-            got: 2
-        }
-    );
+    assert_eq!(wrong, ChainError::WrongRows { hop: HopId(1), expected: 3, got: 2 });
     assert_eq!(wrong.culprit(), Some(HopId(1)));
 }
 
@@ -233,15 +170,9 @@ fn an_answer_of_the_wrong_size_is_the_hops_fault() {
 fn a_chain_of_rows_keeps_its_input() {
     let whole = range(0, 2);
     let mut chain = Chain::of_rows(whole, &[whole], CONFIG).unwrap();
-    assert_eq!(
-        chain.extend_tokens(TokenCount(1), Outputs::All),
-        Err(ChainError::WrongInput)
-    );
+    assert_eq!(chain.extend_tokens(TokenCount(1), Outputs::All), Err(ChainError::WrongInput));
     chain.extend_rows(vec![7, 8], Outputs::All).unwrap();
     let work = chain.next_work().unwrap();
-    assert_eq!(
-        (work.input, work.output),
-        (Input::Rows(vec![7, 8]), OutputRows::All)
-    );
+    assert_eq!((work.input, work.output), (Input::Rows(vec![7, 8]), OutputRows::All));
     assert_eq!(chain.history_rows(), 2);
 }

@@ -29,11 +29,7 @@ impl Wanted {
     /// How many of the `rows` rows from `from` on to feed, and what to ask for, so that nothing comes back unwanted.
     pub(super) fn output_of(&self, from: usize, rows: usize) -> (usize, OutputRows) {
         let end = from + rows;
-        let Some(run) = self
-            .runs
-            .iter()
-            .find(|run| run.end > from && run.start < end)
-        else {
+        let Some(run) = self.runs.iter().find(|run| run.end > from && run.start < end) else {
             return (rows, OutputRows::None);
         };
         if run.start + 1 == end.min(run.end) {

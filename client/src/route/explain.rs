@@ -10,11 +10,7 @@ impl Route {
     pub fn explain(&self) -> Vec<String> {
         let mut lines: Vec<String> = self.hops.iter().map(RouteHop::to_string).collect();
         lines.push(format!("{} back to the client", millis(self.back)));
-        lines.push(format!(
-            "{} a step: {}",
-            millis(self.cost().total()),
-            self.cost()
-        ));
+        lines.push(format!("{} a step: {}", millis(self.cost().total()), self.cost()));
         lines
     }
 }

@@ -17,17 +17,11 @@ struct Price {
 
 impl Price {
     fn plus(self, time: Duration) -> Self {
-        Self {
-            nanos: self.nanos.saturating_add(nanos(time)),
-            hops: self.hops,
-        }
+        Self { nanos: self.nanos.saturating_add(nanos(time)), hops: self.hops }
     }
 
     fn another_hop(self) -> Self {
-        Self {
-            hops: self.hops + 1,
-            ..self
-        }
+        Self { hops: self.hops + 1, ..self }
     }
 }
 
@@ -53,34 +47,21 @@ struct Search<'a> {
     links: &'a Links,
 }
 
-pub(super) fn cheapest(
-    candidates: &[Candidate],
-    range: BlockRange,
-    links: &Links,
-) -> Result<Route, NoRoute> {
+pub(super) fn cheapest(candidates: &[Candidate], range: BlockRange, links: &Links) -> Result<Route, NoRoute> {
     let missing = unserved(candidates, range);
     if !missing.is_empty() {
         return Err(NoRoute { missing });
     }
-    let search = Search {
-        servers: one_per_peer(candidates),
-        range,
-        links,
-    };
+    let search = Search { servers: one_per_peer(candidates), range, links };
     let stages = search.stages();
-    search.walk(&stages).ok_or_else(|| NoRoute {
-        missing: vec![range],
-    })
+    search.walk(&stages).ok_or_else(|| NoRoute { missing: vec![range] })
 }
 
 /// The parts of `range` that no candidate hosts, in order.
 fn unserved(candidates: &[Candidate], range: BlockRange) -> Vec<BlockRange> {
     let mut missing: Vec<BlockRange> = Vec::new();
     for block in range.blocks() {
-        if candidates
-            .iter()
-            .any(|server| server.blocks.contains(block))
-        {
+        if candidates.iter().any(|server| server.blocks.contains(block)) {
             continue;
         }
         let start = match missing.last() {
@@ -116,9 +97,7 @@ impl Search<'_> {
     }
 
     fn hosts(&self, block: BlockIndex) -> impl Iterator<Item = usize> {
-        let hosting = move |(index, server): (usize, &&Candidate)| {
-            server.blocks.contains(block).then_some(index)
-        };
+        let hosting = move |(index, server): (usize, &&Candidate)| server.blocks.contains(block).then_some(index);
         self.servers.iter().enumerate().filter_map(hosting)
     }
 
@@ -126,27 +105,18 @@ impl Search<'_> {
         let rest = |server: usize| {
             let candidate = self.servers[server];
             let home = Price { nanos: 0, hops: 1 }.plus(candidate.rtt / 2);
-            Rest {
-                server,
-                price: home.plus(candidate.block_time),
-                next: None,
-            }
+            Rest { server, price: home.plus(candidate.block_time), next: None }
         };
         self.hosts(block).map(rest).collect()
     }
 
     fn stage(&self, block: BlockIndex, after: &Stage) -> Stage {
-        self.hosts(block)
-            .filter_map(|server| self.best_rest(server, after))
-            .collect()
+        self.hosts(block).filter_map(|server| self.best_rest(server, after)).collect()
     }
 
     /// Staying wins over moving at the same price, and the smaller peer over the larger.
     fn best_rest(&self, server: usize, after: &Stage) -> Option<Rest> {
-        let staying = after
-            .iter()
-            .find(|rest| rest.server == server)
-            .map(|rest| rest.price);
+        let staying = after.iter().find(|rest| rest.server == server).map(|rest| rest.price);
         let moving = after.iter().filter(|rest| rest.server != server);
         let mut best = staying.map(|price| (price, server));
         for (price, next) in moving.map(|rest| (self.price_of_moving(server, rest), rest.server)) {
@@ -155,19 +125,12 @@ impl Search<'_> {
             }
         }
         let block_time = self.servers[server].block_time;
-        best.map(|(price, next)| Rest {
-            server,
-            price: price.plus(block_time),
-            next: Some(next),
-        })
+        best.map(|(price, next)| Rest { server, price: price.plus(block_time), next: Some(next) })
     }
 
     fn price_of_moving(&self, from: usize, to: &Rest) -> Price {
         let (from, next) = (self.servers[from], self.servers[to.server]);
-        to.price
-            .plus(self.links.one_way(from, next))
-            .plus(next.queue)
-            .another_hop()
+        to.price.plus(self.links.one_way(from, next)).plus(next.queue).another_hop()
     }
 
     /// Follows the best choices from the client on.
@@ -192,24 +155,13 @@ impl Search<'_> {
 
     fn priced(&self, hops: &[(usize, BlockRange)]) -> Route {
         let mut before: Option<&Candidate> = None;
-        let mut route = Route {
-            hops: Vec::with_capacity(hops.len()),
-            back: Duration::ZERO,
-        };
+        let mut route = Route { hops: Vec::with_capacity(hops.len()), back: Duration::ZERO };
         for &(server, blocks) in hops {
             let server = self.servers[server];
             let link = before.map_or(server.rtt / 2, |from| self.links.one_way(from, server));
             let compute = server.block_time.saturating_mul(blocks.len());
-            let cost = Cost {
-                link,
-                queue: server.queue,
-                compute,
-            };
-            route.hops.push(RouteHop {
-                peer: server.peer,
-                blocks,
-                cost,
-            });
+            let cost = Cost { link, queue: server.queue, compute };
+            route.hops.push(RouteHop { peer: server.peer, blocks, cost });
             route.back = server.rtt / 2;
             before = Some(server);
         }

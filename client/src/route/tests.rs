@@ -21,13 +21,7 @@ fn range(start: u32, end: u32) -> BlockRange {
 
 fn server(number: u8, blocks: BlockRange, [rtt, queue, block_time]: [u64; 3]) -> Candidate {
     let [rtt, queue, block_time] = [rtt, queue, block_time].map(Duration::from_millis);
-    Candidate {
-        peer: peer(number),
-        blocks,
-        rtt,
-        queue,
-        block_time,
-    }
+    Candidate { peer: peer(number), blocks, rtt, queue, block_time }
 }
 
 /// Small numbers, so that equal prices are common.
@@ -61,8 +55,7 @@ fn order(route: &[(Candidate, u32)], links: &Links) -> (Duration, usize, Vec<(bo
         choices.push((moved, server.peer));
         time += server.block_time;
         if moved {
-            time += server.queue
-                + before.map_or(Duration::ZERO, |before| links.one_way(before, server));
+            time += server.queue + before.map_or(Duration::ZERO, |before| links.one_way(before, server));
             hops.push(server);
         }
     }
@@ -72,15 +65,9 @@ fn order(route: &[(Candidate, u32)], links: &Links) -> (Duration, usize, Vec<(bo
 fn every_assignment(servers: &[Candidate], blocks: BlockRange) -> Vec<Vec<(Candidate, u32)>> {
     let mut routes = vec![vec![]];
     for block in blocks.blocks() {
-        let hosts: Vec<_> = servers
-            .iter()
-            .filter(|server| server.blocks.contains(block))
-            .collect();
+        let hosts: Vec<_> = servers.iter().filter(|server| server.blocks.contains(block)).collect();
         let longer = |route: Vec<(Candidate, u32)>| {
-            hosts
-                .iter()
-                .map(move |&host| [route.clone(), vec![(host.clone(), block.0)]].concat())
-                .collect::<Vec<_>>()
+            hosts.iter().map(move |&host| [route.clone(), vec![(host.clone(), block.0)]].concat()).collect::<Vec<_>>()
         };
         routes = routes.into_iter().flat_map(longer).collect();
     }
@@ -88,19 +75,9 @@ fn every_assignment(servers: &[Candidate], blocks: BlockRange) -> Vec<Vec<(Candi
 }
 
 fn block_by_block(route: &Route, servers: &[Candidate]) -> Vec<(Candidate, u32)> {
-    let host = |hop: &RouteHop| {
-        servers
-            .iter()
-            .find(|server| server.peer == hop.peer)
-            .unwrap()
-            .clone()
-    };
+    let host = |hop: &RouteHop| servers.iter().find(|server| server.peer == hop.peer).unwrap().clone();
     let blocks = |hop: &RouteHop| hop.blocks.blocks().map(|block| block.0).collect::<Vec<_>>();
-    route
-        .hops
-        .iter()
-        .flat_map(|hop| blocks(hop).into_iter().map(|block| (host(hop), block)))
-        .collect()
+    route.hops.iter().flat_map(|hop| blocks(hop).into_iter().map(|block| (host(hop), block))).collect()
 }
 
 #[test]
@@ -111,16 +88,10 @@ fn the_route_is_the_best_of_all() {
         let (mut servers, links) = random_swarm(rng, blocks);
         let start = rng.random_range(0..blocks);
         let wanted = range(start, rng.random_range(start + 1..=blocks));
-        let best = every_assignment(&servers, wanted)
-            .into_iter()
-            .min_by_key(|route| order(route, &links));
+        let best = every_assignment(&servers, wanted).into_iter().min_by_key(|route| order(route, &links));
         let found = find(&servers, wanted, &links);
         servers.reverse();
-        assert_eq!(
-            found,
-            find(&servers, wanted, &links),
-            "seed {seed}: the order of candidates must not matter"
-        );
+        assert_eq!(found, find(&servers, wanted, &links), "seed {seed}: the order of candidates must not matter");
         match (found, best) {
             (Ok(found), Some(best)) => {
                 assert_eq!(block_by_block(&found, &servers), best, "seed {seed}");
@@ -135,47 +106,26 @@ fn the_route_is_the_best_of_all() {
 fn assert_unserved(none: &NoRoute, servers: &[Candidate], wanted: BlockRange) {
     let named = |block: BlockIndex| none.missing.iter().any(|run| run.contains(block));
     let served = |block: BlockIndex| servers.iter().any(|server| server.blocks.contains(block));
-    assert!(
-        wanted.blocks().all(|block| named(block) != served(block)),
-        "{none:?} of {servers:?}"
-    );
-    assert!(
-        none.missing
-            .windows(2)
-            .all(|pair| pair[0].end() < pair[1].start()),
-        "runs are merged and in order"
-    );
+    assert!(wanted.blocks().all(|block| named(block) != served(block)), "{none:?} of {servers:?}");
+    assert!(none.missing.windows(2).all(|pair| pair[0].end() < pair[1].start()), "runs are merged and in order");
 }
 
 #[test]
 fn the_error_names_the_holes_and_what_to_do() {
-    let servers = [
-        server(1, range(0, 2), [1; 3]),
-        server(2, range(4, 5), [1; 3]),
-    ];
+    let servers = [server(1, range(0, 2), [1; 3]), server(2, range(4, 5), [1; 3])];
     let none = find(&servers, range(0, 8), &Links::ViaClient).unwrap_err();
     assert_eq!(none.missing, [range(2, 4), range(5, 8)]);
     let text = none.to_string();
-    assert!(
-        text.contains("2..4, 5..8") && text.contains("--block-range 2..4"),
-        "{text}"
-    );
+    assert!(text.contains("2..4, 5..8") && text.contains("--block-range 2..4"), "{text}");
 }
 
 #[test]
 fn an_unknown_link_is_not_free() {
-    let servers = [
-        server(1, range(0, 4), [100, 0, 1]),
-        server(2, range(4, 8), [100, 0, 1]),
-        server(3, range(4, 8), [100, 0, 2]),
-    ];
+    let servers =
+        [server(1, range(0, 4), [100, 0, 1]), server(2, range(4, 8), [100, 0, 1]), server(3, range(4, 8), [100, 0, 2])];
     let known = HashMap::from([((peer(3), peer(1)), Duration::from_millis(10))]);
     let route = find(&servers, range(0, 8), &Links::Direct(known)).unwrap();
-    assert_eq!(
-        route.hops[1].peer,
-        peer(3),
-        "5 ms are known, 100 ms are the estimate"
-    );
+    assert_eq!(route.hops[1].peer, peer(3), "5 ms are known, 100 ms are the estimate");
     let star = find(&servers, range(0, 8), &Links::ViaClient).unwrap();
     assert_eq!(star.hops[1].peer, peer(2));
     assert_eq!(star.cost().link, Duration::from_millis(200));
@@ -183,42 +133,19 @@ fn an_unknown_link_is_not_free() {
 
 #[test]
 fn a_server_may_serve_two_parts() {
-    let servers = [
-        server(1, range(0, 9), [0, 0, 5]),
-        server(2, range(3, 6), [0, 0, 1]),
-    ];
+    let servers = [server(1, range(0, 9), [0, 0, 5]), server(2, range(3, 6), [0, 0, 1])];
     let route = find(&servers, range(0, 9), &Links::ViaClient).unwrap();
-    let hops: Vec<_> = route
-        .hops
-        .iter()
-        .map(|hop| (hop.peer, hop.blocks))
-        .collect();
-    assert_eq!(
-        hops,
-        [
-            (peer(1), range(0, 3)),
-            (peer(2), range(3, 6)),
-            (peer(1), range(6, 9))
-        ]
-    );
+    let hops: Vec<_> = route.hops.iter().map(|hop| (hop.peer, hop.blocks)).collect();
+    assert_eq!(hops, [(peer(1), range(0, 3)), (peer(2), range(3, 6)), (peer(1), range(6, 9))]);
 }
 
 #[test]
 fn a_person_can_read_why() {
     let servers = [server(1, range(0, 4), [20, 3, 2])];
-    let lines = find(&servers, range(0, 4), &Links::ViaClient)
-        .unwrap()
-        .explain();
-    let first = format!(
-        "blocks 0..4 on {}: 10.0 ms link + 3.0 ms queue + 8.0 ms compute",
-        peer(1)
-    );
+    let lines = find(&servers, range(0, 4), &Links::ViaClient).unwrap().explain();
+    let first = format!("blocks 0..4 on {}: 10.0 ms link + 3.0 ms queue + 8.0 ms compute", peer(1));
     assert_eq!(
         lines,
-        [
-            first.as_str(),
-            "10.0 ms back to the client",
-            "31.0 ms a step: 20.0 ms link + 3.0 ms queue + 8.0 ms compute",
-        ]
+        [first.as_str(), "10.0 ms back to the client", "31.0 ms a step: 20.0 ms link + 3.0 ms queue + 8.0 ms compute",]
     );
 }
