@@ -1,0 +1,118 @@
+//! One Llama block: attention and feed-forward, each behind a norm and a residual sum. Everything inside is f32.
+
+use candle_core::{DType, Tensor};
+use candle_nn::{ops::rms_norm, rotary_emb::rope_thd};
+
+use crate::attention::{Span, attend, store};
+use crate::blocks::Sequence;
+use crate::config::ModelConfig;
+use crate::error::ModelError;
+use crate::kv::KvShape;
+use crate::linear::{Linear, contiguous, silu_mul};
+
+/// The weights of one block; matrices in the weight format, norms `(hidden)` in f32.
+#[derive(Debug, Clone)]
+pub(crate) struct Block {
+    pub(crate) attention_norm: Tensor,
+    pub(crate) query: Linear,
+    pub(crate) key: Linear,
+    pub(crate) value: Linear,
+    pub(crate) output: Linear,
+    pub(crate) feed_forward_norm: Tensor,
+    pub(crate) gate: Linear,
+    pub(crate) up: Linear,
+    pub(crate) down: Linear,
+}
+
+/// What all blocks of one call share.
+pub(crate) struct Step<'a> {
+    pub(crate) config: &'a ModelConfig,
+    pub(crate) shape: KvShape,
+    /// `(rows, head_dim / 2)`, for each row's position.
+    pub(crate) cos: Tensor,
+    /// Like `cos`.
+    pub(crate) sin: Tensor,
+}
+
+impl Block {
+    /// `(rows, hidden)` in the activation type to the same; stores the rows' keys and values in the sequences' pages
+    /// of block `index` (counted within their caches).
+    pub(crate) fn forward(
+        &self,
+        step: &Step<'_>,
+        hidden: &Tensor,
+        index: usize,
+        sequences: &mut [Sequence<'_>],
+    ) -> Result<Tensor, ModelError> {
+        let eps = step.config.rms_eps as f32;
+        let x = hidden.to_dtype(DType::F32)?;
+        let normed = rms_norm(&x, &self.attention_norm, eps)?;
+        let x = (x + self.attention(step, &normed, index, sequences)?)?;
+        let normed = rms_norm(&x, &self.feed_forward_norm, eps)?;
+        let gated = silu_mul(&self.gate.forward(&normed)?, &self.up.forward(&normed)?)?;
+        let x = (x + self.down.forward(&gated)?)?;
+        Ok(x.to_dtype(hidden.dtype())?)
+    }
+
+    fn attention(
+        &self,
+        step: &Step<'_>,
+        normed: &Tensor,
+        index: usize,
+        sequences: &mut [Sequence<'_>],
+    ) -> Result<Tensor, ModelError> {
+        let config = step.config;
+        let queries = rotate(step, &self.query.forward(normed)?, config.heads)?;
+        let keys = rotate(step, &self.key.forward(normed)?, config.kv_heads)?;
+        let values = self.value.forward(normed)?;
+        store_all(step.shape, &keys, &values, index, sequences)?;
+        let mut first_row = 0;
+        let spans = sequences.iter().map(|sequence| {
+            let span = Span {
+                pages: sequence.cache.pages(index),
+                first_row,
+                rows: sequence.rows,
+                position: sequence.cache.len(),
+            };
+            first_row += sequence.rows;
+            span
+        });
+        let spans: Vec<Span<'_>> = spans.collect();
+        self.output.forward(&attend(&queries, config.heads, step.shape, &spans)?)
+    }
+}
+
+/// Rotates `(rows, heads * head_dim)` by the rows' positions.
+fn rotate(step: &Step<'_>, x: &Tensor, heads: usize) -> Result<Tensor, ModelError> {
+    let (rows, width) = x.dims2()?;
+    let split = x.reshape((1, rows, heads, width / heads))?;
+    Ok(rope_thd(&split, &step.cos, &step.sin)?.reshape((rows, width))?)
+}
+
+/// Stores every sequence's part of `keys` and `values`, both `(rows, kv_heads * head_dim)`.
+fn store_all(
+    shape: KvShape,
+    keys: &Tensor,
+    values: &Tensor,
+    index: usize,
+    sequences: &mut [Sequence<'_>],
+) -> Result<(), ModelError> {
+    let width = shape.kv_heads * shape.head_dim;
+    let ((keys, keys_layout), (values, values_layout)) =
+        (keys.storage_and_layout(), values.storage_and_layout());
+    let (candle_core::Storage::Cpu(keys), candle_core::Storage::Cpu(values)) = (&*keys, &*values)
+    else {
+        return Err(candle_core::Error::Msg("blocks run on the CPU".into()).into());
+    };
+    let keys = contiguous::<f32>(keys, keys_layout)?;
+    let values = contiguous::<f32>(values, values_layout)?;
+    let mut first = 0;
+    for sequence in sequences {
+        let part = first * width..(first + sequence.rows) * width;
+        let position = sequence.cache.len();
+        let rows = (&keys[part.clone()], &values[part]);
+        store(sequence.cache.pages_mut(index), &shape, rows, position)?;
+        first += sequence.rows;
+    }
+    Ok(())
+}

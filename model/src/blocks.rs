@@ -1,0 +1,170 @@
+//! The blocks a server hosts.
+
+use candle_core::{Device, Tensor};
+use swarm_protocol::block::BlockRange;
+use swarm_protocol::model_id::{BlockDigest, NumericClass, WeightFormat};
+
+use crate::activations;
+use crate::block::{Block, Step};
+use crate::config::ModelConfig;
+use crate::error::ModelError;
+use crate::kv::{KvCache, KvShape};
+use crate::rope::cos_sin;
+
+/// A range of blocks in memory; made by [`crate::Checkpoint::load_blocks`].
+#[derive(Debug)]
+pub struct Blocks {
+    config: ModelConfig,
+    range: BlockRange,
+    format: WeightFormat,
+    blocks: Vec<Block>,
+    digests: Vec<BlockDigest>,
+    inverse_frequencies: Vec<f32>,
+    numeric_class: NumericClass,
+}
+
+/// One sequence's part in a call of [`Blocks::forward`].
+#[derive(Debug)]
+pub struct Sequence<'a> {
+    /// Its keys and values so far; its rows start at the position [`KvCache::len`].
+    pub cache: &'a mut KvCache,
+    /// How many rows of the call are its own.
+    pub rows: usize,
+}
+
+impl Blocks {
+    pub(crate) fn new(
+        config: ModelConfig,
+        range: BlockRange,
+        format: WeightFormat,
+        blocks: Vec<Block>,
+        digests: Vec<BlockDigest>,
+    ) -> Result<Self, ModelError> {
+        Ok(Self {
+            inverse_frequencies: config.inverse_frequencies(),
+            numeric_class: numeric_class(format)?,
+            config,
+            range,
+            format,
+            blocks,
+            digests,
+        })
+    }
+
+    /// The blocks hosted.
+    pub fn range(&self) -> BlockRange {
+        self.range
+    }
+
+    /// The format the weights are held in.
+    pub fn format(&self) -> WeightFormat {
+        self.format
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// One digest for each hosted block, over its tensors as stored in the checkpoint.
+    pub fn digests(&self) -> &[BlockDigest] {
+        &self.digests
+    }
+
+    /// What the bits of a result depend on besides weights and input.
+    pub fn numeric_class(&self) -> &NumericClass {
+        &self.numeric_class
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> &Device {
+        &Device::Cpu
+    }
+
+    /// An empty KV cache for blocks `range` and at most `max_tokens` positions.
+    ///
+    /// # Errors
+    /// [`ModelError::RangeNotLoaded`] if not all blocks of `range` are hosted.
+    pub fn new_cache(&self, range: BlockRange, max_tokens: usize) -> Result<KvCache, ModelError> {
+        self.check_hosted(range)?;
+        Ok(KvCache::new(range, KvShape::new(&self.config, self.format), max_tokens))
+    }
+
+    /// Pushes rows through blocks `range` and adds them to the sequences' KV caches.
+    ///
+    /// `hidden` is `(rows, hidden)` in the activation type: the sequences' rows one after the other, each sequence's
+    /// at positions `cache.len()` and on. So is the result. A row's result is the same, bit for bit, whatever else
+    /// shares the call. On an error no cache has advanced.
+    ///
+    /// # Errors
+    /// [`ModelError`] if blocks, caches, rows or shapes do not fit, or a cache has no room left.
+    pub fn forward(
+        &self,
+        range: BlockRange,
+        hidden: &Tensor,
+        sequences: &mut [Sequence<'_>],
+    ) -> Result<Tensor, ModelError> {
+        self.check_hosted(range)?;
+        self.check_input(hidden, sequences)?;
+        sequences.iter().try_for_each(|sequence| self.check_cache(range, sequence))?;
+        sequences.iter_mut().for_each(|sequence| sequence.cache.grow(sequence.rows));
+        let positions = sequences.iter().flat_map(|s| s.cache.len()..s.cache.len() + s.rows);
+        let (cos, sin) = cos_sin(&self.inverse_frequencies, positions)?;
+        let step = Step {
+            config: &self.config,
+            shape: KvShape::new(&self.config, self.format),
+            cos,
+            sin,
+        };
+        let first = (range.start() - self.range.start()) as usize;
+        let blocks = self.blocks.iter().skip(first).take(range.len() as usize);
+        let mut hidden = hidden.contiguous()?;
+        for (index, block) in blocks.enumerate() {
+            hidden = block.forward(&step, &hidden, index, sequences)?;
+        }
+        sequences.iter_mut().for_each(|sequence| sequence.cache.advance(sequence.rows));
+        Ok(hidden)
+    }
+
+    fn check_hosted(&self, asked: BlockRange) -> Result<(), ModelError> {
+        if self.range.covers(asked) {
+            return Ok(());
+        }
+        let hosted = self.range;
+        Err(ModelError::RangeNotLoaded { asked, hosted })
+    }
+
+    fn check_input(&self, hidden: &Tensor, sequences: &[Sequence<'_>]) -> Result<(), ModelError> {
+        let add = |sum: usize, sequence: &Sequence<'_>| sum.saturating_add(sequence.rows);
+        let rows = sequences.iter().fold(0, add);
+        let empty = sequences.is_empty() || sequences.iter().any(|sequence| sequence.rows == 0);
+        let dtype = activations::dtype(self.format);
+        let fits = hidden.dims() == [rows, self.config.hidden] && hidden.dtype() == dtype;
+        if fits && !empty && hidden.device().is_cpu() {
+            return Ok(());
+        }
+        Err(ModelError::BadInput {
+            found: format!("{:?} {:?} for {rows} rows", hidden.dtype(), hidden.dims()),
+            expected: format!("{dtype:?} ({rows}, {}), a row or more for each sequence", self.config.hidden),
+        })
+    }
+
+    fn check_cache(&self, range: BlockRange, sequence: &Sequence<'_>) -> Result<(), ModelError> {
+        let cache = &sequence.cache;
+        let shape = KvShape::new(&self.config, self.format);
+        if cache.range() != range || cache.shape() != shape {
+            return Err(ModelError::WrongCache {
+                cache: format!("blocks {} as {:?}", cache.range(), cache.shape()),
+                asked: format!("blocks {range} as {shape:?}"),
+            });
+        }
+        cache.check_room(sequence.rows)
+    }
+}
+
+/// `<format>/fma/<arch>-<os>`: the order of additions is ours everywhere, but cosines and sines are the system's.
+fn numeric_class(format: WeightFormat) -> Result<NumericClass, ModelError> {
+    let (arch, os) = (std::env::consts::ARCH, std::env::consts::OS);
+    NumericClass::new(format!("{format}/fma/{arch}-{os}"))
+        .map_err(|error| ModelError::config("numeric class", error.to_string()))
+}

@@ -1,0 +1,206 @@
+//! What can go wrong with a model, and what to do about it.
+
+use std::path::PathBuf;
+
+use swarm_protocol::block::BlockRange;
+use swarm_protocol::model_id::WeightFormat;
+use thiserror::Error;
+
+/// Why a model could not be named, read or run.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// The text names no model.
+    #[error("\"{0}\" names no model; give `demo`, a directory with config.json, *.safetensors and tokenizer.json, or org/name[@revision]")]
+    BadSpec(String),
+    /// The text looks like a directory, and there is none.
+    #[error("there is no directory {}; MODEL must be `demo` or an existing directory with config.json, *.safetensors and tokenizer.json", .0.display())]
+    NoSuchDirectory(PathBuf),
+    /// The kind of model is known but not read yet.
+    #[error("{what} cannot be read by this version; use a directory with config.json, *.safetensors and tokenizer.json, or `demo`")]
+    UnsupportedSource {
+        /// The model as given.
+        what: String,
+    },
+    /// A file the checkpoint needs is missing.
+    #[error("{file} is missing; a model directory holds config.json, model.safetensors (or model.safetensors.index.json and its shards) and tokenizer.json")]
+    MissingFile {
+        /// The missing file.
+        file: String,
+    },
+    /// A file could not be read.
+    #[error("reading {file} failed: {error}")]
+    Io {
+        /// The file.
+        file: String,
+        /// What the system said.
+        #[source]
+        error: std::io::Error,
+    },
+    /// A file is not what its name says, or breaks a bound.
+    #[error("{file} is damaged or not supported: {reason}; fetch the file again or use another checkpoint")]
+    BadFile {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A safetensors file ends before its tensors do.
+    #[error("{file} is cut short: tensor {tensor} ends at byte {needed}, the file at {found}; fetch the file again")]
+    Truncated {
+        /// The file.
+        file: String,
+        /// The first tensor that does not lie in the file.
+        tensor: String,
+        /// Where the tensor ends, in bytes from the start of the file.
+        needed: u64,
+        /// The file's length in bytes.
+        found: u64,
+    },
+    /// No file of the checkpoint holds the tensor.
+    #[error("the checkpoint lacks tensor {tensor}; it is incomplete or of another architecture")]
+    MissingTensor {
+        /// The tensor's name.
+        tensor: String,
+    },
+    /// A tensor's shape contradicts config.json.
+    #[error("tensor {tensor} has shape {found:?}, but config.json asks for {expected:?}; config.json and weights belong to different models")]
+    WrongShape {
+        /// The tensor's name.
+        tensor: String,
+        /// What the configuration asks for.
+        expected: Vec<usize>,
+        /// What the file says.
+        found: Vec<usize>,
+    },
+    /// A tensor's element type is not supported.
+    #[error("tensor {tensor} is stored as {found}; supported are F32, F16 and BF16")]
+    WrongType {
+        /// The tensor's name.
+        tensor: String,
+        /// The type in the file.
+        found: String,
+    },
+    /// The architecture is not supported.
+    #[error("the architecture {found} is not supported; supported is LlamaForCausalLM")]
+    UnknownArchitecture {
+        /// What config.json says.
+        found: String,
+    },
+    /// A key of config.json is missing, out of bounds or not supported.
+    #[error("config.json: {key} {reason}")]
+    BadConfig {
+        /// The key.
+        key: String,
+        /// What is wrong with its value.
+        reason: String,
+    },
+    /// The model has no such blocks.
+    #[error("the model has blocks 0..{blocks}; {range} is not among them")]
+    RangePastModel {
+        /// What was asked for.
+        range: BlockRange,
+        /// How many blocks the model has.
+        blocks: u32,
+    },
+    /// The blocks are not hosted here.
+    #[error("blocks {asked} were asked for, but {hosted} are loaded")]
+    RangeNotLoaded {
+        /// What was asked for.
+        asked: BlockRange,
+        /// What is loaded.
+        hosted: BlockRange,
+    },
+    /// A KV cache was made for other blocks or another model.
+    #[error("the KV cache holds {cache}, but the step needs {asked}")]
+    WrongCache {
+        /// What the cache was made for.
+        cache: String,
+        /// What the step needs.
+        asked: String,
+    },
+    /// The sequence would outgrow its KV cache.
+    #[error("the sequence would need {needed} positions, but its KV cache is reserved for {max_tokens}")]
+    CacheFull {
+        /// Positions after the step.
+        needed: usize,
+        /// Positions reserved.
+        max_tokens: usize,
+    },
+    /// The input of a step has the wrong shape or type.
+    #[error("the step's input is {found}; expected {expected}")]
+    BadInput {
+        /// What was given.
+        found: String,
+        /// What the step needs.
+        expected: String,
+    },
+    /// A token id the model does not know.
+    #[error("token id {id} does not exist; the vocabulary ends at {vocab}")]
+    TokenOutOfRange {
+        /// The id.
+        id: u32,
+        /// The number of ids.
+        vocab: usize,
+    },
+    /// A sampling option is out of its bounds.
+    #[error("{option} is {found}; it must be {expected}")]
+    BadSampling {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        found: String,
+        /// Its bounds.
+        expected: &'static str,
+    },
+    /// The tokenizer failed.
+    #[error("the tokenizer failed: {0}")]
+    Tokenizer(String),
+    /// The chat template failed.
+    #[error("the model's chat template failed: {0}")]
+    ChatTemplate(String),
+    /// The checkpoint is written in another format than this name says.
+    #[error("the raw bytes are {found} long; {rows} rows of {width} in {format} are {expected} bytes")]
+    WrongByteCount {
+        /// Bytes given.
+        found: usize,
+        /// Bytes needed.
+        expected: usize,
+        /// Rows expected.
+        rows: usize,
+        /// Elements in a row.
+        width: usize,
+        /// The element format.
+        format: WeightFormat,
+    },
+    /// The compute threads could not be started.
+    #[error("the compute threads could not be started: {0}")]
+    Pool(String),
+    /// A tensor operation failed: a bug of ours, or memory ran out.
+    #[error("a tensor operation failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl ModelError {
+    pub(crate) fn config(key: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::BadConfig {
+            key: key.into(),
+            reason: reason.into(),
+        }
+    }
+
+    pub(crate) fn file(file: impl Into<String>, reason: impl ToString) -> Self {
+        Self::BadFile {
+            file: file.into(),
+            reason: reason.to_string(),
+        }
+    }
+
+    pub(crate) fn io(file: impl Into<String>, error: std::io::Error) -> Self {
+        let file = file.into();
+        match error.kind() {
+            std::io::ErrorKind::NotFound => Self::MissingFile { file },
+            _ => Self::Io { file, error },
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The types weights, keys and values are held in.
+
+use half::{bf16, f16};
+
+use super::LANES;
+
+/// A float that widens to f32 without loss, one at a time or eight at once.
+pub(crate) trait Element: bytemuck::Pod + Default + candle_core::WithDType {
+    /// The value as f32; exact.
+    fn widen(self) -> f32;
+
+    /// The nearest value of this type, ties to even.
+    fn round(value: f32) -> Self;
+
+    /// Eight values as f32.
+    ///
+    /// # Safety
+    /// The processor must have AVX2 and F16C.
+    #[cfg(target_arch = "x86_64")]
+    #[allow(unsafe_code)]
+    unsafe fn load8(values: &[Self; LANES]) -> std::arch::x86_64::__m256;
+}
+
+macro_rules! element {
+    ($type:ty, $widen:expr, $round:expr, $load8:path) => {
+        impl Element for $type {
+            #[inline(always)]
+            fn widen(self) -> f32 {
+                $widen(self)
+            }
+
+            #[inline(always)]
+            fn round(value: f32) -> Self {
+                $round(value)
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            #[allow(unsafe_code)]
+            #[inline]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            unsafe fn load8(values: &[Self; LANES]) -> std::arch::x86_64::__m256 {
+                $load8(values)
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+use super::avx2::load;
+
+element!(f32, std::convert::identity, std::convert::identity, load::f32x8);
+element!(f16, f16::to_f32, f16::from_f32, load::f16x8);
+element!(bf16, bf16::to_f32, bf16::from_f32, load::bf16x8);

@@ -1,0 +1,73 @@
+//! The inner loops, in one order of additions whatever the machine.
+//!
+//! A [`Kernel`] is one implementation: `Scalar` runs everywhere, `Avx2` where the processor has AVX2, FMA and F16C.
+//! Both give the same bits, since both keep [`LANES`] partial sums, fuse multiply and add, and sum the lanes in one
+//! order. What is built on them ([`matmul()`], attention) only decides which rows and outputs are computed where.
+
+mod element;
+mod matmul;
+mod portable;
+pub(crate) mod scalar;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+
+pub(crate) use element::Element;
+pub(crate) use matmul::{matmul, panel};
+
+/// Partial sums of one dot product.
+pub(crate) const LANES: usize = 8;
+
+/// The partial sums of one dot product.
+pub(crate) type Lanes = [f32; LANES];
+
+/// The inner loops of one instruction set. Implementations differ in speed only, never in a bit of the result.
+pub(crate) trait Kernel: Copy + Send + Sync {
+    /// Adds the products of every row of `x` with every weight row of `w` to `sums`. Element `i` of a row goes to lane
+    /// `i % 8` in order of `i`; a last piece shorter than 8 is padded with zeros. All rows have one length.
+    fn dot_tile<E: Element, const R: usize, const O: usize>(
+        self,
+        x: [&[f32]; R],
+        w: [&[E]; O],
+        sums: &mut [[Lanes; O]; R],
+    );
+
+    /// Adds `weights[p] * values[p]` to `sum`, in order of `p`; `values` is `(positions, sum.len())`.
+    fn weighted_sum<E: Element>(self, weights: &[f32], values: &[E], sum: &mut [f32]);
+
+    /// Replaces each score by `exp(scale * (score - max))` and returns their sum.
+    fn softmax(self, scores: &mut [f32], scale: f32) -> f32;
+
+    /// Replaces each element of `gate` by `silu(gate) * up`.
+    fn silu_mul(self, gate: &mut [f32], up: &[f32]);
+}
+
+/// Runs `$body` with `$kernel` bound to the fastest kernel of this processor.
+macro_rules! with_kernel {
+    ($kernel:ident => $body:expr) => {{
+        #[cfg(target_arch = "x86_64")]
+        if let Some($kernel) = $crate::kernels::avx2::Avx2::detect() {
+            $body
+        } else {
+            let $kernel = $crate::kernels::scalar::Scalar;
+            $body
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let $kernel = $crate::kernels::scalar::Scalar;
+            $body
+        }
+    }};
+}
+pub(crate) use with_kernel;
+
+/// The one order in which the lanes of a dot product are summed.
+#[inline(always)]
+pub(crate) fn sum_lanes(lanes: &Lanes) -> f32 {
+    let [a, b, c, d, e, f, g, h] = *lanes;
+    let (even, odd) = ((a + e) + (c + g), (b + f) + (d + h));
+    even + odd
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+//! What needs no intrinsics: written once, and compiled again inside the kernels' wider instruction sets. Rust neither
+//! reorders nor fuses float operations by itself, so every compilation gives the same bits.
+
+use std::f32::consts::LOG2_E;
+
+use super::{LANES, Lanes, sum_lanes};
+
+/// Adding and subtracting 1.5 * 2^23 rounds a small float to the nearest integer, kept in the sum's low bits.
+const ROUND: f32 = 12_582_912.0;
+/// ln 2 in two pieces, the first exact in few bits (Cody and Waite).
+const LN2_HIGH: f32 = 0.693_359_4;
+const LN2_LOW: f32 = -2.121_944_4e-4;
+
+/// e^x to about one unit in the last place; own code because libm's differs between systems and does not vectorise.
+/// Infinite from 88.4, and stays at e^-87.3 below. Coefficients from Cephes `expf`.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    let x = if x < -87.3 { -87.3 } else { x };
+    let x = if x > 89.0 { 89.0 } else { x };
+    let shifted = x.mul_add(LOG2_E, ROUND);
+    let power = shifted - ROUND;
+    let rest = power.mul_add(-LN2_HIGH, x);
+    let rest = power.mul_add(-LN2_LOW, rest);
+    let mut sum = 1.987_569_1e-4_f32;
+    sum = sum.mul_add(rest, 1.398_199_9e-3);
+    sum = sum.mul_add(rest, 8.333_452e-3);
+    sum = sum.mul_add(rest, 4.166_579_6e-2);
+    sum = sum.mul_add(rest, 1.666_666_6e-1);
+    sum = sum.mul_add(rest, 5.000_000_1e-1);
+    let mantissa = sum.mul_add(rest * rest, rest) + 1.0;
+    let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
+    mantissa * f32::from_bits(exponent)
+}
+
+#[inline(always)]
+pub(super) fn softmax(scores: &mut [f32], scale: f32) -> f32 {
+    let mut max = [f32::NEG_INFINITY; LANES];
+    for chunk in scores.chunks(LANES) {
+        for (max, &score) in max.iter_mut().zip(chunk) {
+            *max = if score > *max { score } else { *max };
+        }
+    }
+    let max = max.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
+    for score in scores.iter_mut() {
+        *score = exp((*score - max) * scale);
+    }
+    let mut sums: Lanes = [0.0; LANES];
+    for chunk in scores.chunks(LANES) {
+        for (sum, &score) in sums.iter_mut().zip(chunk) {
+            *sum += score;
+        }
+    }
+    sum_lanes(&sums)
+}
+
+#[inline(always)]
+pub(super) fn silu_mul(gate: &mut [f32], up: &[f32]) {
+    for (gate, &up) in gate.iter_mut().zip(up) {
+        *gate = *gate / (1.0 + exp(-*gate)) * up;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_as_good_as_f32_allows() {
+        let worst = (-87_000..88_300)
+            .map(|i| i as f32 / 1000.0)
+            .map(|x| (f64::from(exp(x)) / f64::from(x).exp() - 1.0).abs())
+            .fold(0.0, f64::max);
+        assert!(worst < 2.5e-7, "{worst}");
+        assert_eq!(exp(0.0), 1.0);
+        assert_eq!(exp(f32::INFINITY), f32::INFINITY);
+        assert!(exp(f32::NEG_INFINITY) < 1e-37);
+        assert!(exp(f32::NAN).is_nan());
+    }
+}

@@ -1,0 +1,48 @@
+//! The kernel that runs everywhere, and that the others are tested against.
+
+use super::{Element, Kernel, LANES, Lanes, portable};
+
+/// Plain Rust; fused multiply-add in hardware where the target has it, in software where not.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scalar;
+
+impl Kernel for Scalar {
+    fn dot_tile<E: Element, const R: usize, const O: usize>(
+        self,
+        x: [&[f32]; R],
+        w: [&[E]; O],
+        sums: &mut [[Lanes; O]; R],
+    ) {
+        for (x, sums) in x.iter().zip(sums) {
+            for (w, sums) in w.iter().zip(sums) {
+                dot(x, w, sums);
+            }
+        }
+    }
+
+    fn weighted_sum<E: Element>(self, weights: &[f32], values: &[E], sum: &mut [f32]) {
+        for (&weight, values) in weights.iter().zip(values.chunks_exact(sum.len().max(1))) {
+            for (sum, value) in sum.iter_mut().zip(values) {
+                *sum = weight.mul_add(value.widen(), *sum);
+            }
+        }
+    }
+
+    fn softmax(self, scores: &mut [f32], scale: f32) -> f32 {
+        portable::softmax(scores, scale)
+    }
+
+    fn silu_mul(self, gate: &mut [f32], up: &[f32]) {
+        portable::silu_mul(gate, up);
+    }
+}
+
+fn dot<E: Element>(x: &[f32], w: &[E], sums: &mut Lanes) {
+    for (x, w) in x.chunks(LANES).zip(w.chunks(LANES)) {
+        for (lane, sum) in sums.iter_mut().enumerate() {
+            let x = x.get(lane).copied().unwrap_or(0.0);
+            let w = w.get(lane).map_or(0.0, |w| w.widen());
+            *sum = w.mul_add(x, *sum);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Every kernel gives the bits of the scalar one, and every tiling those of one row and one output.
+
+use half::{bf16, f16};
+use proptest::prelude::*;
+
+use super::scalar::Scalar;
+use super::{Element, Kernel, matmul, panel};
+
+/// Floats of every kind: ordinary, huge, tiny, subnormal, zeros of both signs.
+fn any_value() -> impl Strategy<Value = f32> {
+    prop_oneof![
+        8 => -2.0f32..2.0,
+        1 => prop::num::f32::ANY,
+        1 => prop::sample::select(vec![0.0, -0.0, 1e-40, -1e-40, 3e38, -3e38, 65504.0, f32::INFINITY]),
+    ]
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    let canonical = |value: &f32| if value.is_nan() { f32::NAN } else { *value };
+    values.iter().map(|value| canonical(value).to_bits()).collect()
+}
+
+/// A product one output at a time, by the definition.
+fn reference<E: Element>(x: &[f32], rows: usize, w: &[E], inner: usize) -> Vec<f32> {
+    let dot = |x: &[f32], w: &[E]| {
+        let mut sums = [[[0.0; 8]; 1]; 1];
+        Scalar.dot_tile([x], [w], &mut sums);
+        super::sum_lanes(&sums[0][0])
+    };
+    let row = |row: usize| w.chunks(inner).map(move |w| dot(&x[row * inner..][..inner], w));
+    (0..rows).flat_map(row).collect()
+}
+
+fn check<E: Element>(x: &[f32], rows: usize, w: &[f32], inner: usize) {
+    let w: Vec<E> = w.iter().map(|w| E::round(*w)).collect();
+    let expected = bits(&reference(x, rows, &w, inner));
+    let outputs = w.len() / inner;
+    let mut y = vec![f32::NAN; rows * outputs];
+    matmul(x, rows, &w, inner, &mut y);
+    assert_eq!(bits(&y), expected, "dispatched {rows}x{inner}x{outputs}");
+    panel(Scalar, x, rows, &w, inner, &mut y);
+    assert_eq!(bits(&y), expected, "scalar {rows}x{inner}x{outputs}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn products_have_one_value(
+        (rows, inner, outputs) in (1usize..10, 1usize..70, 1usize..40),
+        seed in prop::collection::vec(any_value(), 97),
+    ) {
+        let take = |count: usize, step: usize| -> Vec<f32> {
+            (0..count).map(|i| seed[(i * step + i / 97) % 97]).collect()
+        };
+        let (x, w) = (take(rows * inner, 5), take(outputs * inner, 11));
+        check::<f32>(&x, rows, &w, inner);
+        check::<f16>(&x, rows, &w, inner);
+        check::<bf16>(&x, rows, &w, inner);
+    }
+
+    #[test]
+    fn elementwise_loops_have_one_value(
+        scores in prop::collection::vec(any_value(), 1..100),
+        up in prop::collection::vec(any_value(), 100),
+        width in 1usize..90,
+    ) {
+        super::with_kernel!(kernel => {
+            let (mut fast, mut slow) = (scores.clone(), scores.clone());
+            let sums = [kernel.softmax(&mut fast, 0.125), Scalar.softmax(&mut slow, 0.125)];
+            prop_assert_eq!(bits(&fast), bits(&slow));
+            prop_assert_eq!(bits(&sums[..1]), bits(&sums[1..]));
+            let (mut fast, mut slow) = (scores.clone(), scores.clone());
+            kernel.silu_mul(&mut fast, &up);
+            Scalar.silu_mul(&mut slow, &up);
+            prop_assert_eq!(bits(&fast), bits(&slow));
+            let values: Vec<bf16> = (0..scores.len() * width).map(|i| bf16::from_f32(up[i % 100])).collect();
+            let (mut fast, mut slow) = (vec![0.5; width], vec![0.5; width]);
+            kernel.weighted_sum(&scores, &values, &mut fast);
+            Scalar.weighted_sum(&scores, &values, &mut slow);
+            prop_assert_eq!(bits(&fast), bits(&slow));
+        });
+    }
+}
+
+/// Long rows are worked on piece by piece, and wide products in panels on several threads.
+#[test]
+fn pieces_panels_and_threads_change_no_bit() {
+    let value = |i: usize| ((i * 7919 % 2003) as f32 - 1000.0) / 500.0;
+    for (rows, inner, outputs) in [(1, 2500, 211), (5, 2500, 100), (13, 1031, 97), (64, 300, 64)] {
+        let x: Vec<f32> = (0..rows * inner).map(value).collect();
+        let w: Vec<f32> = (0..outputs * inner).map(|i| value(i * 3 + 1)).collect();
+        check::<f32>(&x, rows, &w, inner);
+        check::<bf16>(&x, rows, &w, inner);
+        check::<f16>(&x, rows, &w, inner);
+    }
+}

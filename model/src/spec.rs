@@ -1,0 +1,110 @@
+//! What a user names a model by.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::error::ModelError;
+
+/// MODEL on a command line, parsed once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelSpec {
+    /// `demo`: the small model inside the binary.
+    Demo,
+    /// An existing directory with `config.json`, `*.safetensors` and `tokenizer.json`.
+    Directory(PathBuf),
+    /// `org/name[@revision]` on the Hugging Face hub; [`crate::Checkpoint::open`] does not read it yet.
+    Hub {
+        /// `org/name`.
+        repository: String,
+        /// A branch, tag or commit.
+        revision: Option<String>,
+    },
+    /// A `.gguf` file; [`crate::Checkpoint::open`] does not read it yet.
+    Gguf(PathBuf),
+}
+
+impl FromStr for ModelSpec {
+    type Err = ModelError;
+
+    fn from_str(text: &str) -> Result<Self, ModelError> {
+        let path = Path::new(text);
+        if text == "demo" {
+            Ok(Self::Demo)
+        } else if text.ends_with(".gguf") {
+            Ok(Self::Gguf(path.to_path_buf()))
+        } else if path.is_dir() {
+            Ok(Self::Directory(path.to_path_buf()))
+        } else if let Some(hub) = hub(text) {
+            Ok(hub)
+        } else if text.contains(['/', '\\']) || text.starts_with(['.', '~']) {
+            Err(ModelError::NoSuchDirectory(path.to_path_buf()))
+        } else {
+            Err(ModelError::BadSpec(text.to_string()))
+        }
+    }
+}
+
+/// `org/name[@revision]`, each of the hub's letters; a leading dot or tilde is a path.
+fn hub(text: &str) -> Option<ModelSpec> {
+    let (repository, revision) = match text.split_once('@') {
+        Some((repository, revision)) => (repository, Some(revision)),
+        None => (text, None),
+    };
+    let (organisation, name) = repository.split_once('/')?;
+    let plain = |part: &str| {
+        let letters = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        part.starts_with(|c: char| c.is_ascii_alphanumeric()) && part.chars().all(letters)
+    };
+    let revised = revision.is_none_or(|revision| {
+        !revision.is_empty() && revision.chars().all(|c| c.is_ascii_graphic())
+    });
+    (plain(organisation) && plain(name) && revised).then(|| ModelSpec::Hub {
+        repository: repository.to_string(),
+        revision: revision.map(str::to_string),
+    })
+}
+
+impl fmt::Display for ModelSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Demo => f.write_str("demo"),
+            Self::Directory(path) | Self::Gguf(path) => path.display().fmt(f),
+            Self::Hub {
+                repository,
+                revision: None,
+            } => f.write_str(repository),
+            Self::Hub {
+                repository,
+                revision: Some(revision),
+            } => write!(f, "{repository}@{revision}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spec_is_parsed_once_and_prints_as_given() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_str().unwrap();
+        let revised = "meta-llama/Llama-3.2-1B@main";
+        for text in ["demo", "org/name", revised, "models/tiny.gguf", path] {
+            assert_eq!(text.parse::<ModelSpec>().unwrap().to_string(), text);
+        }
+        assert!(matches!(path.parse(), Ok(ModelSpec::Directory(_))));
+    }
+
+    #[test]
+    fn a_directory_that_does_not_exist_is_named() {
+        for text in ["./nowhere", "/no/such/place", "~/models/x", "a/b/c"] {
+            let error = text.parse::<ModelSpec>().unwrap_err();
+            assert!(matches!(error, ModelError::NoSuchDirectory(_)), "{error}");
+            assert!(error.to_string().contains(text));
+        }
+        assert!(matches!("".parse::<ModelSpec>(), Err(ModelError::BadSpec(_))));
+        assert!(matches!("llama".parse::<ModelSpec>(), Err(ModelError::BadSpec(_))));
+    }
+}

@@ -1,0 +1,125 @@
+//! Text to token ids and back.
+
+use std::sync::Arc;
+
+use tokenizers::Tokenizer;
+
+use crate::error::ModelError;
+
+/// The model's tokenizer; cheap to clone.
+#[derive(Clone)]
+pub struct TextTokenizer {
+    tokenizer: Arc<Tokenizer>,
+}
+
+impl std::fmt::Debug for TextTokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TextTokenizer({} tokens)", self.vocab())
+    }
+}
+
+impl TextTokenizer {
+    pub(crate) fn parse(json: &[u8]) -> Result<Self, ModelError> {
+        let tokenizer = Tokenizer::from_bytes(json)
+            .map_err(|error| ModelError::file("tokenizer.json", error))?;
+        Ok(Self {
+            tokenizer: Arc::new(tokenizer),
+        })
+    }
+
+    /// The ids of `text`. `add_special` adds what the model expects around a plain text (a leading bos, say); a
+    /// rendered chat holds its special tokens already and is encoded without.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenizer`] if the tokenizer fails.
+    pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, ModelError> {
+        let encoding = self.tokenizer.encode_fast(text, add_special).map_err(failed)?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of `ids`, without special tokens; bytes that are no UTF-8 become U+FFFD.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenizer`] if the tokenizer fails.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
+        self.tokenizer.decode(ids, true).map_err(failed)
+    }
+
+    /// The number of token ids, special ones included.
+    pub fn vocab(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+
+    /// The id of a token as it is written in the vocabulary, for example `<|end|>`.
+    pub fn id_of(&self, token: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(token)
+    }
+
+    /// A decoder for a stream of ids.
+    pub fn decoder(&self) -> TextDecoder {
+        TextDecoder::new(self.clone())
+    }
+}
+
+fn failed(error: impl ToString) -> ModelError {
+    ModelError::Tokenizer(error.to_string())
+}
+
+/// Turns ids into pieces of text as they come. Pieces are whole characters, and one after the other they are the text
+/// of all ids. Each step decodes only the ids since the last piece but one, since what a token reads as may depend
+/// on the token before it.
+#[derive(Debug, Clone)]
+pub struct TextDecoder {
+    tokenizer: TextTokenizer,
+    /// The ids of the last piece, then those not yet given out.
+    ids: Vec<u32>,
+    /// How many of `ids` the last piece covers.
+    given: usize,
+}
+
+/// What unfinished bytes decode to.
+const UNFINISHED: char = '\u{FFFD}';
+
+impl TextDecoder {
+    /// A decoder at the start of a text.
+    pub fn new(tokenizer: TextTokenizer) -> Self {
+        Self {
+            tokenizer,
+            ids: Vec::new(),
+            given: 0,
+        }
+    }
+
+    /// Adds one id; the text that is now whole, if any.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenizer`] if the tokenizer fails.
+    pub fn push(&mut self, id: u32) -> Result<Option<String>, ModelError> {
+        self.ids.push(id);
+        let piece = self.pending()?.filter(|piece| !piece.ends_with(UNFINISHED));
+        if piece.is_some() {
+            self.ids.drain(..self.given);
+            self.given = self.ids.len();
+        }
+        Ok(piece)
+    }
+
+    /// What is left at the end of the text, unfinished bytes as U+FFFD.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenizer`] if the tokenizer fails.
+    pub fn flush(&mut self) -> Result<Option<String>, ModelError> {
+        let piece = self.pending()?;
+        self.ids.clear();
+        self.given = 0;
+        Ok(piece)
+    }
+
+    /// The text after the last piece.
+    fn pending(&self) -> Result<Option<String>, ModelError> {
+        let given = self.tokenizer.decode(&self.ids[..self.given])?;
+        let all = self.tokenizer.decode(&self.ids)?;
+        let piece = all.strip_prefix(&given).filter(|piece| !piece.is_empty());
+        Ok(piece.map(str::to_string))
+    }
+}
