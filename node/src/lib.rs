@@ -1,4 +1,5 @@
 //! The server's logic: what the `swarm-node` binary is made of.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod admission;
 pub mod placement;

@@ -1,1 +1,3 @@
-//! stub
+//! Whole-swarm tests: a simulation of the pure logic.
+
+pub mod sim;

@@ -1,0 +1,91 @@
+//! Rows of activations whose content shows all they were made of.
+
+use swarm_client::chain::Rows;
+use swarm_protocol::block::BlockRange;
+
+/// Mixes two words into one.
+pub(super) fn mix(one: u64, two: u64) -> u64 {
+    let mixed = (one ^ two.rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ (mixed >> 31)
+}
+
+/// The row that a token is embedded as.
+pub(super) fn embed(token: u64) -> u64 {
+    mix(token, 0xe3bed)
+}
+
+/// One word per row.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Activations(pub Vec<u64>);
+
+impl Rows for Activations {
+    fn rows(&self) -> usize {
+        self.0.len()
+    }
+
+    fn slice(&self, from: usize, count: usize) -> Self {
+        Self(self.0[from..from + count].to_vec())
+    }
+
+    fn append(&mut self, more: Self) {
+        self.0.extend(more.0);
+    }
+
+    fn truncate(&mut self, rows: usize) {
+        self.0.truncate(rows);
+    }
+}
+
+/// The KV caches of a range of blocks: per block and position, a hash of the block and all its input rows so far, which
+/// is also the block's output row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kv {
+    blocks: BlockRange,
+    rows: Vec<Vec<u64>>,
+}
+
+impl Kv {
+    /// Nothing was fed yet.
+    pub fn new(blocks: BlockRange) -> Self {
+        Self { blocks, rows: vec![Vec::new(); blocks.len() as usize] }
+    }
+
+    /// How many positions it holds.
+    pub fn len(&self) -> usize {
+        self.rows.first().map_or(0, Vec::len)
+    }
+
+    /// Whether nothing was fed yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets every position from `length` on.
+    pub fn truncate(&mut self, length: usize) {
+        self.rows.iter_mut().for_each(|rows| rows.truncate(length));
+    }
+
+    /// Feeds the next rows and says the output rows.
+    pub fn feed(&mut self, mut input: Vec<u64>) -> Vec<u64> {
+        for (block, rows) in self.blocks.blocks().zip(&mut self.rows) {
+            for row in &mut input {
+                let before = rows.last().copied().unwrap_or_else(|| mix(u64::from(block.0), 0xb10c));
+                *row = mix(before, *row);
+                rows.push(*row);
+            }
+        }
+        input
+    }
+
+    /// The output row of a position.
+    pub fn output(&self, position: usize) -> Option<u64> {
+        self.rows.last()?.get(position).copied()
+    }
+
+    /// Whether this holds, for its own blocks, what `whole` holds for them, as far as both reach.
+    pub fn agrees_with(&self, whole: &Self) -> bool {
+        let skipped = self.blocks.start().saturating_sub(whole.blocks.start()) as usize;
+        let mut pairs = self.rows.iter().zip(whole.rows.iter().skip(skipped));
+        pairs.all(|(mine, theirs)| mine.iter().zip(theirs).all(|(mine, theirs)| mine == theirs))
+    }
+}
