@@ -89,6 +89,11 @@ impl<R: Rows> Chain<R> {
         Ok(chain)
     }
 
+    /// Cuts work off after `most` rows from now on, if that is less than before: a server takes no more at once.
+    pub fn narrow_chunk(&mut self, most: TokenCount) {
+        self.config.chunk = self.config.chunk.min(most).max(TokenCount(1));
+    }
+
     fn fresh_hop(&mut self, blocks: BlockRange) -> Hop {
         self.next_hop += 1;
         Hop::new(HopId(self.next_hop), blocks)

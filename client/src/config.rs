@@ -1,0 +1,72 @@
+//! What a client may be told: whom to use, how long to wait, how often to try again.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use swarm_protocol::PeerId;
+use swarm_protocol::session::TokenCount;
+
+/// Which servers a client uses.
+#[derive(Debug, Clone, Default)]
+pub struct PeerFilter {
+    /// If given, only these.
+    pub allowed: Option<HashSet<PeerId>>,
+    /// Never these.
+    pub blocked: HashSet<PeerId>,
+}
+
+impl PeerFilter {
+    /// Whether `peer` may be used.
+    pub fn admits(&self, peer: PeerId) -> bool {
+        !self.blocked.contains(&peer) && self.allowed.as_ref().is_none_or(|allowed| allowed.contains(&peer))
+    }
+}
+
+/// How a client behaves; every value has a default for interactive use over the internet.
+#[derive(Debug, Clone)]
+pub struct ClientConfig {
+    /// Which servers it uses.
+    pub peers: PeerFilter,
+    /// How long a server may take to describe itself and answer the latency probe.
+    pub probe_timeout: Duration,
+    /// How old what is known of the servers may be when a session starts.
+    pub probe_age: Duration,
+    /// The most servers probed in one look-up: enough for several replicas of every block, few enough for a home line.
+    pub most_probes: usize,
+    /// How long a server may take to open a session, dialling included.
+    pub open_timeout: Duration,
+    /// How long a hop with work may be silent before it counts as dead. It answers pings also while it computes, so
+    /// this bounds the network, not the computation.
+    pub silence_timeout: Duration,
+    /// How long one step may take on a hop that does answer pings.
+    pub step_timeout: Duration,
+    /// How long a new session looks for servers before it says that there is no route.
+    pub start_patience: Duration,
+    /// How long a running session looks for a replacement of a lost hop before it gives up.
+    pub repair_patience: Duration,
+    /// How many replacements may fail in a row before a session gives up.
+    pub most_repairs: u32,
+    /// Rows of a prefill chunk: large enough to use the weights well, small enough to share a server with others.
+    pub prefill_chunk: TokenCount,
+    /// Chunks a hop may have unanswered: with two, the next one is there when the first is done.
+    pub window: usize,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            peers: PeerFilter::default(),
+            probe_timeout: Duration::from_secs(2),
+            probe_age: Duration::from_secs(30),
+            most_probes: 64,
+            open_timeout: Duration::from_secs(5),
+            silence_timeout: Duration::from_secs(5),
+            step_timeout: Duration::from_secs(120),
+            start_patience: Duration::from_secs(4),
+            repair_patience: Duration::from_secs(30),
+            most_repairs: 16,
+            prefill_chunk: TokenCount(128),
+            window: 2,
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! What a client knows of the servers of one model, and which of them it would use now. Pure: the caller brings the time
+//! and the randomness.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use swarm_protocol::PeerId;
+use swarm_protocol::announcement::{Announcement, ServerState};
+use swarm_protocol::block::{BlockIndex, BlockRange};
+use swarm_protocol::model_id::{BlockDigest, NumericClass};
+use swarm_protocol::session::TokenCount;
+use swarm_protocol::wire::ServerInfo;
+
+use super::plan::Need;
+use crate::route::Candidate;
+
+/// The pause before a server that failed is tried again; doubles with each failure.
+const FIRST_AVOIDANCE: Duration = Duration::from_secs(1);
+
+/// The longest such pause.
+const LONGEST_AVOIDANCE: Duration = Duration::from_secs(60);
+
+/// Weight of a new measurement against what was known: a few steps settle it, one outlier does not.
+const SMOOTHING: f64 = 0.2;
+
+/// What a server did.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// It could not be reached, broke off, or was silent.
+    Failed {
+        /// What happened.
+        reason: String,
+    },
+    /// It has no room until then.
+    Full {
+        /// When to ask again.
+        retry_after: Duration,
+        /// What it has left.
+        free: TokenCount,
+    },
+    /// It says it will be gone soon.
+    Leaving,
+    /// It opened a session.
+    Opened,
+    /// It computed a decode step.
+    Stepped {
+        /// Waiting and computing, for one block.
+        block_time: Duration,
+        /// The rest: the way there and back.
+        rtt: Duration,
+    },
+}
+
+/// One server as the client knows it.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// What it last said of itself.
+    pub announcement: Announcement,
+    /// blake3 of each of its blocks.
+    pub digests: Vec<BlockDigest>,
+    /// The longest sequence its model takes.
+    pub max_positions: u32,
+    /// Round-trip time, smoothed.
+    pub rtt: Duration,
+    /// When it was last probed.
+    pub probed: Instant,
+    /// A decode step through one block as measured by this client, smoothed; beats what the server says.
+    pub measured_block_time: Option<Duration>,
+    failures: u32,
+    avoid_until: Option<Instant>,
+    full_until: Option<Instant>,
+}
+
+impl Known {
+    fn usable(&self, now: Instant) -> bool {
+        self.announcement.state == ServerState::Serving && self.avoid_until.is_none_or(|until| until <= now)
+    }
+
+    fn has_room(&self, tokens: TokenCount, now: Instant) -> bool {
+        self.full_until.is_none_or(|until| until <= now) && self.announcement.load.free_tokens >= tokens
+    }
+
+    fn digest(&self, block: BlockIndex) -> Option<BlockDigest> {
+        let offset = block.0.checked_sub(self.announcement.blocks.start())?;
+        self.digests.get(offset as usize).copied()
+    }
+
+    fn candidate(&self) -> Candidate {
+        let announced = Duration::from_micros(self.announcement.rates.decode_us_per_block.into());
+        Candidate {
+            peer: self.announcement.peer,
+            blocks: self.announcement.blocks,
+            rtt: self.rtt,
+            queue: Duration::from_micros(self.announcement.load.queue_us.into()),
+            block_time: self.measured_block_time.unwrap_or(announced),
+        }
+    }
+}
+
+/// All servers of one model that this client has met, and failures of those it has not.
+#[derive(Debug, Default)]
+pub struct PeerBook {
+    peers: BTreeMap<PeerId, Known>,
+    /// Servers that never answered: how often, and until when they are left alone.
+    strangers: HashMap<PeerId, (u32, Instant)>,
+}
+
+impl PeerBook {
+    /// Every server met, in the order of their ids.
+    pub fn known(&self) -> impl Iterator<Item = &Known> {
+        self.peers.values()
+    }
+
+    /// One server.
+    pub fn get(&self, peer: PeerId) -> Option<&Known> {
+        self.peers.get(&peer)
+    }
+
+    /// A server answered a probe.
+    pub fn probed(&mut self, info: ServerInfo, rtt: Duration, now: Instant) {
+        let peer = info.announcement.peer;
+        self.strangers.remove(&peer);
+        let before = self.peers.remove(&peer);
+        let rtt = before.as_ref().map_or(rtt, |known| smoothed(known.rtt, rtt));
+        let known = Known {
+            announcement: info.announcement,
+            digests: info.digests,
+            max_positions: info.max_positions,
+            rtt,
+            probed: now,
+            measured_block_time: before.as_ref().and_then(|known| known.measured_block_time),
+            failures: before.as_ref().map_or(0, |known| known.failures),
+            avoid_until: before.and_then(|known| known.avoid_until),
+            full_until: None,
+        };
+        self.peers.insert(peer, known);
+    }
+
+    /// Whether a probe of `peer` is worth its while now.
+    pub fn worth_probing(&self, peer: PeerId, now: Instant) -> bool {
+        let avoided = match self.peers.get(&peer) {
+            Some(known) => known.avoid_until,
+            None => self.strangers.get(&peer).map(|(_, until)| *until),
+        };
+        avoided.is_none_or(|until| until <= now)
+    }
+
+    /// Takes in what `peer` did.
+    pub fn report(&mut self, peer: PeerId, outcome: &Outcome, now: Instant, rng: &mut impl Rng) {
+        let Some(known) = self.peers.get_mut(&peer) else {
+            if let Outcome::Failed { .. } = outcome {
+                let failures = self.strangers.get(&peer).map_or(0, |(failures, _)| *failures);
+                self.strangers.insert(peer, (failures + 1, now + avoidance(failures, rng)));
+            }
+            return;
+        };
+        match outcome {
+            Outcome::Failed { .. } => {
+                known.avoid_until = Some(now + avoidance(known.failures, rng));
+                known.failures += 1;
+            }
+            Outcome::Full { retry_after, free } => {
+                known.full_until = Some(now + *retry_after);
+                known.announcement.load.free_tokens = *free;
+            }
+            Outcome::Leaving => known.announcement.state = ServerState::Leaving,
+            Outcome::Opened => known.avoid_until = None,
+            Outcome::Stepped { block_time, rtt } => {
+                known.failures = 0;
+                let before = known.measured_block_time.unwrap_or(*block_time);
+                known.measured_block_time = Some(smoothed(before, *block_time));
+                known.rtt = smoothed(known.rtt, *rtt);
+            }
+        }
+    }
+
+    /// The numeric classes that usable servers compute in.
+    pub fn classes(&self, now: Instant) -> Vec<NumericClass> {
+        let mut classes: Vec<NumericClass> = self
+            .peers
+            .values()
+            .filter(|known| known.usable(now))
+            .map(|known| known.announcement.class.clone())
+            .collect();
+        classes.sort();
+        classes.dedup();
+        classes
+    }
+
+    /// The servers of `class` that a session with that need can use: up, not avoided, and agreeing with each other on
+    /// what their blocks hold. Those without room are left out if `with_room`.
+    pub fn candidates(&self, need: &Need, class: &NumericClass, with_room: bool, now: Instant) -> Vec<Candidate> {
+        let usable: Vec<&Known> =
+            self.peers.values().filter(|known| known.usable(now) && known.announcement.class == *class).collect();
+        let agreed = agreed_digests(&usable, need);
+        let genuine = |known: &&&Known| {
+            known.announcement.blocks.blocks().all(|block| match (known.digest(block), agreed.get(&block)) {
+                (Some(digest), Some(agreed)) => digest == *agreed,
+                (Some(_), None) => true,
+                (None, _) => false,
+            })
+        };
+        usable
+            .iter()
+            .filter(genuine)
+            .filter(|known| !with_room || known.has_room(need.tokens, now))
+            .map(|known| known.candidate())
+            .collect()
+    }
+
+    /// The digests of the blocks in `range` on `peer`.
+    pub fn digests(&self, peer: PeerId, range: BlockRange) -> Vec<(BlockIndex, BlockDigest)> {
+        let known = self.peers.get(&peer);
+        range.blocks().filter_map(|block| Some((block, known?.digest(block)?))).collect()
+    }
+
+    /// The most room that any usable server of some of `range` has left.
+    pub fn largest_room(&self, range: BlockRange, now: Instant) -> Option<TokenCount> {
+        let hosts = |known: &&Known| known.usable(now) && known.announcement.blocks.intersection(range).is_some();
+        self.peers.values().filter(hosts).map(|known| known.announcement.load.free_tokens).max()
+    }
+}
+
+/// For each block the digest that most of the servers hold, the smallest where equally many do; what the session has
+/// already built on stands firm.
+fn agreed_digests(servers: &[&Known], need: &Need) -> BTreeMap<BlockIndex, BlockDigest> {
+    let mut votes: BTreeMap<BlockIndex, BTreeMap<BlockDigest, usize>> = BTreeMap::new();
+    for known in servers {
+        for (block, digest) in known.announcement.blocks.blocks().zip(&known.digests) {
+            *votes.entry(block).or_default().entry(*digest).or_default() += 1;
+        }
+    }
+    let winner = |(block, digests): (BlockIndex, BTreeMap<BlockDigest, usize>)| {
+        let firm = need.digests.get(&block).copied();
+        // Of equal counts `max_by_key` takes the last: walk from the largest digest to the smallest.
+        let most = digests.into_iter().rev().max_by_key(|(_, count)| *count).map(|(digest, _)| digest);
+        firm.or(most).map(|digest| (block, digest))
+    };
+    votes.into_iter().filter_map(winner).collect()
+}
+
+fn avoidance(failures: u32, rng: &mut impl Rng) -> Duration {
+    let pause = (FIRST_AVOIDANCE * 2u32.saturating_pow(failures.min(16))).min(LONGEST_AVOIDANCE);
+    pause.mul_f64(rng.random_range(0.75..1.25))
+}
+
+fn smoothed(before: Duration, new: Duration) -> Duration {
+    before.mul_f64(1.0 - SMOOTHING) + new.mul_f64(SMOOTHING)
+}

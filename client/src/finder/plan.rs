@@ -1,0 +1,122 @@
+//! From what is known of the servers to a route that a session can open. Pure.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
+
+use swarm_protocol::block::{BlockIndex, BlockRange};
+use swarm_protocol::model_id::{BlockDigest, NumericClass};
+use swarm_protocol::session::TokenCount;
+use swarm_protocol::{Multiaddr, PeerId};
+use thiserror::Error;
+
+use super::book::PeerBook;
+use crate::route::{self, Links, NoRoute, Route};
+
+/// What a session needs of the servers it does not have yet.
+#[derive(Debug, Clone)]
+pub struct Need {
+    /// The blocks to be covered.
+    pub range: BlockRange,
+    /// The room each server must reserve.
+    pub tokens: TokenCount,
+    /// The arithmetic the session has begun with; any if it has not begun.
+    pub class: Option<NumericClass>,
+    /// What the session's blocks hold, for those it has had a server of.
+    pub digests: BTreeMap<BlockIndex, BlockDigest>,
+}
+
+/// A route and what is needed to open it.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The cheapest route.
+    pub route: Route,
+    /// The arithmetic of all its servers.
+    pub class: NumericClass,
+    /// What its blocks hold.
+    pub digests: BTreeMap<BlockIndex, BlockDigest>,
+    /// Where its servers can be dialled.
+    pub addresses: HashMap<PeerId, Vec<Multiaddr>>,
+}
+
+/// Why there is no plan.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NoPlan {
+    /// Some blocks have no usable server.
+    #[error(transparent)]
+    NoRoute(#[from] NoRoute),
+    /// The blocks are served, but not with that much room.
+    #[error(
+        "the servers of blocks {} have no room for {needed} tokens in their KV caches (the most free is {free}); \
+         ask for fewer tokens, or try again later",
+        missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    NoRoom {
+        /// The blocks without room.
+        missing: Vec<BlockRange>,
+        /// Tokens asked for.
+        needed: TokenCount,
+        /// The most that one of their servers has.
+        free: TokenCount,
+    },
+}
+
+/// The cheapest plan among all numeric classes that the need allows.
+///
+/// # Errors
+/// [`NoPlan`] names the blocks that nobody serves, or that nobody has room for.
+pub(super) fn cheapest(book: &PeerBook, need: &Need, now: Instant) -> Result<Plan, NoPlan> {
+    let classes = need.class.clone().map_or_else(|| book.classes(now), |class| vec![class]);
+    let mut best: Option<Plan> = None;
+    let mut why_not: Option<NoPlan> = None;
+    for class in classes {
+        match plan_in(book, need, class, now) {
+            Ok(plan) => {
+                let cheaper = best.as_ref().is_none_or(|best| plan.route.cost().total() < best.route.cost().total());
+                if cheaper {
+                    best = Some(plan);
+                }
+            }
+            Err(reason) => why_not = Some(closer(why_not, reason)),
+        }
+    }
+    best.ok_or_else(|| why_not.unwrap_or(NoPlan::NoRoute(NoRoute { missing: vec![need.range] })))
+}
+
+/// Of two reasons the one that is nearer to success: blocks without room are at least served, and fewer are fewer.
+fn closer(one: Option<NoPlan>, other: NoPlan) -> NoPlan {
+    let distance = |reason: &NoPlan| match reason {
+        NoPlan::NoRoom { missing, .. } => (0, blocks_in(missing)),
+        NoPlan::NoRoute(NoRoute { missing }) => (1, blocks_in(missing)),
+    };
+    match one {
+        Some(one) if distance(&one) <= distance(&other) => one,
+        _ => other,
+    }
+}
+
+fn blocks_in(ranges: &[BlockRange]) -> u32 {
+    ranges.iter().map(|range| range.len()).sum()
+}
+
+fn plan_in(book: &PeerBook, need: &Need, class: NumericClass, now: Instant) -> Result<Plan, NoPlan> {
+    let with_room = book.candidates(need, &class, true, now);
+    let route = route::find(&with_room, need.range, &Links::ViaClient).or_else(|no_room| {
+        let all = book.candidates(need, &class, false, now);
+        route::find(&all, need.range, &Links::ViaClient)?;
+        let rooms = no_room.missing.iter().filter_map(|range| book.largest_room(*range, now));
+        let free = rooms.min().unwrap_or_default();
+        Err(NoPlan::NoRoom { missing: no_room.missing, needed: need.tokens, free })
+    })?;
+    let mut digests = need.digests.clone();
+    let mut addresses = HashMap::new();
+    for hop in &route.hops {
+        digests.extend(book.digests(hop.peer, hop.blocks));
+        let known = book.get(hop.peer).map(|known| known.announcement.addresses.clone());
+        addresses.insert(hop.peer, known.unwrap_or_default());
+    }
+    Ok(Plan { route, class, digests, addresses })
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

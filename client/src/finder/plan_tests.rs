@@ -1,0 +1,118 @@
+use std::time::Duration;
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use swarm_protocol::Keypair;
+use swarm_protocol::announcement::{Announcement, Load, Rates, ServerState};
+use swarm_protocol::model_id::ModelId;
+use swarm_protocol::wire::ServerInfo;
+
+use super::*;
+use crate::finder::book::Outcome;
+
+fn range(start: u32, end: u32) -> BlockRange {
+    BlockRange::new(start, end).unwrap()
+}
+
+fn server(blocks: BlockRange, class: &str, digest: u8, free: u32) -> ServerInfo {
+    let announcement = Announcement {
+        peer: Keypair::generate_ed25519().public().to_peer_id(),
+        instance: 1,
+        sequence: 1,
+        state: ServerState::Serving,
+        addresses: vec![],
+        model: ModelId([1; 32]),
+        blocks,
+        class: NumericClass::new(class).unwrap(),
+        rates: Rates { decode_us_per_block: 100, prefill_ns_per_token_block: 1000 },
+        load: Load { queue_us: 0, sessions: 0, free_tokens: TokenCount(free), total_tokens: TokenCount(1000) },
+        neighbours: vec![],
+        ttl_seconds: 240,
+        name: None,
+        version: String::new(),
+    };
+    let digests = vec![BlockDigest([digest; 32]); blocks.len() as usize];
+    ServerInfo { announcement, digests, max_positions: 2048, uptime_seconds: 1 }
+}
+
+fn book(servers: &[&ServerInfo], now: Instant) -> PeerBook {
+    let mut book = PeerBook::default();
+    for server in servers {
+        book.probed((*server).clone(), Duration::from_millis(10), now);
+    }
+    book
+}
+
+fn need(tokens: u32) -> Need {
+    Need { range: range(0, 8), tokens: TokenCount(tokens), class: None, digests: BTreeMap::new() }
+}
+
+fn peers(plan: &Plan) -> Vec<PeerId> {
+    plan.route.hops.iter().map(|hop| hop.peer).collect()
+}
+
+#[test]
+fn a_route_stays_within_one_numeric_class() {
+    let now = Instant::now();
+    let servers =
+        [server(range(0, 4), "a", 1, 500), server(range(4, 8), "b", 1, 500), server(range(0, 8), "c", 1, 500)];
+    let plan = cheapest(&book(&servers.each_ref(), now), &need(10), now).unwrap();
+    assert_eq!(peers(&plan), [servers[2].announcement.peer]);
+    let halves = book(&[&servers[0], &servers[1]], now);
+    assert!(matches!(cheapest(&halves, &need(10), now), Err(NoPlan::NoRoute(_))));
+}
+
+#[test]
+fn servers_with_other_weights_are_left_out() {
+    let now = Instant::now();
+    let servers =
+        [server(range(0, 8), "a", 7, 500), server(range(0, 8), "a", 7, 500), server(range(0, 8), "a", 9, 500)];
+    let book = book(&servers.each_ref(), now);
+    let plan = cheapest(&book, &need(10), now).unwrap();
+    assert!(peers(&plan)[0] != servers[2].announcement.peer, "two of three hold other weights");
+    let begun = Need { digests: [(BlockIndex(0), BlockDigest([9; 32]))].into(), ..need(10) };
+    assert!(
+        matches!(cheapest(&book, &begun, now), Err(NoPlan::NoRoute(_))),
+        "the session began with weights of which only one block is pinned; the rest still goes by majority"
+    );
+    let all = range(0, 8).blocks().map(|block| (block, BlockDigest([9; 32]))).collect();
+    let plan = cheapest(&book, &Need { digests: all, ..need(10) }, now).unwrap();
+    assert_eq!(peers(&plan), [servers[2].announcement.peer]);
+}
+
+#[test]
+fn no_room_is_told_from_no_server() {
+    let now = Instant::now();
+    let servers = [server(range(0, 4), "a", 1, 500), server(range(4, 8), "a", 1, 40)];
+    let book = book(&servers.each_ref(), now);
+    assert!(cheapest(&book, &need(40), now).is_ok());
+    let no_room = NoPlan::NoRoom { missing: vec![range(4, 8)], needed: TokenCount(41), free: TokenCount(40) };
+    assert_eq!(cheapest(&book, &need(41), now).unwrap_err(), no_room);
+    let beyond = Need { range: range(0, 12), ..need(10) };
+    let no_route = NoPlan::NoRoute(NoRoute { missing: vec![range(8, 12)] });
+    assert_eq!(cheapest(&book, &beyond, now).unwrap_err(), no_route);
+}
+
+#[test]
+fn a_failed_server_is_avoided_ever_longer_and_forgiven() {
+    let mut now = Instant::now();
+    let only = server(range(0, 8), "a", 1, 500);
+    let peer = only.announcement.peer;
+    let mut book = book(&[&only], now);
+    let mut rng = StdRng::seed_from_u64(3);
+    let mut pauses = Vec::new();
+    for _ in 0..4 {
+        book.report(peer, &Outcome::Failed { reason: "reset".to_string() }, now, &mut rng);
+        let start = now;
+        assert!(cheapest(&book, &need(1), now).is_err());
+        while cheapest(&book, &need(1), now).is_err() {
+            now += Duration::from_millis(50);
+        }
+        pauses.push(now - start);
+    }
+    assert!(pauses.windows(2).all(|pair| pair[0] < pair[1]), "{pauses:?}");
+    let stepped = Outcome::Stepped { block_time: Duration::from_micros(90), rtt: Duration::from_millis(9) };
+    book.report(peer, &stepped, now, &mut rng);
+    book.report(peer, &Outcome::Failed { reason: "reset".to_string() }, now, &mut rng);
+    assert!(cheapest(&book, &need(1), now + Duration::from_millis(1300)).is_ok(), "forgiven after a good step");
+}

@@ -1,0 +1,291 @@
+//! Text as a stream of tokens.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use swarm_model::{Sampler, SamplingConfig, TextDecoder, TextTokenizer};
+use swarm_protocol::PeerId;
+use swarm_protocol::session::TokenCount;
+
+use crate::chain::Outputs;
+use crate::edges::EdgesWorker;
+use crate::session::{HopInfo, RouteEvent, Session, SessionError};
+
+/// Tokens of an answer when nobody says how many: a page of text.
+const DEFAULT_MAX_TOKENS: usize = 256;
+
+/// How a text is generated.
+#[derive(Debug, Clone)]
+pub struct GenerationConfig {
+    /// The most tokens to generate; the answer may end earlier by itself.
+    pub max_tokens: usize,
+    /// How each token is chosen; greedy by default.
+    pub sampling: SamplingConfig,
+}
+
+impl Default for GenerationConfig {
+    fn default() -> Self {
+        Self { max_tokens: DEFAULT_MAX_TOKENS, sampling: SamplingConfig::default() }
+    }
+}
+
+/// Why a text ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// The model said that it is complete.
+    EndOfText,
+    /// As many tokens as were asked for.
+    MaxTokens,
+}
+
+impl Finish {
+    /// The word used in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EndOfText => "stop",
+            Self::MaxTokens => "length",
+        }
+    }
+}
+
+/// What happens while a text is generated. `at` is the time since the call.
+#[derive(Debug, Clone, PartialEq)]
+pub enum GenerationEvent {
+    /// The route is this now.
+    Route {
+        /// The hops in order.
+        hops: Vec<HopInfo>,
+        /// When.
+        at: Duration,
+    },
+    /// A server was lost and replaced; the text goes on as if nothing had happened.
+    Reroute {
+        /// The server that was lost.
+        lost: PeerId,
+        /// Why.
+        reason: String,
+        /// From noticing the loss to having opened its replacement.
+        took: Duration,
+        /// When.
+        at: Duration,
+    },
+    /// The next token.
+    Token {
+        /// Its id.
+        id: u32,
+        /// The text that is whole now; empty while a character is not.
+        text: String,
+        /// When.
+        at: Duration,
+    },
+    /// The end, and its reason.
+    Done(Summary),
+}
+
+/// A finished text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// The whole answer, without the prompt.
+    pub text: String,
+    /// Its token ids, without the one that ends it.
+    pub tokens: Vec<u32>,
+    /// Why it ended.
+    pub finish: Finish,
+    /// What the last token left in the decoder: an incomplete character, shown as a replacement mark. Part of `text`.
+    pub tail: String,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Tokens of the prompt that the session held already.
+    pub reused_tokens: usize,
+    /// From the call to the first token.
+    pub time_to_first_token: Duration,
+    /// Tokens after the first, per second.
+    pub tokens_per_second: f64,
+    /// The route at the end.
+    pub route: Vec<HopInfo>,
+    /// How often a server was replaced.
+    pub reroutes: usize,
+}
+
+/// A session that generates text. Several answers can follow one another: what the next prompt shares with what the
+/// session holds is not computed again.
+pub struct TextSession {
+    session: Session,
+    edges: EdgesWorker,
+    tokenizer: TextTokenizer,
+    eos: Vec<u32>,
+    /// The ids the hops have seen.
+    held: Vec<u32>,
+}
+
+impl TextSession {
+    pub(crate) fn new(session: Session, edges: EdgesWorker, tokenizer: TextTokenizer, eos: Vec<u32>) -> Self {
+        Self { session, edges, tokenizer, eos, held: Vec::new() }
+    }
+
+    /// The hops in order.
+    pub fn route(&self) -> Vec<HopInfo> {
+        self.session.route()
+    }
+
+    /// Room for prompt and answer together, in tokens.
+    pub fn capacity(&self) -> usize {
+        self.session.reserved().as_usize()
+    }
+
+    /// Begins to continue `prompt`, the whole sequence from its first token on.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the prompt is empty or leaves no room in the session, or a sampling option is out of bounds.
+    pub fn generate(&mut self, prompt: &[u32], config: GenerationConfig) -> Result<Generation<'_>, SessionError> {
+        if prompt.is_empty() {
+            return Err(SessionError::EmptyPrompt);
+        }
+        let asked = prompt.len() + 1;
+        if asked > self.capacity() {
+            let reserved = self.session.reserved();
+            return Err(SessionError::PastReservation { asked: TokenCount(asked as u32), reserved });
+        }
+        let sampler = Sampler::new(&config.sampling)?;
+        let reused = self.rewind_to_shared(prompt);
+        let most = config.max_tokens.min(self.capacity() - prompt.len() + 1);
+        Ok(Generation {
+            input: prompt[reused..].to_vec(),
+            history: prompt.to_vec(),
+            prompt_tokens: prompt.len(),
+            reused,
+            most,
+            sampler: Some(sampler),
+            decoder: self.tokenizer.decoder(),
+            start: Instant::now(),
+            first: None,
+            last: Instant::now(),
+            tokens: Vec::new(),
+            text: String::new(),
+            reroutes: 0,
+            events: VecDeque::new(),
+            ended: false,
+            session: self,
+        })
+    }
+
+    /// Rewinds the session to what it shares with `prompt`; at least the last token of the prompt is fed again, since its
+    /// output is needed.
+    fn rewind_to_shared(&mut self, prompt: &[u32]) -> usize {
+        let shared = self.held.iter().zip(prompt).take_while(|(one, other)| one == other).count();
+        let shared = shared.min(prompt.len() - 1);
+        if shared < self.session.position().as_usize() {
+            self.session.truncate(TokenCount(shared as u32));
+        }
+        self.held.truncate(shared);
+        shared
+    }
+}
+
+/// A text being generated.
+pub struct Generation<'a> {
+    session: &'a mut TextSession,
+    /// Ids that have not been fed yet.
+    input: Vec<u32>,
+    /// Prompt and answer so far.
+    history: Vec<u32>,
+    prompt_tokens: usize,
+    reused: usize,
+    most: usize,
+    /// Away while it samples; missing for good only after an error.
+    sampler: Option<Sampler>,
+    decoder: TextDecoder,
+    start: Instant,
+    first: Option<Instant>,
+    last: Instant,
+    tokens: Vec<u32>,
+    text: String,
+    reroutes: usize,
+    events: VecDeque<GenerationEvent>,
+    ended: bool,
+}
+
+impl Generation<'_> {
+    /// The next event; `None` after [`GenerationEvent::Done`].
+    ///
+    /// # Errors
+    /// [`SessionError`] if a lost server cannot be replaced. What was generated before stands.
+    pub async fn next(&mut self) -> Result<Option<GenerationEvent>, SessionError> {
+        self.take_news();
+        while self.events.is_empty() {
+            if self.ended {
+                return Ok(None);
+            }
+            self.step().await?;
+        }
+        Ok(self.events.pop_front())
+    }
+
+    async fn step(&mut self) -> Result<(), SessionError> {
+        if self.tokens.len() >= self.most {
+            return self.finish(Finish::MaxTokens);
+        }
+        let input = std::mem::take(&mut self.input);
+        let fed = self.session.session.feed_tokens(&input, Outputs::Last).await;
+        self.take_news();
+        let rows = fed?.ok_or(SessionError::Stopped)?;
+        self.session.held.extend_from_slice(&input);
+        let id = self.sample(rows).await?;
+        self.last = Instant::now();
+        self.first.get_or_insert(self.last);
+        if self.session.eos.contains(&id) {
+            return self.finish(Finish::EndOfText);
+        }
+        self.history.push(id);
+        self.tokens.push(id);
+        self.input = vec![id];
+        let text = self.decoder.push(id)?.unwrap_or_default();
+        self.text.push_str(&text);
+        self.events.push_back(GenerationEvent::Token { id, text, at: self.start.elapsed() });
+        Ok(())
+    }
+
+    async fn sample(&mut self, rows: crate::session::ActivationRows) -> Result<u32, SessionError> {
+        let sampler = self.sampler.take().ok_or(SessionError::Stopped)?;
+        let history = std::mem::take(&mut self.history);
+        let (id, sampler, history) = self.session.edges.sample(rows, sampler, history).await?;
+        self.sampler = Some(sampler);
+        self.history = history;
+        Ok(id)
+    }
+
+    fn take_news(&mut self) {
+        while let Some(event) = self.session.session.next_route_event() {
+            let at = self.start.elapsed();
+            self.events.push_back(match event {
+                RouteEvent::Route(hops) => GenerationEvent::Route { hops, at },
+                RouteEvent::Rerouted { lost, reason, took } => {
+                    self.reroutes += 1;
+                    GenerationEvent::Reroute { lost, reason, took, at }
+                }
+            });
+        }
+    }
+
+    fn finish(&mut self, finish: Finish) -> Result<(), SessionError> {
+        self.ended = true;
+        let tail = self.decoder.flush()?.unwrap_or_default();
+        self.text.push_str(&tail);
+        let first = self.first.unwrap_or(self.start);
+        let decoding = self.last.saturating_duration_since(first).as_secs_f64();
+        let decoded = self.tokens.len().saturating_sub(1) as f64;
+        self.events.push_back(GenerationEvent::Done(Summary {
+            text: self.text.clone(),
+            tokens: self.tokens.clone(),
+            finish,
+            tail,
+            prompt_tokens: self.prompt_tokens,
+            reused_tokens: self.reused,
+            time_to_first_token: first.saturating_duration_since(self.start),
+            tokens_per_second: if decoding > 0.0 { decoded / decoding } else { 0.0 },
+            route: self.session.route(),
+            reroutes: self.reroutes,
+        }));
+        Ok(())
+    }
+}

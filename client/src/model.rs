@@ -1,0 +1,227 @@
+//! A model of the swarm as a client sees it.
+
+use swarm_model::{ChatMessage, ChatTemplate, GenerationDefaults, ModelConfig, ModelError, TextDecoder, TextTokenizer};
+use swarm_model::{Tensor, activations};
+use swarm_protocol::block::BlockRange;
+use swarm_protocol::model_id::{ModelId, WeightFormat};
+use swarm_protocol::p2p::Network;
+use swarm_protocol::session::{SessionId, TokenCount};
+
+use crate::chain::{Outputs, Rows};
+use crate::config::ClientConfig;
+use crate::edges::EdgesWorker;
+use crate::finder::{Finder, Known, Need, NoPlan, Plan};
+use crate::generate::TextSession;
+use crate::session::{ActivationRows, HopInfo, RouteEvent, Session, SessionError, SessionParts};
+
+/// What a client reads of a checkpoint.
+pub(crate) struct ModelParts {
+    pub(crate) name: String,
+    pub(crate) config: ModelConfig,
+    pub(crate) format: WeightFormat,
+    pub(crate) tokenizer: TextTokenizer,
+    pub(crate) template: Option<ChatTemplate>,
+    pub(crate) defaults: GenerationDefaults,
+}
+
+/// A model whose blocks are served by others, with the parts that stay with the client: tokenizer, embedding, head.
+pub struct Model {
+    network: Network,
+    config: ClientConfig,
+    finder: Finder,
+    edges: EdgesWorker,
+    parts: ModelParts,
+    id: ModelId,
+}
+
+impl Model {
+    pub(crate) fn new(
+        network: Network,
+        config: ClientConfig,
+        finder: Finder,
+        edges: EdgesWorker,
+        parts: ModelParts,
+        id: ModelId,
+    ) -> Self {
+        Self { network, config, finder, edges, parts, id }
+    }
+
+    /// What servers must share to serve it.
+    pub fn id(&self) -> ModelId {
+        self.id
+    }
+
+    /// Its name for people.
+    pub fn name(&self) -> &str {
+        &self.parts.name
+    }
+
+    /// Its architecture.
+    pub fn config(&self) -> &ModelConfig {
+        &self.parts.config
+    }
+
+    /// The weight format its servers hold.
+    pub fn format(&self) -> WeightFormat {
+        self.parts.format
+    }
+
+    /// What its makers suggest for generating text.
+    pub fn defaults(&self) -> &GenerationDefaults {
+        &self.parts.defaults
+    }
+
+    /// The longest sequence it takes, in positions.
+    pub fn max_positions(&self) -> usize {
+        self.parts.config.max_positions
+    }
+
+    /// The token ids of a text, with the special tokens that begin one.
+    ///
+    /// # Errors
+    /// [`ModelError`] if the tokenizer fails on it.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, ModelError> {
+        self.parts.tokenizer.encode(text, true)
+    }
+
+    /// The token ids that ask the model to answer `messages`.
+    ///
+    /// # Errors
+    /// [`ModelError`] if the model has no chat template, or it refuses these messages.
+    pub fn encode_chat(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, ModelError> {
+        let template = self.parts.template.as_ref().ok_or_else(|| {
+            ModelError::ChatTemplate("the model has none; use `generate` with a plain prompt".to_string())
+        })?;
+        // The template writes the special tokens itself.
+        self.parts.tokenizer.encode(&template.render(messages, true)?, false)
+    }
+
+    /// A decoder that gives text as soon as it is whole.
+    pub fn decoder(&self) -> TextDecoder {
+        self.parts.tokenizer.decoder()
+    }
+
+    /// The route that a session for `tokens` tokens over `blocks` would take now, with its costs.
+    ///
+    /// # Errors
+    /// [`NoPlan`] names the blocks that are not to be had.
+    pub async fn plan(&self, blocks: BlockRange, tokens: usize) -> Result<Plan, NoPlan> {
+        let need = Need { range: blocks, tokens: count(tokens), class: None, digests: Default::default() };
+        self.finder.plan(need, true).await
+    }
+
+    /// The servers that answered, as last probed.
+    pub async fn servers(&self) -> Vec<Known> {
+        self.finder.known().await
+    }
+
+    /// A session that generates text, with room for `tokens` tokens of prompt and answer together on every hop.
+    ///
+    /// # Errors
+    /// [`SessionError`] if that is past the model's context, or no servers are to be had.
+    pub async fn text_session(&self, tokens: usize) -> Result<TextSession, SessionError> {
+        let blocks = self.parts.config.all_blocks()?;
+        let session = Session::of_tokens(self.session_parts(tokens)?, blocks).await?;
+        Ok(TextSession::new(session, self.edges.clone(), self.parts.tokenizer.clone(), self.parts.defaults.eos.clone()))
+    }
+
+    /// A session over any consecutive blocks, fed with hidden states, with room for `tokens` positions.
+    ///
+    /// # Errors
+    /// [`SessionError`] if that is past the model's context, or no servers are to be had.
+    pub async fn session(&self, blocks: BlockRange, tokens: usize) -> Result<HiddenSession, SessionError> {
+        let session = Session::of_rows(self.session_parts(tokens)?, blocks).await?;
+        Ok(HiddenSession { session, format: self.parts.format, hidden: self.parts.config.hidden })
+    }
+
+    /// The embeddings `(tokens, hidden)` of `ids`: the input of block 0.
+    ///
+    /// # Errors
+    /// [`SessionError::Model`] if an id is not in the vocabulary.
+    pub async fn embed(&self, ids: &[u32]) -> Result<Tensor, SessionError> {
+        let rows = self.edges.embed(ids.to_vec()).await?;
+        tensor(self.parts.format, self.parts.config.hidden, &rows)
+    }
+
+    /// The logits of each row of the last block's output `(rows, hidden)`, over the vocabulary.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the rows are not of the model's width and type.
+    pub async fn logits(&self, hidden: &Tensor) -> Result<Vec<Vec<f32>>, SessionError> {
+        let rows = rows(self.parts.format, self.parts.config.hidden, hidden)?;
+        self.edges.logits(rows).await
+    }
+
+    fn session_parts(&self, tokens: usize) -> Result<SessionParts, SessionError> {
+        if tokens > self.max_positions() {
+            return Err(SessionError::PastContext { asked: count(tokens), most: count(self.max_positions()) });
+        }
+        Ok(SessionParts {
+            network: self.network.clone(),
+            finder: self.finder.clone(),
+            config: self.config.clone(),
+            model: self.id,
+            format: self.parts.format,
+            hidden: self.parts.config.hidden as u32,
+            edges: self.edges.clone(),
+            id: SessionId::random(&mut rand::rng()),
+            tokens: count(tokens.max(1)),
+        })
+    }
+}
+
+fn count(tokens: usize) -> TokenCount {
+    TokenCount(u32::try_from(tokens).unwrap_or(u32::MAX))
+}
+
+fn rows(format: WeightFormat, width: usize, hidden: &Tensor) -> Result<ActivationRows, SessionError> {
+    let fits = hidden.dims().len() == 2 && hidden.dims()[1] == width && hidden.dtype() == activations::dtype(format);
+    let bytes = if fits { activations::to_bytes(hidden)? } else { Vec::new() };
+    let rows = ActivationRows::new(format, width as u32, bytes);
+    rows.filter(|rows| rows.rows() > 0).ok_or(SessionError::WrongRows { hidden: width })
+}
+
+fn tensor(format: WeightFormat, width: usize, rows: &ActivationRows) -> Result<Tensor, SessionError> {
+    Ok(activations::from_bytes(format, rows.rows(), width, rows.bytes())?)
+}
+
+/// A session over consecutive blocks that takes and gives hidden states.
+pub struct HiddenSession {
+    session: Session,
+    format: WeightFormat,
+    hidden: usize,
+}
+
+impl HiddenSession {
+    /// Pushes `hidden`, `(rows, hidden)` in the model's activation type, through the session's blocks at the positions that
+    /// follow those before; gives their output, of the same shape and type.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the rows do not fit, or a lost server cannot be replaced.
+    pub async fn forward(&mut self, hidden: &Tensor) -> Result<Tensor, SessionError> {
+        let input = rows(self.format, self.hidden, hidden)?;
+        let output = self.session.feed_rows(input, Outputs::All).await?;
+        let output = output.ok_or(SessionError::WrongRows { hidden: self.hidden })?;
+        tensor(self.format, self.hidden, &output)
+    }
+
+    /// How many positions the session holds.
+    pub fn position(&self) -> usize {
+        self.session.position().as_usize()
+    }
+
+    /// Forgets every position from `position` on.
+    pub fn truncate(&mut self, position: usize) {
+        self.session.truncate(count(position));
+    }
+
+    /// The hops in order.
+    pub fn route(&self) -> Vec<HopInfo> {
+        self.session.route()
+    }
+
+    /// The next thing that happened to the route since it was last asked.
+    pub fn next_route_event(&mut self) -> Option<RouteEvent> {
+        self.session.next_route_event()
+    }
+}

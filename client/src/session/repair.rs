@@ -1,0 +1,141 @@
+//! Finding servers for blocks that have none: at the start of a session for all of them, later for those of hops that
+//! were lost. One mechanism for both.
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use swarm_protocol::PeerId;
+use swarm_protocol::block::BlockRange;
+use swarm_protocol::session::TokenCount;
+use swarm_protocol::wire::{Input, Open, Output, Refusal};
+use tracing::{debug, info};
+
+use super::link::{self, OpenFailure, OpenedLink};
+use super::{Session, SessionError};
+use crate::chain::LostSpan;
+use crate::finder::{Need, NoPlan, Outcome, Plan};
+
+/// The pause before servers are looked for again; doubles up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest such pause: a server that comes back is used within a second.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// One attempt at a server of a planned route.
+type Attempt = (PeerId, BlockRange, Result<OpenedLink, OpenFailure>);
+
+impl Session {
+    /// Opens hops for everything that has none.
+    ///
+    /// # Errors
+    /// [`SessionError`] if no servers are found within the configured patience, or too many fail.
+    pub(super) async fn repair(&mut self) -> Result<(), SessionError> {
+        let start = Instant::now();
+        let patience = if self.started { self.config.repair_patience } else { self.config.start_patience };
+        let (mut attempts, mut pause, mut last) = (0, FIRST_PAUSE, String::new());
+        while let Some(span) = self.chain.lost().into_iter().next() {
+            match self.plan(span.range).await {
+                Ok(plan) => {
+                    attempts += 1;
+                    if attempts > self.config.most_repairs {
+                        return Err(SessionError::GaveUp { range: span.range, attempts: attempts - 1, last });
+                    }
+                    if let Some(failure) = self.open_route(&span, plan).await {
+                        last = failure;
+                    }
+                }
+                Err(reason) if start.elapsed() >= patience => {
+                    return Err(self.gave_up(span.range, attempts, last, reason));
+                }
+                Err(reason) => {
+                    debug!(session = %self.id, %reason, "no replacement yet");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A server's refusal says more than the hole it leaves in the next plan.
+    fn gave_up(&self, range: BlockRange, attempts: u32, last: String, reason: NoPlan) -> SessionError {
+        match reason {
+            NoPlan::NoRoute(_) if !last.is_empty() => SessionError::GaveUp { range, attempts, last },
+            reason => reason.into(),
+        }
+    }
+
+    async fn plan(&self, range: BlockRange) -> Result<Plan, NoPlan> {
+        self.finder.plan(self.need(range), !self.started).await
+    }
+
+    fn need(&self, range: BlockRange) -> Need {
+        Need { range, tokens: self.tokens, class: self.class.clone(), digests: self.digests.clone() }
+    }
+
+    /// Opens the planned hops at once and puts them into the chain. Says what went wrong, if anything did: the hops that
+    /// did not open are lost again at once, those that did are kept.
+    async fn open_route(&mut self, span: &LostSpan, plan: Plan) -> Option<String> {
+        let attempts = self.open_all(&plan).await;
+        if attempts.iter().any(|(_, _, opened)| opened.is_ok()) {
+            self.class.get_or_insert(plan.class);
+            self.digests.extend(plan.digests);
+        }
+        let blocks: Vec<BlockRange> = attempts.iter().map(|(_, blocks, _)| *blocks).collect();
+        let hops = match self.chain.replace(span, &blocks) {
+            Ok(hops) => hops,
+            Err(error) => return Some(error.to_string()),
+        };
+        let mut failure = None;
+        for (hop, (peer, blocks, opened)) in hops.into_iter().zip(attempts) {
+            match opened {
+                Ok(opened) => {
+                    self.finder.report(peer, Outcome::Opened);
+                    self.chain.narrow_chunk(opened.max_step_rows);
+                    self.links.insert(hop, opened.start(hop, self.events_in.clone()));
+                }
+                Err(reason) => {
+                    info!(session = %self.id, %peer, %blocks, %reason, "a server did not open the session");
+                    self.finder.report(peer, outcome_of(&reason));
+                    self.chain.fail(hop);
+                    failure = Some(format!("{peer}: {reason}"));
+                }
+            }
+        }
+        failure
+    }
+
+    async fn open_all(&self, plan: &Plan) -> Vec<Attempt> {
+        let attempts = plan.route.hops.iter().map(|hop| async {
+            let addresses = plan.addresses.get(&hop.peer).map_or(&[][..], Vec::as_slice);
+            let request = Open {
+                session: self.id,
+                model: self.model,
+                class: plan.class.clone(),
+                blocks: hop.blocks,
+                tokens: self.tokens,
+                input: Input::Owner,
+                output: Output::Owner,
+            };
+            let limit = self.config.open_timeout;
+            let opened = link::open(&self.network, hop.peer, addresses, request, self.payload_limit(), limit).await;
+            (hop.peer, hop.blocks, opened)
+        });
+        join_all(attempts).await
+    }
+}
+
+fn outcome_of(failure: &OpenFailure) -> Outcome {
+    match failure {
+        OpenFailure::Refused(Refusal::Leaving) => Outcome::Leaving,
+        OpenFailure::Refused(refusal) => match (refusal, refusal.retry_after_ms()) {
+            (Refusal::NoRoom { free, .. }, Some(after)) => {
+                Outcome::Full { retry_after: Duration::from_millis(after), free: *free }
+            }
+            (_, Some(after)) => Outcome::Full { retry_after: Duration::from_millis(after), free: TokenCount(0) },
+            (Refusal::TooLong { most }, None) => Outcome::Full { retry_after: Duration::ZERO, free: *most },
+            (refusal, None) => Outcome::Failed { reason: refusal.to_string() },
+        },
+        other => Outcome::Failed { reason: other.to_string() },
+    }
+}
