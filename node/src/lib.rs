@@ -3,3 +3,4 @@
 
 pub mod admission;
 pub mod placement;
+pub mod serve;

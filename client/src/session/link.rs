@@ -133,7 +133,7 @@ async fn read(mut reader: FrameReader<SessionReply>, hop: HopId, events: Events)
         let (event, last) = match reader.next().await {
             Ok(Some((SessionReply::Closed(reason), _))) => (LinkEvent::Broken(reason.to_string()), true),
             Ok(Some((reply, payload))) => (LinkEvent::Reply(reply, payload), false),
-            Ok(None) => (LinkEvent::Broken("it ended the session".to_string()), true),
+            Ok(None) => (LinkEvent::Broken("its stream closed".to_string()), true),
             Err(error) => (LinkEvent::Broken(error.to_string()), true),
         };
         if events.send((hop, event)).await.is_err() || last {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use swarm_protocol::PeerId;
 use swarm_protocol::block::BlockRange;
-use swarm_protocol::session::TokenCount;
+use swarm_protocol::session::{SessionId, TokenCount};
 use swarm_protocol::wire::{Input, Open, Output, Refusal};
 use tracing::{debug, info};
 
@@ -109,7 +109,9 @@ impl Session {
         let attempts = plan.route.hops.iter().map(|hop| async {
             let addresses = plan.addresses.get(&hop.peer).map_or(&[][..], Vec::as_slice);
             let request = Open {
-                session: self.id,
+                // One id for each opened hop: a server may serve two parts of a session, or be opened again before it
+                // has noticed that an earlier hop was given up.
+                session: SessionId::random(&mut rand::rng()),
                 model: self.model,
                 class: plan.class.clone(),
                 blocks: hop.blocks,

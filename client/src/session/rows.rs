@@ -17,7 +17,7 @@ impl ActivationRows {
     /// The rows in `bytes`, of `hidden` elements each; `None` if the bytes are not whole rows.
     pub fn new(format: WeightFormat, hidden: u32, bytes: Vec<u8>) -> Option<Self> {
         let rows = Self { hidden, element: format.into(), bytes };
-        (rows.row_bytes() > 0 && rows.bytes.len() % rows.row_bytes() == 0).then_some(rows)
+        (rows.row_bytes() > 0 && rows.bytes.len().is_multiple_of(rows.row_bytes())).then_some(rows)
     }
 
     /// The rows of an answer; `None` if they are not of the shape and type that was fed.

@@ -154,22 +154,27 @@ impl Statement {
         .min(MAX_TTL_SECONDS)
     }
 
-    /// Whether every bounded part is within its bounds.
+    /// Whether every bounded part is within its bounds, and every text one that a terminal can be shown.
     fn within_bounds(&self) -> bool {
         match self {
             Self::Announcement(announcement) => {
                 announcement.addresses.len() <= MAX_ADDRESSES
                     && announcement.neighbours.len() <= MAX_NEIGHBOURS
-                    && announcement.name.as_ref().is_none_or(|name| name.len() <= MAX_NAME_BYTES)
-                    && announcement.version.len() <= MAX_NAME_BYTES
+                    && announcement.name.as_ref().is_none_or(|name| is_plain(name, MAX_NAME_BYTES))
+                    && is_plain(&announcement.version, MAX_NAME_BYTES)
             }
             Self::Directory(entry) => {
-                entry.name.len() <= MAX_MODEL_NAME_BYTES
+                is_plain(&entry.name, MAX_MODEL_NAME_BYTES)
                     && entry.shard_bits <= MAX_SHARD_BITS
                     && (1..=crate::block::MAX_BLOCKS).contains(&entry.blocks)
             }
         }
     }
+}
+
+/// Whether a text for people is short enough and free of control characters.
+fn is_plain(text: &str, most_bytes: usize) -> bool {
+    text.len() <= most_bytes && !text.chars().any(char::is_control)
 }
 
 #[cfg(test)]

@@ -144,13 +144,15 @@ pub(crate) mod tests {
     fn out_of_bounds_is_refused_on_both_sides() {
         let keys = Keypair::generate_ed25519();
         let swarm = SwarmName::default();
-        let mut large = announcement(&keys, 1);
-        large.name = Some("x".repeat(super::super::MAX_NAME_BYTES + 1));
-        let statement = Statement::Announcement(large);
-        assert!(matches!(Signed::new(&statement, &swarm, &keys), Err(SignatureError::OutOfBounds)));
-        let bytes = postcard::to_allocvec(&statement).unwrap();
-        let signature = keys.sign(&signed_bytes(&swarm, &bytes)).unwrap();
-        let smuggled = Signed { statement: bytes, signature };
-        assert!(matches!(smuggled.verify(&swarm), Err(SignatureError::OutOfBounds)));
+        for name in ["x".repeat(super::super::MAX_NAME_BYTES + 1), "\u{1b}[2J".to_string()] {
+            let mut lying = announcement(&keys, 1);
+            lying.name = Some(name);
+            let statement = Statement::Announcement(lying);
+            assert!(matches!(Signed::new(&statement, &swarm, &keys), Err(SignatureError::OutOfBounds)));
+            let bytes = postcard::to_allocvec(&statement).unwrap();
+            let signature = keys.sign(&signed_bytes(&swarm, &bytes)).unwrap();
+            let smuggled = Signed { statement: bytes, signature };
+            assert!(matches!(smuggled.verify(&swarm), Err(SignatureError::OutOfBounds)));
+        }
     }
 }

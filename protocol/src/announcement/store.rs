@@ -69,7 +69,8 @@ impl MergedStore {
     /// Keeps the signed statement in `value` under `key`. `now` is the time since any fixed moment.
     ///
     /// # Errors
-    /// [`PutError`] says why it is not kept; a statement that is already there is no error.
+    /// [`PutError`] says why it is not kept; a statement that is already there is no error, but is not kept for longer:
+    /// anybody can repeat what a server once said.
     pub fn put(&mut self, key: SegmentKey, value: &[u8], now: Duration) -> Result<(), PutError> {
         let signed: Signed = postcard::from_bytes(value)?;
         let statement = signed.verify(&self.swarm)?;
@@ -83,6 +84,7 @@ impl MergedStore {
             Some(kept) if kept.sequence > statement.sequence() => {
                 return Err(PutError::Outdated(statement.peer()));
             }
+            Some(kept) if kept.sequence == statement.sequence() => return Ok(()),
             Some(_) => {}
             None => self.make_room(key, &statement, now)?,
         }
@@ -223,6 +225,20 @@ mod tests {
         assert_eq!(statement.sequence(), 6);
         let later = START + Duration::from_secs(u64::from(statement.ttl_seconds()) + 1);
         assert_eq!(store.get(key_of(&keys), later, &mut rng), None);
+    }
+
+    #[test]
+    fn repeating_old_words_does_not_keep_a_server_alive() {
+        let keys = Keypair::generate_ed25519();
+        let mut store = MergedStore::new(SwarmName::default());
+        let statement = Statement::Announcement(announcement(&keys, 5));
+        let value = encoded(&statement, &keys);
+        let ttl = Duration::from_secs(statement.ttl_seconds().into());
+        store.put(key_of(&keys), &value, START).unwrap();
+        store.put(key_of(&keys), &value, START + ttl / 2).unwrap();
+        let mut rng = StdRng::seed_from_u64(1);
+        assert!(store.get(key_of(&keys), START + ttl - Duration::from_secs(1), &mut rng).is_some());
+        assert_eq!(store.get(key_of(&keys), START + ttl, &mut rng), None);
     }
 
     #[test]

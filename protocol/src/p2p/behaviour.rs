@@ -28,6 +28,10 @@ const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// How long a peer may take to answer that check before the connection counts as dead.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The largest DHT message: a full record (12 KiB) and the twenty nearest peers with all the addresses kept of each.
+/// libp2p's default of 16 KiB would make crowded keys unanswerable as soon as members have a few addresses.
+const MAX_DHT_PACKET_BYTES: usize = 48 * 1024;
+
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     pub(super) streams: streams::Behaviour,
@@ -75,6 +79,7 @@ fn kademlia(config: &NetworkConfig, peer: libp2p::PeerId) -> kad::Behaviour<Stat
         .set_publication_interval(None)
         .set_provider_publication_interval(None)
         .set_caching(kad::Caching::Disabled)
+        .set_max_packet_size(MAX_DHT_PACKET_BYTES)
         .set_query_timeout(QUERY_TIMEOUT)
         .set_substreams_timeout(DHT_STREAM_TIMEOUT);
     let mut kad = kad::Behaviour::with_config(peer, StatementStore::new(config.swarm.clone()), kad);

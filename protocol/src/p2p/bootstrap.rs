@@ -1,5 +1,6 @@
 //! The members a node joins through: what is known of each, and when it is dialled again. Pure: the driver dials.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -107,13 +108,14 @@ impl EntryPoints {
         self.0.iter().map(|entry| entry.status.clone()).collect()
     }
 
-    /// The peers to be dialled now; each is handed out once.
-    pub(super) fn due(&mut self, now: Instant) -> Vec<BootstrapPeer> {
-        let mut due = Vec::new();
+    /// The peers to be dialled now, each with all its addresses: one that is blackholed must not hold up the others. Each
+    /// is handed out once.
+    pub(super) fn due(&mut self, now: Instant) -> BTreeMap<PeerId, Vec<Multiaddr>> {
+        let mut due = BTreeMap::<_, Vec<_>>::new();
         for entry in &mut self.0 {
             if entry.redial.is_some_and(|at| at <= now) {
                 entry.redial = None;
-                due.push(entry.peer.clone());
+                due.entry(entry.peer.peer).or_default().push(entry.peer.address.clone());
             }
         }
         due
@@ -142,6 +144,8 @@ impl EntryPoints {
 
     /// `peer` is gone or could not be reached: it will be dialled again after a pause with jitter.
     pub(super) fn lost(&mut self, peer: PeerId, status: BootstrapStatus, now: Instant, rng: &mut impl Rng) {
+        // The same for all addresses of a peer: they are dialled together.
+        let jitter = rng.random_range(0.8..1.2);
         for entry in self.0.iter_mut().filter(|entry| entry.peer.peer == peer) {
             // A peer of another swarm stays one when it hangs up.
             if !(entry.status.is_final() && !status.is_final()) {
@@ -149,7 +153,7 @@ impl EntryPoints {
             }
             let pause = (FIRST_PAUSE * 2u32.saturating_pow(entry.failures.min(16))).min(LONGEST_PAUSE);
             entry.failures += 1;
-            entry.redial = Some(now + pause.mul_f64(rng.random_range(0.8..1.2)));
+            entry.redial = Some(now + pause.mul_f64(jitter));
         }
     }
 }
@@ -173,6 +177,21 @@ mod tests {
     }
 
     #[test]
+    fn the_addresses_of_one_peer_are_dialled_together() {
+        let id = PeerId::random();
+        let peers = [1, 2].map(|port| format!("/ip4/127.0.0.1/tcp/{port}/p2p/{id}").parse::<BootstrapPeer>().unwrap());
+        let mut now = Instant::now();
+        let mut entries = EntryPoints::new(&peers, now);
+        for _ in 0..5 {
+            let addresses = peers.iter().map(|peer| peer.address.clone()).collect();
+            assert_eq!(entries.due(now), BTreeMap::from([(id, addresses)]));
+            let status = BootstrapStatus::Unreachable { reason: "refused".to_string() };
+            entries.lost(id, status, now, &mut StdRng::seed_from_u64(1));
+            now = entries.next_redial().unwrap();
+        }
+    }
+
+    #[test]
     fn a_lost_entry_point_is_dialled_again_after_growing_pauses() {
         let peer: BootstrapPeer = format!("/ip4/127.0.0.1/tcp/1/p2p/{}", PeerId::random()).parse().unwrap();
         let mut now = Instant::now();
@@ -180,7 +199,7 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(1);
         let mut pauses = Vec::new();
         for _ in 0..10 {
-            assert_eq!(entries.due(now), vec![peer.clone()]);
+            assert_eq!(entries.due(now), BTreeMap::from([(peer.peer, vec![peer.address.clone()])]));
             assert!(entries.due(now).is_empty());
             let status = BootstrapStatus::Unreachable { reason: "refused".to_string() };
             entries.lost(peer.peer, status, now, &mut rng);

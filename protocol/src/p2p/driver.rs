@@ -16,9 +16,10 @@ use super::behaviour::{Behaviour, BehaviourEvent, identify_version, kad_protocol
 use super::bootstrap::{BootstrapStatus, EntryPoints};
 use super::network::{InboundStream, NetworkConfig, NetworkError};
 use super::queries::{GetReply, PutReply, Queries};
+use super::record_store::StatementStore;
 use super::streams::{Inbound, Reply, Request, StreamKind, describe_dial_error};
 use super::transport;
-use crate::announcement::SegmentKey;
+use crate::announcement::{MAX_ADDRESSES, SegmentKey};
 use crate::swarm_name::SwarmName;
 
 /// How long a connection that nothing uses is kept: longer than the pause between announcements, so that DHT neighbours
@@ -27,6 +28,10 @@ const IDLE_CONNECTION: Duration = Duration::from_secs(150);
 
 /// Events a connection may have waiting for the swarm task; more keep stream data flowing while the DHT is busy.
 const CONNECTION_EVENTS: usize = 64;
+
+/// Addresses kept of one member of the DHT: twice what it may announce, so that those of a new network fit beside those
+/// of the old one until they fail. libp2p keeps every address a peer ever claims.
+const ADDRESSES_PER_MEMBER: usize = 2 * MAX_ADDRESSES;
 
 /// How often the driver looks after entry points when no deadline is nearer.
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
@@ -56,12 +61,12 @@ struct Driver {
     _identity: super::identity::Identity,
 }
 
-/// Sets up the swarm, listens, and runs the driver on the current runtime.
+/// Sets up the swarm, listens, and runs the driver on the current runtime. Returns how many listeners there are.
 pub(super) fn spawn(
     config: NetworkConfig,
     commands: mpsc::Receiver<Command>,
     outputs: Outputs,
-) -> Result<(), NetworkError> {
+) -> Result<usize, NetworkError> {
     let keypair = config.identity.keypair().clone();
     let transport = transport::build(&keypair, config.swarm_key.as_ref())?;
     let behaviour = Behaviour::new(&config, &keypair)?;
@@ -69,13 +74,20 @@ pub(super) fn spawn(
         .with_idle_connection_timeout(IDLE_CONNECTION)
         .with_per_connection_event_buffer_size(CONNECTION_EVENTS);
     let mut swarm = Swarm::new(transport, behaviour, keypair.public().to_peer_id(), settings);
+    let keyed = config.swarm_key.is_some();
+    let only_quic = config.listen.iter().all(is_quic);
+    let mut listeners = 0;
     for address in &config.listen {
         let failed = |reason: String| NetworkError::Listen { address: address.clone(), reason };
-        if config.swarm_key.is_some() && is_quic(address) {
+        if keyed && is_quic(address) {
+            if only_quic {
+                return Err(failed("a swarm with a key uses TCP only".to_string()));
+            }
             debug!(%address, "a swarm with a key uses TCP only");
             continue;
         }
         swarm.listen_on(address.clone()).map_err(|error| failed(error.to_string()))?;
+        listeners += 1;
     }
     for address in &config.announce {
         swarm.add_external_address(address.clone());
@@ -89,7 +101,15 @@ pub(super) fn spawn(
         _identity: config.identity,
     };
     tokio::spawn(driver.run(commands));
-    Ok(())
+    Ok(listeners)
+}
+
+/// How many addresses of `peer` the DHT's table holds.
+fn addresses_known(kad: &mut kad::Behaviour<StatementStore>, peer: PeerId) -> usize {
+    let Some(bucket) = kad.kbucket(peer) else {
+        return 0;
+    };
+    bucket.iter().find(|entry| *entry.node.key.preimage() == peer).map_or(0, |entry| entry.node.value.len())
 }
 
 fn is_quic(address: &Multiaddr) -> bool {
@@ -106,8 +126,9 @@ impl Driver {
                 event = self.swarm.select_next_some() => self.on_event(event),
                 command = commands.recv() => match command {
                     Some(Command::Stop { reply }) => {
-                        // Dropping the swarm closes every connection; whoever asked may be gone.
-                        drop(self.swarm);
+                        // Closes every connection and frees the ports and the identity's lock, so that whoever waits can
+                        // start anew at once; it may be gone.
+                        drop(self);
                         let _ = reply.send(());
                         return;
                     }
@@ -138,7 +159,9 @@ impl Driver {
                 match behaviour.kad.put_record(record, Quorum::One) {
                     Ok(id) => self.queries.began_put(id, reply),
                     Err(error) => {
-                        let _ = reply.send(Err(super::QueryError::Refused(error.to_string())));
+                        let refusal = behaviour.kad.store_mut().take_refusal();
+                        let reason = refusal.map_or_else(|| error.to_string(), |refusal| refusal.to_string());
+                        let _ = reply.send(Err(super::QueryError::Refused(reason)));
                     }
                 }
             }
@@ -163,16 +186,16 @@ impl Driver {
     }
 
     fn dial_entry_points(&mut self) {
-        for entry in self.entry_points.due(Instant::now()) {
-            if self.swarm.is_connected(&entry.peer) {
+        for (peer, addresses) in self.entry_points.due(Instant::now()) {
+            if self.swarm.is_connected(&peer) {
                 continue;
             }
-            let opts = DialOpts::peer_id(entry.peer)
-                .addresses(vec![entry.address.clone()])
+            let opts = DialOpts::peer_id(peer)
+                .addresses(addresses)
                 .condition(PeerCondition::DisconnectedAndNotDialing)
                 .build();
             if let Err(error) = self.swarm.dial(opts) {
-                self.on_dial_error(entry.peer, &error);
+                self.on_dial_error(peer, &error);
             }
         }
     }
@@ -248,8 +271,10 @@ impl Driver {
         if !ours || !info.protocols.contains(&kad_protocol(&self.name)) {
             return;
         }
-        for address in dialable(&info.listen_addrs, &info.observed_addr) {
-            self.swarm.behaviour_mut().kad.add_address(&peer_id, address);
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        let room = ADDRESSES_PER_MEMBER.saturating_sub(addresses_known(kad, peer_id));
+        for address in dialable(&info.listen_addrs, &info.observed_addr).into_iter().take(room) {
+            kad.add_address(&peer_id, address);
         }
     }
 

@@ -85,11 +85,15 @@ pub enum JoinError {
 }
 
 impl Network {
-    /// Waits until one of `peers`, the bootstrap peers the network was started with, has let this node in.
+    /// Waits until one of `peers`, the bootstrap peers the network was started with, has let this node in. With none there
+    /// is nothing to wait for.
     ///
     /// # Errors
-    /// [`JoinError`] for the first of them if none has within seconds: with the cause and what to do.
+    /// [`JoinError`] if none has within seconds: with the cause and what to do, for the first whose cause is certain.
     pub async fn join(&self, peers: &[BootstrapPeer]) -> Result<(), JoinError> {
+        if peers.is_empty() {
+            return Ok(());
+        }
         let mut statuses = self.bootstrap_status();
         let decided = |statuses: &Vec<BootstrapStatus>| {
             let joined = statuses.contains(&BootstrapStatus::Joined);
@@ -103,7 +107,7 @@ impl Network {
         if last.contains(&BootstrapStatus::Joined) {
             return Ok(());
         }
-        match peers.iter().zip(last).max_by_key(|(_, status)| status.is_final()) {
+        match peers.iter().zip(last).min_by_key(|(_, status)| !status.is_final()) {
             Some((peer, status)) => Err(self.explain(peer.clone(), status).await),
             None => Ok(()),
         }

@@ -21,6 +21,9 @@ const COMMAND_CAPACITY: usize = 256;
 /// Inbound streams waiting to be accepted; beyond, new ones are reset, which their openers see at once.
 const INBOUND_CAPACITY: usize = 256;
 
+/// How long the other listeners are waited for once the first has an address; they take microseconds.
+const ALL_LISTENERS: Duration = Duration::from_millis(500);
+
 /// How long a stream may take to open, dialling included.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -158,7 +161,6 @@ impl Network {
         let (listening_sender, mut listening) = watch::channel(Vec::new());
         let (bootstrap_sender, bootstrap) = watch::channel(Vec::new());
         let keypair = config.identity.keypair().clone();
-        let listens = !config.listen.is_empty();
         let network = Self {
             commands,
             peer_id: config.identity.peer_id(),
@@ -172,10 +174,12 @@ impl Network {
         };
         let outputs =
             driver::Outputs { inbound: inbound_sender, listening: listening_sender, bootstrap: bootstrap_sender };
-        driver::spawn(config, command_queue, outputs)?;
-        if listens {
-            let ready = listening.wait_for(|addresses| !addresses.is_empty()).await;
-            ready.map_err(|_| NetworkError::Stopped)?;
+        let listeners = driver::spawn(config, command_queue, outputs)?;
+        if listeners > 0 {
+            listening.wait_for(|addresses| !addresses.is_empty()).await.map_err(|_| NetworkError::Stopped)?;
+            let all = listening.wait_for(|addresses| addresses.len() >= listeners);
+            // Some may have nothing to listen on, for example IPv6 on a machine without it; one address is enough.
+            let _ = tokio::time::timeout(ALL_LISTENERS, all).await;
         }
         Ok((network, inbound))
     }

@@ -8,7 +8,7 @@ use libp2p::kad::store::{Error, RecordStore, Result};
 use libp2p::kad::{ProviderRecord, Record, RecordKey};
 use tracing::debug;
 
-use crate::announcement::{MergedStore, SegmentKey};
+use crate::announcement::{MergedStore, PutError, SegmentKey};
 use crate::swarm_name::SwarmName;
 
 /// Keeps verified statements merged by peer; refuses everything else, so that the sender notices. Provider records are
@@ -16,11 +16,18 @@ use crate::swarm_name::SwarmName;
 pub(super) struct StatementStore {
     statements: MergedStore,
     start: Instant,
+    /// Why the last statement was refused, which the trait's errors cannot say.
+    refusal: Option<PutError>,
 }
 
 impl StatementStore {
     pub(super) fn new(swarm: SwarmName) -> Self {
-        Self { statements: MergedStore::new(swarm), start: Instant::now() }
+        Self { statements: MergedStore::new(swarm), start: Instant::now(), refusal: None }
+    }
+
+    /// Why the last statement that was not kept was refused.
+    pub(super) fn take_refusal(&mut self) -> Option<PutError> {
+        self.refusal.take()
     }
 
     fn now(&self) -> Duration {
@@ -47,6 +54,7 @@ impl RecordStore for StatementStore {
         let now = self.now();
         self.statements.put(key, &record.value, now).map_err(|error| {
             debug!(%error, "a statement was refused");
+            self.refusal = Some(error);
             // The trait knows no better word for "not acceptable".
             Error::ValueTooLarge
         })

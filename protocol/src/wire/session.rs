@@ -33,7 +33,7 @@ pub enum SessionRequest {
 /// What a session needs of a hop.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {
-    /// Drawn by the client; the same on every hop.
+    /// Drawn by the client for this hop: never used twice.
     pub session: SessionId,
     /// Which model.
     pub model: ModelId,

@@ -139,13 +139,21 @@ type Action = ToSwarm<Inbound, Request>;
 pub(super) struct Behaviour {
     served: Vec<StreamProtocol>,
     connections: HashMap<PeerId, Vec<Connection>>,
-    waiting: HashMap<PeerId, Vec<Request>>,
+    waiting: HashMap<PeerId, Vec<Waiting>>,
     actions: VecDeque<Action>,
 }
 
 struct Connection {
     id: ConnectionId,
     relayed: bool,
+}
+
+/// Requests that a dial of ours is for. Somebody else's dial of the same peer, perhaps at stale addresses, may serve them
+/// if it succeeds but does not fail them.
+struct Waiting {
+    dial: ConnectionId,
+    addresses: Vec<Multiaddr>,
+    requests: Vec<Request>,
 }
 
 impl Behaviour {
@@ -161,17 +169,21 @@ impl Behaviour {
             return;
         }
         let waiting = self.waiting.entry(peer).or_default();
-        if waiting.len() >= MAX_WAITING_PER_PEER {
+        if waiting.iter().map(|dial| dial.requests.len()).sum::<usize>() >= MAX_WAITING_PER_PEER {
             // The asker may be gone; then nobody needs the answer.
             let _ = request.reply.send(Err(OpenError::Busy(peer)));
             return;
         }
-        waiting.push(request);
+        if let Some(same) = waiting.iter_mut().find(|dial| dial.addresses == addresses) {
+            same.requests.push(request);
+            return;
+        }
         let opts = DialOpts::peer_id(peer)
-            .addresses(addresses)
+            .addresses(addresses.clone())
             .extend_addresses_through_behaviour()
-            .condition(PeerCondition::DisconnectedAndNotDialing)
+            .condition(PeerCondition::Disconnected)
             .build();
+        waiting.push(Waiting { dial: opts.connection_id(), addresses, requests: vec![request] });
         self.actions.push_back(ToSwarm::Dial { opts });
     }
 
@@ -188,19 +200,21 @@ impl Behaviour {
     fn connected(&mut self, peer: PeerId, connection: Connection) {
         let id = connection.id;
         self.connections.entry(peer).or_default().push(connection);
-        for request in self.waiting.remove(&peer).unwrap_or_default() {
+        for request in self.waiting.remove(&peer).into_iter().flatten().flat_map(|dial| dial.requests) {
             self.notify(peer, id, request);
         }
     }
 
-    fn dial_failed(&mut self, peer: PeerId, error: &DialError) {
-        // Another attempt may be under way or have succeeded.
-        if matches!(error, DialError::DialPeerConditionFalse(_)) || self.connections.contains_key(&peer) {
+    fn dial_failed(&mut self, peer: PeerId, dial: ConnectionId, error: &DialError) {
+        let Some(waiting) = self.waiting.get_mut(&peer) else {
             return;
-        }
+        };
         let reason = describe_dial_error(error);
-        for request in self.waiting.remove(&peer).unwrap_or_default() {
+        for request in waiting.extract_if(.., |waiting| waiting.dial == dial).flat_map(|waiting| waiting.requests) {
             let _ = request.reply.send(Err(OpenError::Unreachable { peer, reason: reason.clone() }));
+        }
+        if waiting.is_empty() {
+            self.waiting.remove(&peer);
         }
     }
 }
@@ -267,7 +281,9 @@ impl NetworkBehaviour for Behaviour {
                     }
                 }
             }
-            FromSwarm::DialFailure(DialFailure { peer_id: Some(peer), error, .. }) => self.dial_failed(peer, error),
+            FromSwarm::DialFailure(DialFailure { peer_id: Some(peer), error, connection_id }) => {
+                self.dial_failed(peer, connection_id, error);
+            }
             _ => {}
         }
     }

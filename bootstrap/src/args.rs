@@ -1,0 +1,92 @@
+//! The command line. Every flag has an environment twin.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::Parser;
+use swarm_protocol::p2p::{BootstrapPeer, DhtMode, Identity, NetworkConfig, StreamKind, SwarmKey};
+use swarm_protocol::swarm_name::{DEFAULT_SWARM, SwarmName};
+use swarm_protocol::{Multiaddr, PeerId};
+
+/// An entry point to a swarm: other members join through it.
+#[derive(Debug, Parser)]
+#[command(name = "swarm-bootstrap", version, max_term_width = 100)]
+pub(crate) struct Args {
+    /// An address to listen on (repeatable)
+    #[arg(
+        long,
+        env = "SWARM_LISTEN",
+        value_name = "MULTIADDR",
+        value_delimiter = ',',
+        default_value = "/ip4/0.0.0.0/tcp/4001,/ip4/0.0.0.0/udp/4001/quic-v1"
+    )]
+    listen: Vec<Multiaddr>,
+    /// An address at which others can dial this machine, if it is not one it listens on (repeatable)
+    #[arg(long, env = "SWARM_ANNOUNCE", value_name = "MULTIADDR", value_delimiter = ',')]
+    announce: Vec<Multiaddr>,
+    /// Another entry point of the swarm (repeatable)
+    #[arg(
+        long,
+        alias = "initial-peers",
+        env = "SWARM_BOOTSTRAP",
+        value_name = "MULTIADDR/p2p/PEERID",
+        value_delimiter = ','
+    )]
+    bootstrap: Vec<BootstrapPeer>,
+    /// The key pair that the peer id is made of; made if there is none. Without it the id is new at each start
+    #[arg(long, env = "SWARM_IDENTITY", value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+    /// The swarm's name
+    #[arg(long, env = "SWARM_SWARM", value_name = "NAME", default_value = DEFAULT_SWARM)]
+    pub(crate) swarm: SwarmName,
+    /// The key of a private swarm; make one with `swarm-node keygen FILE`
+    #[arg(long, env = "SWARM_SWARM_KEY", value_name = "FILE")]
+    pub(crate) swarm_key: Option<PathBuf>,
+    /// Print one JSON object a line
+    #[arg(long, env = "SWARM_JSON")]
+    pub(crate) json: bool,
+}
+
+impl Args {
+    /// The part that this node takes in the swarm.
+    ///
+    /// # Errors
+    /// If the identity or the swarm's key cannot be read, or an announced address names another peer.
+    pub(crate) fn network_config(&self) -> anyhow::Result<NetworkConfig> {
+        let identity = match &self.identity {
+            Some(file) => Identity::load_or_create(file)?,
+            None => Identity::ephemeral(),
+        };
+        let own = identity.peer_id();
+        Ok(NetworkConfig {
+            identity,
+            swarm_key: self.swarm_key.as_deref().map(SwarmKey::read).transpose()?,
+            listen: self.listen.clone(),
+            announce: self.announce.iter().map(|address| without_peer(address, own)).collect::<Result<_, _>>()?,
+            dht: DhtMode::Server,
+            serve: vec![StreamKind::Info],
+            ..NetworkConfig::client(self.swarm.clone(), self.bootstrap.clone())
+        })
+    }
+}
+
+/// An address as it is announced: whose it is goes without saying.
+fn without_peer(address: &Multiaddr, own: PeerId) -> anyhow::Result<Multiaddr> {
+    match address.to_string().parse::<BootstrapPeer>() {
+        Ok(BootstrapPeer { peer, address }) if peer == own => Ok(address),
+        Ok(_) => bail!("--announce {address} names another peer; this one is {own}"),
+        Err(_) => Ok(address.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+}

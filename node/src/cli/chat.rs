@@ -1,0 +1,121 @@
+//! `swarm-node chat`: a conversation through the swarm.
+
+use std::io::{self, IsTerminal, Write};
+
+use anyhow::{Result, bail};
+use clap::Args;
+use console::style;
+use swarm_client::{GenerationConfig, GenerationEvent, Model, Swarm, TextSession};
+use swarm_model::{ChatMessage, ModelSpec};
+use swarm_protocol::model_id::WeightFormat;
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use super::common::SwarmArgs;
+use super::generate::{PeerArgs, SamplingArgs};
+use super::stop::or_interrupted;
+use super::text_view::TextView;
+
+/// Room that a conversation reserves on every hop, in tokens, where the model's context allows it: some twenty turns.
+const DEFAULT_CONTEXT: usize = 2048;
+
+/// Chat with a model, through the servers of a swarm.
+///
+/// Each line of stdin is a message; /new starts over, /quit ends. In a pipe only the answers are printed.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  swarm-node chat --model demo --bootstrap /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW...
+  swarm-node chat --model ./llama --bootstrap ... --system \"Answer in one sentence.\" --temperature 0.7")]
+pub(crate) struct ChatArgs {
+    /// The model: `demo`, or a directory with config.json, *.safetensors and tokenizer.json
+    #[arg(long, env = "SWARM_MODEL", value_name = "MODEL")]
+    model: ModelSpec,
+    #[command(flatten)]
+    swarm: SwarmArgs,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    peers: PeerArgs,
+    /// The weight format the servers hold [default: the checkpoint's own]
+    #[arg(long, env = "SWARM_FORMAT")]
+    format: Option<WeightFormat>,
+    /// What the model is told before the first message
+    #[arg(long, env = "SWARM_SYSTEM")]
+    system: Option<String>,
+    /// Tokens the whole conversation may have [default: 2048, or the model's context if that is less]
+    #[arg(long, env = "SWARM_CONTEXT")]
+    context: Option<usize>,
+}
+
+/// Runs the command.
+pub(crate) async fn run(args: ChatArgs) -> Result<()> {
+    let config = args.sampling.config()?;
+    or_interrupted(async {
+        let swarm = Swarm::join(args.swarm.network_config()?, args.peers.config()).await?;
+        let model = swarm.open_model(&args.model, args.format).await?;
+        let context = args.context.unwrap_or(DEFAULT_CONTEXT).min(model.max_positions());
+        let session = model.text_session(context).await?;
+        let mut chat = Chat { model, session, config, system: args.system, messages: Vec::new() };
+        let ended = chat.run().await;
+        swarm.leave().await;
+        ended
+    })
+    .await
+}
+
+struct Chat {
+    model: Model,
+    session: TextSession,
+    config: GenerationConfig,
+    system: Option<String>,
+    messages: Vec<ChatMessage>,
+}
+
+impl Chat {
+    async fn run(&mut self) -> Result<()> {
+        self.start_over();
+        // A model without a template is found out before anything is typed.
+        self.model.encode_chat(&[ChatMessage::new("user", "hello")])?;
+        let mut lines = BufReader::new(tokio::io::stdin()).lines();
+        let person = io::stdin().is_terminal() && io::stderr().is_terminal();
+        loop {
+            if person {
+                let _ = write!(io::stderr(), "{} ", style("you>").bold().for_stderr());
+            }
+            let Some(line) = lines.next_line().await? else {
+                return Ok(());
+            };
+            match line.trim() {
+                "" => {}
+                "/quit" | "/exit" => return Ok(()),
+                "/new" => self.start_over(),
+                message => self.answer(message).await?,
+            }
+        }
+    }
+
+    fn start_over(&mut self) {
+        self.messages = self.system.iter().map(|text| ChatMessage::new("system", text)).collect();
+    }
+
+    async fn answer(&mut self, message: &str) -> Result<()> {
+        self.messages.push(ChatMessage::new("user", message));
+        let ids = self.model.encode_chat(&self.messages)?;
+        if ids.len() >= self.session.capacity() {
+            bail!(
+                "the conversation has {} tokens, the session has room for {}; begin again, or pass a larger --context",
+                ids.len(),
+                self.session.capacity()
+            );
+        }
+        let mut view = TextView::new(false, false);
+        let mut generation = self.session.generate(&ids, self.config.clone())?;
+        while let Some(event) = generation.next().await? {
+            view.show(&event)?;
+            if let GenerationEvent::Done(summary) = event {
+                self.messages.push(ChatMessage::new("assistant", summary.text));
+                break;
+            }
+        }
+        Ok(())
+    }
+}

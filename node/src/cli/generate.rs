@@ -1,0 +1,196 @@
+//! `swarm-node generate`: text from a prompt, through the swarm.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use swarm_client::{ClientConfig, GenerationConfig, GenerationEvent, Model, PeerFilter, Swarm};
+use swarm_model::{ModelSpec, SamplingConfig};
+use swarm_protocol::PeerId;
+use swarm_protocol::model_id::WeightFormat;
+
+use super::common::SwarmArgs;
+use super::stop::or_interrupted;
+use super::text_view::TextView;
+
+/// The largest prompt file that is read: far beyond any context, far below any machine's memory.
+const MAX_PROMPT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Generate text from a prompt, through the servers of a swarm.
+///
+/// The text goes to stdout, everything else to stderr. Without --temperature the likeliest token is always taken, so that
+/// the same prompt gives the same text, whichever servers compute it and whichever of them die meanwhile.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  swarm-node generate --model demo --bootstrap /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW... --prompt \"Once upon a time\"
+  swarm-node generate --model ./llama --bootstrap ... --prompt-file question.txt --temperature 0.7 --seed 1
+  echo \"Once upon a time\" | swarm-node generate --model demo --bootstrap ... -")]
+pub(crate) struct GenerateArgs {
+    /// The model: `demo`, or a directory with config.json, *.safetensors and tokenizer.json
+    #[arg(long, env = "SWARM_MODEL", value_name = "MODEL")]
+    model: ModelSpec,
+    #[command(flatten)]
+    swarm: SwarmArgs,
+    #[command(flatten)]
+    prompt: PromptArgs,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    peers: PeerArgs,
+    /// The weight format the servers hold [default: the checkpoint's own]
+    #[arg(long, env = "SWARM_FORMAT")]
+    format: Option<WeightFormat>,
+    /// Print one JSON object a line
+    #[arg(long, env = "SWARM_JSON")]
+    json: bool,
+    /// Say on stderr which route was taken and why
+    #[arg(long, env = "SWARM_SHOW_ROUTE")]
+    show_route: bool,
+}
+
+/// Where the prompt comes from.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct PromptArgs {
+    /// The prompt; `-` reads it from stdin
+    #[arg(long, env = "SWARM_PROMPT")]
+    prompt: Option<String>,
+    /// A file with the prompt
+    #[arg(long, env = "SWARM_PROMPT_FILE")]
+    prompt_file: Option<PathBuf>,
+    /// `-`: read the prompt from stdin
+    #[arg(value_name = "-", value_parser = ["-"])]
+    stdin: Option<String>,
+}
+
+/// How tokens are chosen.
+#[derive(Debug, Args)]
+pub(crate) struct SamplingArgs {
+    /// The most tokens to generate
+    #[arg(long, env = "SWARM_MAX_TOKENS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    max_tokens: u32,
+    /// Sample with this temperature [default: none, the likeliest token always]
+    #[arg(long, env = "SWARM_TEMPERATURE")]
+    temperature: Option<f64>,
+    /// Sample among the likeliest tokens that together reach this probability
+    #[arg(long, env = "SWARM_TOP_P")]
+    top_p: Option<f64>,
+    /// Sample among this many of the likeliest tokens
+    #[arg(long, env = "SWARM_TOP_K")]
+    top_k: Option<usize>,
+    /// Make tokens that were used already less likely; above 1
+    #[arg(long, env = "SWARM_REPETITION_PENALTY")]
+    repetition_penalty: Option<f32>,
+    /// Seed of the sampling: the same seed gives the same text
+    #[arg(long, env = "SWARM_SEED", default_value_t = 0)]
+    seed: u64,
+}
+
+impl SamplingArgs {
+    /// The options, checked.
+    pub(crate) fn config(&self) -> Result<GenerationConfig> {
+        let sampling = SamplingConfig {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed,
+        };
+        sampling.validate()?;
+        Ok(GenerationConfig { max_tokens: self.max_tokens as usize, sampling })
+    }
+}
+
+/// Which servers are used.
+#[derive(Debug, Args)]
+pub(crate) struct PeerArgs {
+    /// Use only this server (repeatable)
+    #[arg(long = "allow-peer", env = "SWARM_ALLOW_PEER", value_name = "PEERID", value_delimiter = ',')]
+    allowed: Vec<PeerId>,
+    /// Never use this server (repeatable)
+    #[arg(long = "block-peer", env = "SWARM_BLOCK_PEER", value_name = "PEERID", value_delimiter = ',')]
+    blocked: Vec<PeerId>,
+}
+
+impl PeerArgs {
+    pub(crate) fn config(&self) -> ClientConfig {
+        let allowed = (!self.allowed.is_empty()).then(|| self.allowed.iter().copied().collect());
+        let peers = PeerFilter { allowed, blocked: self.blocked.iter().copied().collect() };
+        ClientConfig { peers, ..ClientConfig::default() }
+    }
+}
+
+/// Runs the command.
+pub(crate) async fn run(args: GenerateArgs) -> Result<()> {
+    let config = args.sampling.config()?;
+    let prompt = args.prompt.read()?;
+    or_interrupted(async {
+        let swarm = Swarm::join(args.swarm.network_config()?, args.peers.config()).await?;
+        let model = swarm.open_model(&args.model, args.format).await?;
+        let generated = generate(&model, &prompt, config, &args).await;
+        swarm.leave().await;
+        generated
+    })
+    .await
+}
+
+async fn generate(model: &Model, prompt: &str, config: GenerationConfig, args: &GenerateArgs) -> Result<()> {
+    let ids = model.encode(prompt)?;
+    let tokens = session_tokens(model, ids.len(), config.max_tokens)?;
+    let mut view = TextView::new(args.json, args.show_route);
+    if args.show_route {
+        let plan = model.plan(model.config().all_blocks()?, tokens).await?;
+        view.explain(&plan.route);
+    }
+    let mut session = model.text_session(tokens).await?;
+    let mut generation = session.generate(&ids, config)?;
+    while let Some(event) = generation.next().await? {
+        view.show(&event)?;
+        if let GenerationEvent::Done(_) = event {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Room for prompt and answer: what was asked for, as far as the model's context goes.
+pub(crate) fn session_tokens(model: &Model, prompt: usize, answer: usize) -> Result<usize> {
+    let context = model.max_positions();
+    if prompt >= context {
+        bail!(
+            "the prompt has {prompt} tokens, the context of {} has room for {context}; shorten the prompt",
+            model.name()
+        );
+    }
+    Ok(context.min(prompt + answer))
+}
+
+impl PromptArgs {
+    fn read(&self) -> Result<String> {
+        let text = match (self.prompt.as_deref(), self.prompt_file.as_deref()) {
+            (Some("-"), _) | (None, None) => {
+                read_limited(std::io::stdin()).context("cannot read the prompt from stdin")?
+            }
+            (Some(text), _) => text.to_string(),
+            (None, Some(path)) => read_file(path)?,
+        };
+        // A file's or a shell's last line break is no part of the prompt.
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        if text.trim().is_empty() {
+            bail!("the prompt is empty; give some text to continue");
+        }
+        Ok(text.to_string())
+    }
+}
+
+fn read_file(path: &Path) -> Result<String> {
+    let file = std::fs::File::open(path).with_context(|| format!("cannot read the prompt file {}", path.display()))?;
+    read_limited(file).with_context(|| format!("cannot read the prompt file {}", path.display()))
+}
+
+fn read_limited(input: impl Read) -> Result<String> {
+    let mut text = String::new();
+    input.take(MAX_PROMPT_BYTES).read_to_string(&mut text)?;
+    Ok(text)
+}

@@ -1,0 +1,31 @@
+//! `swarm-node keygen`: the key of a private swarm.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+use swarm_protocol::p2p::SwarmKey;
+
+use super::output::Printer;
+
+#[derive(Debug, Args)]
+pub(crate) struct KeygenArgs {
+    /// Where to write the key; never overwritten
+    file: PathBuf,
+    /// Print one JSON object a line
+    #[arg(long, env = "SWARM_JSON")]
+    json: bool,
+}
+
+/// Writes a fresh key.
+pub(crate) fn keygen(args: &KeygenArgs) -> anyhow::Result<()> {
+    let key = SwarmKey::generate();
+    key.write_new(&args.file)?;
+    let (file, fingerprint) = (args.file.display().to_string(), key.fingerprint());
+    let words = format!(
+        "wrote the key {fingerprint} to {file}\n\
+         Give every member a copy, over a channel you trust, and pass --swarm-key {file} everywhere."
+    );
+    Printer::new(args.json).result(&json!({ "event": "key", "file": file, "fingerprint": fingerprint }), words);
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! The command line. Every flag has an environment twin; results go to stdout, everything else to stderr.
+
+mod bootstrap_peer;
+mod chat;
+mod common;
+mod demo;
+mod generate;
+mod keygen;
+mod output;
+mod serve;
+mod status;
+mod status_view;
+mod stop;
+mod text_view;
+mod units;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Serve blocks of a model to a swarm, and use models that a swarm serves.
+#[derive(Debug, Parser)]
+#[command(name = "swarm-node", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve blocks of a model
+    Serve(serve::ServeArgs),
+    /// Generate text from a prompt
+    Generate(generate::GenerateArgs),
+    /// Chat with a model
+    Chat(chat::ChatArgs),
+    /// Show who serves what in a swarm
+    Status(status::StatusArgs),
+    /// Watch a whole swarm on this machine lose a server and tell its story to the end
+    Demo,
+    /// Make the key of a private swarm
+    Keygen(keygen::KeygenArgs),
+    /// Run a bootstrap peer (as swarm-bootstrap does)
+    #[command(hide = true)]
+    BootstrapPeer(bootstrap_peer::BootstrapPeerArgs),
+}
+
+/// Parses the command line and runs what it asks for. Bad usage ends the process with code 2 here.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    output::init_logs();
+    let done = match cli.command {
+        Command::Serve(args) => run(serve::serve(args)),
+        Command::Generate(args) => run(generate::run(args)),
+        Command::Chat(args) => run(chat::run(args)),
+        Command::Status(args) => run(status::run(args)),
+        Command::Demo => run(stop::or_interrupted(demo::run())),
+        Command::Keygen(args) => keygen::keygen(&args),
+        Command::BootstrapPeer(args) => run(bootstrap_peer::bootstrap_peer(args)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::print_error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a command that needs the network.
+fn run(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let done = runtime.block_on(command);
+    // Threads that still read a checkpoint are not waited for.
+    runtime.shutdown_background();
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_an_environment_twin() {
+        let check = |command: &clap::Command| {
+            for flag in command.get_arguments() {
+                let Some(long) = flag.get_long().filter(|long| !["help", "version"].contains(long)) else {
+                    continue;
+                };
+                let twin = format!("SWARM_{}", long.to_uppercase().replace('-', "_"));
+                let env = flag.get_env().and_then(|env| env.to_str()).unwrap_or_default();
+                assert_eq!(env, twin, "{} --{long}", command.get_name());
+            }
+        };
+        Cli::command().get_subcommands().for_each(check);
+    }
+}

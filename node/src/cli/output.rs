@@ -1,0 +1,102 @@
+//! What a person or a script sees: results on stdout, the rest on stderr.
+
+use std::fmt;
+use std::io::{IsTerminal, Write};
+
+use serde_json::Value;
+use tracing_subscriber::EnvFilter;
+
+/// What is logged when `RUST_LOG` is silent.
+const DEFAULT_LOG: &str = "warn";
+
+/// Sends logs to stderr.
+pub(crate) fn init_logs() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
+    let ansi = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+}
+
+/// Prints results: one JSON object a line, or words.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Printer {
+    json: bool,
+}
+
+impl Printer {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Prints `event` for scripts, or `words` for people, on stdout.
+    pub(crate) fn result(&self, event: &Value, words: impl fmt::Display) {
+        if self.json { line(std::io::stdout(), event) } else { line(std::io::stdout(), words) }
+    }
+
+    /// Prints `words` for people on stdout; scripts see nothing of them.
+    pub(crate) fn words(&self, words: impl fmt::Display) {
+        if !self.json {
+            line(std::io::stdout(), words);
+        }
+    }
+
+    /// Says something on stderr that is no result.
+    pub(crate) fn note(&self, words: impl fmt::Display) {
+        line(std::io::stderr(), words);
+    }
+}
+
+/// Whoever reads may have gone; that ends nothing here.
+fn line(mut to: impl Write, what: impl fmt::Display) {
+    let _ = writeln!(to, "{what}");
+    let _ = to.flush();
+}
+
+/// What to try, attached to an error with [`anyhow::Error::context`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hint(pub(crate) String);
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Prints an error in one line, and what to try in another if there is a hint.
+pub(crate) fn print_error(error: &anyhow::Error) {
+    let hint = error.downcast_ref::<Hint>();
+    line(std::io::stderr(), format_args!("error: {}", cause_chain(error, hint)));
+    if let Some(hint) = hint {
+        line(std::io::stderr(), format_args!("hint: {hint}"));
+    }
+}
+
+/// The causes joined by `: `, without those that the one before already quotes, and without the hint.
+fn cause_chain(error: &anyhow::Error, hint: Option<&Hint>) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain().map(ToString::to_string) {
+        let said = parts.last().is_some_and(|last| last.contains(&cause));
+        if !said && hint.is_none_or(|hint| hint.0 != cause) {
+            parts.push(cause);
+        }
+    }
+    parts.join(": ").replace(['\n', '\r'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context, anyhow};
+
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_and_a_hint_another() {
+        let error = Err::<(), _>(anyhow!("disk full"))
+            .context("writing x failed: disk full")
+            .context("saving")
+            .context(Hint("free some space".to_string()))
+            .unwrap_err();
+        let hint = error.downcast_ref::<Hint>();
+        assert_eq!(hint.map(ToString::to_string).as_deref(), Some("free some space"));
+        assert_eq!(cause_chain(&error, hint), "saving: writing x failed: disk full");
+    }
+}

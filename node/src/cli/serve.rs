@@ -1,0 +1,173 @@
+//! `swarm-node serve`: the flags and what is printed; everything else is the library's.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+use swarm_model::ModelSpec;
+use swarm_node::serve::{
+    DEFAULT_ANNOUNCE_INTERVAL, DEFAULT_CACHE_TOKENS, DEFAULT_DRAIN_TIMEOUT, DEFAULT_IDLE_TIMEOUT, LoadProgress, Report,
+    ServeConfig, ServeEvent, Wanted,
+};
+use swarm_protocol::block::BlockRange;
+use swarm_protocol::model_id::WeightFormat;
+use swarm_protocol::p2p::StreamKind;
+use swarm_protocol::session::TokenCount;
+
+use super::common::{ListenArgs, SwarmArgs, print_how_to_join, print_listening, warn_of_readers, warn_unreachable};
+use super::output::Printer;
+use super::stop::{Stop, with_stdin};
+use super::units::duration;
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// `demo`, or a directory with config.json, *.safetensors and tokenizer.json
+    #[arg(long, env = "SWARM_MODEL", value_name = "MODEL")]
+    model: ModelSpec,
+    /// How many blocks to host, where the swarm needs them most [default: as many as fit in free memory]
+    #[arg(long, env = "SWARM_BLOCKS", value_name = "N", conflicts_with = "block_range")]
+    blocks: Option<NonZeroU32>,
+    /// Which blocks to host, whatever the swarm needs
+    #[arg(long, env = "SWARM_BLOCK_RANGE", value_name = "A..B")]
+    block_range: Option<BlockRange>,
+    #[command(flatten)]
+    swarm: SwarmArgs,
+    #[command(flatten)]
+    listen: ListenArgs,
+    /// A name that others see
+    #[arg(long, env = "SWARM_NAME", value_name = "TEXT")]
+    name: Option<String>,
+    /// Room for tokens in the KV caches of all sessions together
+    #[arg(long, env = "SWARM_CACHE_TOKENS", value_name = "N", default_value_t = DEFAULT_CACHE_TOKENS.0,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    cache_tokens: u32,
+    /// The format the weights are held in: bf16, f16 or f32 [default: the checkpoint's]
+    #[arg(long, env = "SWARM_FORMAT", value_name = "FORMAT")]
+    format: Option<WeightFormat>,
+    /// Threads to compute on [default: one for each core, less one for the network where there are more]
+    #[arg(long, env = "SWARM_THREADS", value_name = "N")]
+    threads: Option<NonZeroUsize>,
+    /// How long running sessions may go on when told to stop [default: 30s]
+    #[arg(long, env = "SWARM_DRAIN_TIMEOUT", value_name = "DURATION", value_parser = duration)]
+    drain_timeout: Option<Duration>,
+    /// How long a session may be silent
+    #[arg(long, env = "SWARM_IDLE_TIMEOUT", value_name = "DURATION", value_parser = duration, hide = true)]
+    idle_timeout: Option<Duration>,
+    /// The time between two announcements
+    #[arg(long, env = "SWARM_ANNOUNCE_INTERVAL", value_name = "DURATION", value_parser = duration, hide = true)]
+    announce_interval: Option<Duration>,
+    /// End when stdin closes: whoever started this process is gone
+    #[arg(long, env = "SWARM_UNTIL_STDIN_CLOSES", hide = true)]
+    until_stdin_closes: bool,
+    /// Print one JSON object a line
+    #[arg(long, env = "SWARM_JSON")]
+    json: bool,
+}
+
+/// Serves until told to stop.
+pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    let printer = Printer::new(args.json);
+    let stop = Stop::on_signals()?;
+    if args.until_stdin_closes {
+        with_stdin();
+    }
+    warn_of_readers(printer, &args.swarm);
+    let config = config(&args)?;
+    swarm_node::serve::serve(config, report(printer, args), stop.wait()).await?;
+    Ok(())
+}
+
+fn config(args: &ServeArgs) -> anyhow::Result<ServeConfig> {
+    let network = args.swarm.network_config()?;
+    let wanted = match (args.block_range, args.blocks) {
+        (Some(range), _) => Wanted::Pinned(range),
+        (None, Some(count)) => Wanted::Count(count.get()),
+        (None, None) => Wanted::Fitting,
+    };
+    Ok(ServeConfig {
+        model: args.model.clone(),
+        wanted,
+        // Any port: several servers may run on one machine.
+        network: args.listen.listening(network, 0, &[StreamKind::Info, StreamKind::Session])?,
+        name: args.name.clone(),
+        cache_tokens: TokenCount(args.cache_tokens),
+        format: args.format,
+        threads: args.threads.map(NonZeroUsize::get),
+        drain_timeout: args.drain_timeout.unwrap_or(DEFAULT_DRAIN_TIMEOUT),
+        idle_timeout: args.idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT),
+        announce_interval: args.announce_interval.unwrap_or(DEFAULT_ANNOUNCE_INTERVAL),
+    })
+}
+
+fn report(printer: Printer, args: ServeArgs) -> Report {
+    let loading = Loading::default();
+    Arc::new(move |event| match event {
+        ServeEvent::Listening { peer, addresses } => {
+            print_listening(printer, peer, &addresses);
+            if addresses.is_empty() {
+                warn_unreachable(printer);
+            }
+        }
+        ServeEvent::Chosen { blocks } => printer.words(format_args!("hosting   blocks {blocks} of {}", args.model)),
+        ServeEvent::Loading(progress) => loading.show(progress),
+        ServeEvent::Ready { .. } => {
+            loading.done();
+            print_ready(printer, &args, event);
+        }
+        ServeEvent::Leaving { sessions, within } => {
+            let within_s = within.as_secs_f64();
+            let event = json!({ "event": "leaving", "sessions": sessions, "within_s": within_s });
+            printer.result(&event, format_args!("leaving   {sessions} sessions have {within_s} s to end or to move"));
+        }
+    })
+}
+
+fn print_ready(printer: Printer, args: &ServeArgs, event: ServeEvent) {
+    let ServeEvent::Ready { peer, model, name, blocks, class, rates, addresses } = event else {
+        return;
+    };
+    let json = json!({
+        "event": "ready",
+        "model_id": model.to_string(),
+        "blocks": [blocks.start(), blocks.end()],
+        "model": name,
+        "class": class.as_str(),
+        "reachable": !addresses.is_empty(),
+        "decode_us_per_block": rates.decode_us_per_block,
+        "prefill_ns_per_token_block": rates.prefill_ns_per_token_block,
+    });
+    printer.result(&json, format_args!("ready     {name} ({}), blocks {blocks}, {class}", model.short()));
+    match addresses.first() {
+        Some(address) => {
+            print_how_to_join(printer, &args.swarm, &format!("{address}/p2p/{peer}"), &args.model.to_string());
+        }
+        None => warn_unreachable(printer),
+    }
+}
+
+/// A progress bar, on terminals only.
+#[derive(Default)]
+struct Loading(Mutex<Option<ProgressBar>>);
+
+impl Loading {
+    fn show(&self, progress: LoadProgress) {
+        let mut bar = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        bar.get_or_insert_with(|| new_bar(progress.bytes_total)).set_position(progress.bytes_done);
+    }
+
+    fn done(&self) {
+        if let Some(bar) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn new_bar(bytes: u64) -> ProgressBar {
+    // Draws nothing where stderr is no terminal.
+    let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("loading   {bytes}/{total_bytes} {wide_bar} {eta}");
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

@@ -1,0 +1,105 @@
+//! The swarm as a table.
+
+use std::fmt::Write;
+
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use console::style;
+use swarm_protocol::announcement::ServerState;
+use swarm_protocol::block::BlockRange;
+use swarm_protocol::swarm_name::SwarmName;
+
+use super::status::{ModelStatus, ServerStatus};
+use super::text_view::{millis, short};
+
+/// Widest coverage bar in characters; deeper models show several blocks a character.
+const BAR: u32 = 64;
+
+/// The state of a server in one word.
+pub(crate) fn state(server: &ServerStatus) -> &'static str {
+    match (server.rtt, server.announcement.state) {
+        (None, _) => "silent",
+        (_, ServerState::Joining) => "joining",
+        (_, ServerState::Serving) => "serving",
+        (_, ServerState::Leaving) => "leaving",
+    }
+}
+
+/// Everything known, for people.
+pub(crate) fn text(swarm: &SwarmName, models: &[ModelStatus]) -> String {
+    let mut text = String::new();
+    if models.is_empty() {
+        let _ = writeln!(text, "swarm \"{swarm}\": no model lives here yet");
+        let _ = writeln!(text, "serve one: swarm-node serve --model MODEL --bootstrap ...");
+    }
+    for model in models {
+        model_text(&mut text, swarm, model);
+    }
+    text
+}
+
+fn model_text(text: &mut String, swarm: &SwarmName, model: &ModelStatus) {
+    let _ = writeln!(
+        text,
+        "{}  {} blocks, {} servers  swarm \"{swarm}\"  model id {}",
+        style(&model.name).bold(),
+        model.blocks.len(),
+        model.servers.len(),
+        model.id.short()
+    );
+    let _ = writeln!(text, "{}  {}", bar(model), coverage(&model.missing));
+    if !model.servers.is_empty() {
+        let _ = writeln!(text, "{}", table(&model.servers));
+    }
+    let _ = writeln!(text);
+}
+
+fn coverage(missing: &[BlockRange]) -> String {
+    if missing.is_empty() {
+        return style("every block is served").green().to_string();
+    }
+    let ranges: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    style(format!("nobody serves blocks {}", ranges.join(", "))).red().to_string()
+}
+
+/// One character for each block, or for a few: how many servers it has.
+fn bar(model: &ModelStatus) -> String {
+    let width = model.blocks.len().min(BAR);
+    let replicas = |block: u32| {
+        let hosts = |server: &&ServerStatus| {
+            server.serves() && (server.announcement.blocks.start()..server.announcement.blocks.end()).contains(&block)
+        };
+        model.servers.iter().filter(hosts).count()
+    };
+    let cell = |column: u32| {
+        let first = column * model.blocks.len() / width;
+        let after = ((column + 1) * model.blocks.len() / width).max(first + 1);
+        match (first..after).map(replicas).min().unwrap_or(0) {
+            0 => style("░").red().to_string(),
+            1 => style("▒").yellow().to_string(),
+            _ => style("█").green().to_string(),
+        }
+    };
+    (0..width).map(cell).collect()
+}
+
+fn table(servers: &[ServerStatus]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(["SERVER", "NAME", "BLOCKS", "STATE", "RTT", "DECODE", "KV FREE", "SESSIONS"]);
+    for server in servers {
+        let said = &server.announcement;
+        let rtt = server.rtt.map_or_else(|| "-".to_string(), |rtt| format!("{:.1} ms", millis(rtt)));
+        let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+        table.add_row([
+            Cell::new(short(&said.peer.to_string())),
+            Cell::new(said.name.as_deref().unwrap_or("-")),
+            Cell::new(said.blocks.to_string()),
+            Cell::new(state(server)),
+            right(rtt),
+            right(format!("{:.2} ms/block", f64::from(said.rates.decode_us_per_block) / 1000.0)),
+            right(format!("{} of {}", said.load.free_tokens, said.load.total_tokens)),
+            right(said.load.sessions.to_string()),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,93 @@
+//! Being told to stop: Ctrl-C and SIGTERM.
+
+use tokio::sync::watch;
+
+/// The exit code of a process that was told twice to stop.
+const FORCED: i32 = 1;
+
+/// Resolves when the process is first told to stop; the second time ends it at once.
+#[derive(Debug, Clone)]
+pub(crate) struct Stop(watch::Receiver<bool>);
+
+impl Stop {
+    /// Begins to listen for signals.
+    ///
+    /// # Errors
+    /// If the system does not let it.
+    pub(crate) fn on_signals() -> std::io::Result<Self> {
+        let (sender, stop) = watch::channel(false);
+        let mut signals = Signals::new()?;
+        tokio::spawn(async move {
+            signals.next().await;
+            sender.send_replace(true);
+            signals.next().await;
+            std::process::exit(FORCED);
+        });
+        Ok(Self(stop))
+    }
+
+    /// Resolves when the process is told to stop.
+    pub(crate) async fn wait(mut self) {
+        if self.0.wait_for(|stop| *stop).await.is_err() {
+            // The runtime is ending anyway.
+            std::future::pending().await
+        }
+    }
+}
+
+/// Runs `work` until it ends or the user interrupts it; what it holds is dropped then, which ends its sessions.
+///
+/// # Errors
+/// The work's own, or that it was interrupted.
+pub(crate) async fn or_interrupted<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let stop = Stop::on_signals()?;
+    tokio::select! {
+        result = work => result,
+        () = stop.wait() => anyhow::bail!("interrupted"),
+    }
+}
+
+/// Ends the process when its stdin closes, which happens when the process that started it ends, however it ends.
+pub(crate) fn with_stdin() {
+    std::thread::spawn(|| {
+        // Whatever comes is not for us; what matters is the end.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        std::process::exit(FORCED);
+    });
+}
+
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        // Without it there is nothing to wait for.
+        let _ = tokio::signal::ctrl_c().await;
+    }
+}

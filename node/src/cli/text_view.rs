@@ -1,0 +1,136 @@
+//! What a person, or a program, sees of a text being generated.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use console::style;
+use serde_json::{Value, json};
+use swarm_client::route::Route;
+use swarm_client::{GenerationEvent, HopInfo, Summary};
+
+/// Writes generation events: text to stdout and remarks to stderr, or JSON lines to stdout.
+pub(crate) struct TextView {
+    json: bool,
+    show_route: bool,
+    /// Remarks are for people: on a terminal only, unless they were asked for.
+    remarks: bool,
+    /// The cursor stands behind text, so a remark begins on a new line.
+    mid_line: bool,
+}
+
+impl TextView {
+    /// A view for `--json` and `--show-route` as given.
+    pub(crate) fn new(json: bool, show_route: bool) -> Self {
+        Self { json, show_route, remarks: !json && io::stderr().is_terminal(), mid_line: false }
+    }
+
+    /// Says why a route is taken.
+    pub(crate) fn explain(&mut self, route: &Route) {
+        self.remark("why this route:");
+        for line in route.explain() {
+            self.remark(&format!("  {line}"));
+        }
+    }
+
+    /// Shows one event.
+    ///
+    /// # Errors
+    /// If stdout is gone.
+    pub(crate) fn show(&mut self, event: &GenerationEvent) -> io::Result<()> {
+        if self.json {
+            let mut out = io::stdout().lock();
+            writeln!(out, "{}", event_json(event))?;
+            return out.flush();
+        }
+        match event {
+            GenerationEvent::Token { text, .. } => self.text(text)?,
+            GenerationEvent::Route { hops, .. } if self.show_route => {
+                self.remark(&format!("route: {}", route_line(hops)))
+            }
+            GenerationEvent::Route { .. } => {}
+            GenerationEvent::Reroute { lost, reason, took, .. } if self.remarks || self.show_route => {
+                self.remark(&format!("re-routed in {:.0} ms: lost {lost} ({reason})", millis(*took)));
+            }
+            GenerationEvent::Reroute { .. } => {}
+            GenerationEvent::Done(summary) => self.done(summary)?,
+        }
+        Ok(())
+    }
+
+    fn text(&mut self, text: &str) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        self.mid_line = !text.ends_with('\n') && (self.mid_line || !text.is_empty());
+        out.flush()
+    }
+
+    fn done(&mut self, summary: &Summary) -> io::Result<()> {
+        self.text(&summary.tail)?;
+        self.text("\n")?;
+        if self.remarks {
+            self.remark(&format!(
+                "{} tokens, {:.1} tokens/s, first after {:.0} ms",
+                summary.tokens.len(),
+                summary.tokens_per_second,
+                millis(summary.time_to_first_token)
+            ));
+        }
+        Ok(())
+    }
+
+    fn remark(&mut self, line: &str) {
+        let mut err = io::stderr().lock();
+        if self.mid_line && io::stdout().is_terminal() {
+            let _ = writeln!(err);
+            self.mid_line = false;
+        }
+        // Where stderr is gone nobody reads remarks.
+        let _ = writeln!(err, "{}", style(line).dim().for_stderr());
+    }
+}
+
+/// `peer blocks a..b -> ...` with peer ids cut to what tells them apart.
+pub(crate) fn route_line(hops: &[HopInfo]) -> String {
+    let hops: Vec<String> =
+        hops.iter().map(|hop| format!("{} on {}", hop.blocks, short(&hop.peer.to_string()))).collect();
+    hops.join(" -> ")
+}
+
+/// The last characters of a peer id: the first ones are the same for all ed25519 ids.
+pub(crate) fn short(peer: &str) -> String {
+    const SHOWN: usize = 8;
+    peer.chars().skip(peer.chars().count().saturating_sub(SHOWN)).collect()
+}
+
+/// A duration in milliseconds.
+pub(crate) fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+fn hops_json(hops: &[HopInfo]) -> Value {
+    hops.iter()
+        .map(|hop| json!({"peer_id": hop.peer.to_string(), "blocks": [hop.blocks.start(), hop.blocks.end()]}))
+        .collect()
+}
+
+fn event_json(event: &GenerationEvent) -> Value {
+    match event {
+        GenerationEvent::Route { hops, at } => json!({"event": "route", "hops": hops_json(hops), "ms": millis(*at)}),
+        GenerationEvent::Reroute { lost, reason, took, at } => json!({
+            "event": "reroute", "reason": reason, "lost_peer": lost.to_string(), "ms": millis(*at), "took_ms": millis(*took),
+        }),
+        GenerationEvent::Token { id, text, at } => json!({"event": "token", "id": id, "text": text, "ms": millis(*at)}),
+        GenerationEvent::Done(summary) => json!({
+            "event": "done",
+            "text": summary.text,
+            "tokens": summary.tokens,
+            "finish": summary.finish.name(),
+            "prompt_tokens": summary.prompt_tokens,
+            "reused_tokens": summary.reused_tokens,
+            "time_to_first_token_ms": millis(summary.time_to_first_token),
+            "tokens_per_second": summary.tokens_per_second,
+            "route": hops_json(&summary.route),
+            "reroutes": summary.reroutes,
+        }),
+    }
+}

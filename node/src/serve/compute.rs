@@ -1,0 +1,197 @@
+//! The compute thread: it owns the weights and every KV cache. Async code sends it jobs and never computes.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use swarm_model::{Blocks, ComputePool, KvCache, ModelError, Sequence, activations};
+use swarm_protocol::block::BlockRange;
+use swarm_protocol::session::TokenCount;
+use swarm_protocol::wire::{RowsHeader, Step, StepError};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::error;
+
+use super::error::ServeError;
+use super::smoothed::SmoothedWait;
+use super::steps::{rewind_to, rows_wanted};
+
+/// Jobs that may wait: two steps of each of 256 sessions, and their opening and closing.
+const JOB_CAPACITY: usize = 1024;
+
+/// One sequence in the compute thread; never reused, unlike the ids that clients draw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Slot(pub(super) u64);
+
+/// The output of a step.
+#[derive(Debug)]
+pub(super) struct Computed {
+    /// Raw rows: none if none were wanted.
+    pub(super) rows: Vec<u8>,
+    /// Their number.
+    pub(super) count: u32,
+    /// How long the step waited.
+    pub(super) queue: Duration,
+    /// How long it was computed.
+    pub(super) compute: Duration,
+}
+
+pub(super) type StepResult = Result<Computed, StepError>;
+
+enum Job {
+    Open { slot: Slot, blocks: BlockRange, tokens: TokenCount, reply: oneshot::Sender<Result<(), ModelError>> },
+    Step { slot: Slot, step: Step, rows: Vec<u8>, queued: Instant, reply: oneshot::Sender<StepResult> },
+    Close { slot: Slot, done: oneshot::Sender<()> },
+}
+
+/// Sends jobs to the compute thread; it ends when the last of these is dropped.
+#[derive(Debug, Clone)]
+pub(super) struct Compute {
+    jobs: mpsc::Sender<Job>,
+}
+
+/// What the compute thread tells of itself.
+pub(super) struct Started {
+    pub(super) compute: Compute,
+    /// How long steps wait.
+    pub(super) wait: watch::Receiver<SmoothedWait>,
+    /// Resolves when the thread has ended, however it ended.
+    pub(super) ended: oneshot::Receiver<()>,
+}
+
+/// Starts the thread.
+///
+/// # Errors
+/// [`ServeError::Thread`] if the system gives none.
+pub(super) fn start(blocks: Blocks, pool: ComputePool) -> Result<Started, ServeError> {
+    let (jobs, queue) = mpsc::channel(JOB_CAPACITY);
+    let (wait_sender, wait) = watch::channel(SmoothedWait::default());
+    let (alive, ended) = oneshot::channel();
+    let worker = Worker { blocks, caches: HashMap::new(), wait: wait_sender };
+    let thread = std::thread::Builder::new().name("compute".to_string());
+    thread
+        .spawn(move || {
+            // Dropped when the thread ends, also by a panic.
+            let _alive = alive;
+            pool.run(|| worker.work(queue));
+        })
+        .map_err(ServeError::Thread)?;
+    Ok(Started { compute: Compute { jobs }, wait, ended })
+}
+
+impl Compute {
+    /// Makes an empty KV cache for a sequence.
+    pub(super) async fn open(&self, slot: Slot, blocks: BlockRange, tokens: TokenCount) -> Result<(), StepError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Open { slot, blocks, tokens, reply }).await?;
+        let opened = answer.await.map_err(|_| stopped())?;
+        opened.map_err(|error| StepError::Compute(error.to_string()))
+    }
+
+    /// Queues a step; the answer comes through the receiver. Waits only while the queue is full.
+    pub(super) async fn step(
+        &self,
+        slot: Slot,
+        step: Step,
+        rows: Vec<u8>,
+    ) -> Result<oneshot::Receiver<StepResult>, StepError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Step { slot, step, rows, queued: Instant::now(), reply }).await?;
+        Ok(answer)
+    }
+
+    /// Frees a sequence's KV cache; returns when it is freed.
+    pub(super) async fn close(&self, slot: Slot) {
+        let (done, freed) = oneshot::channel();
+        if self.send(Job::Close { slot, done }).await.is_ok() {
+            // A thread that has ended has freed everything.
+            let _ = freed.await;
+        }
+    }
+
+    async fn send(&self, job: Job) -> Result<(), StepError> {
+        self.jobs.send(job).await.map_err(|_| stopped())
+    }
+}
+
+fn stopped() -> StepError {
+    StepError::Compute("the server is shutting down".to_string())
+}
+
+struct Worker {
+    blocks: Blocks,
+    caches: HashMap<Slot, KvCache>,
+    wait: watch::Sender<SmoothedWait>,
+}
+
+impl Worker {
+    /// Takes jobs one by one, in order, until nobody can send any more. Batches of several sessions' steps will be
+    /// gathered here: [`Blocks::forward`] takes many sequences, and their rows' results do not depend on company.
+    fn work(mut self, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(job) = jobs.blocking_recv() {
+            self.handle(job);
+        }
+    }
+
+    fn handle(&mut self, job: Job) {
+        // In each case the asker may have gone meanwhile.
+        match job {
+            Job::Open { slot, blocks, tokens, reply } => {
+                let cache = self.blocks.new_cache(blocks, tokens.as_usize());
+                let opened = cache.map(|cache| {
+                    self.caches.insert(slot, cache);
+                });
+                let _ = reply.send(opened);
+            }
+            // Nobody waits for the answer: the session is gone.
+            Job::Step { reply, .. } if reply.is_closed() => {}
+            Job::Step { slot, step, rows, queued, reply } => {
+                let began = Instant::now();
+                let queue = began.saturating_duration_since(queued);
+                self.wait.send_modify(|wait| wait.observe(queue, began));
+                let result = self.step(slot, &step, &rows).map(|(rows, count)| Computed {
+                    rows,
+                    count,
+                    queue,
+                    compute: began.elapsed(),
+                });
+                let _ = reply.send(result);
+            }
+            Job::Close { slot, done } => {
+                self.caches.remove(&slot);
+                let _ = done.send(());
+            }
+        }
+    }
+
+    /// A panic costs the session its cache, not the server its life: the client sees a failed step, then a gap.
+    fn step(&mut self, slot: Slot, step: &Step, rows: &[u8]) -> Result<(Vec<u8>, u32), StepError> {
+        let Self { blocks, caches, .. } = self;
+        let cache = caches.get_mut(&slot).ok_or(StepError::Gap { have: 0 })?;
+        match catch_unwind(AssertUnwindSafe(|| forward(blocks, cache, step, rows))) {
+            Ok(result) => result,
+            Err(_) => {
+                error!(?slot, position = step.position, rows = step.rows.rows, "computing a step panicked");
+                cache.truncate(0);
+                Err(StepError::Compute(
+                    "the server's blocks panicked; its KV cache of this session is lost".to_string(),
+                ))
+            }
+        }
+    }
+}
+
+fn forward(blocks: &Blocks, cache: &mut KvCache, step: &Step, rows: &[u8]) -> Result<(Vec<u8>, u32), StepError> {
+    cache.truncate(rewind_to(step.position, cache.len())?);
+    let failed = |error: ModelError| StepError::Compute(error.to_string());
+    let RowsHeader { rows: count, hidden, .. } = step.rows;
+    let input = activations::from_bytes(blocks.format(), count as usize, hidden as usize, rows)
+        .map_err(|error| StepError::BadRows(error.to_string()))?;
+    let (range, rows) = (cache.range(), count as usize);
+    let output = blocks.forward(range, &input, &mut [Sequence { cache, rows }]).map_err(failed)?;
+    let wanted = rows_wanted(step.output, rows);
+    if wanted.is_empty() {
+        return Ok((Vec::new(), 0));
+    }
+    let output = output.narrow(0, wanted.start, wanted.len()).map_err(|error| failed(error.into()))?;
+    Ok((activations::to_bytes(&output).map_err(failed)?, wanted.len() as u32))
+}

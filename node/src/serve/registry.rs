@@ -1,0 +1,190 @@
+//! The one task that owns admission: who has how much room, and until when.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use swarm_protocol::PeerId;
+use swarm_protocol::session::{SessionId, TokenCount};
+use swarm_protocol::wire::Refusal;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::info;
+
+use super::compute::{Compute, Slot};
+use super::occupancy::Rooms;
+use super::opening::on_the_wire;
+use crate::admission::{Admission, AdmissionConfig};
+
+/// Requests that may wait; each is answered within microseconds.
+const REQUEST_CAPACITY: usize = 256;
+
+enum Request {
+    Open { session: SessionId, owner: PeerId, tokens: TokenCount, reply: oneshot::Sender<Result<Lease, Refusal>> },
+    Touch(SessionId),
+    Leave,
+}
+
+/// Room for one session. When it is dropped, however its holder ended, first the KV cache is freed and then the room is
+/// given back.
+#[derive(Debug)]
+pub(super) struct Lease {
+    /// The session's place in the compute thread.
+    pub(super) slot: Slot,
+    /// How many tokens it may hold.
+    pub(super) tokens: TokenCount,
+    /// Resolves when the session was silent for too long.
+    pub(super) idle: oneshot::Receiver<()>,
+    _alive: oneshot::Sender<Infallible>,
+}
+
+/// Asks the registry.
+#[derive(Debug, Clone)]
+pub(super) struct Registry {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Registry {
+    /// Starts the task.
+    pub(super) fn start(config: AdmissionConfig, compute: Compute) -> (Self, watch::Receiver<Rooms>) {
+        let (requests, queue) = mpsc::channel(REQUEST_CAPACITY);
+        let (rooms_sender, rooms) = watch::channel(Rooms { sessions: 0, free: config.budget });
+        let task = Task {
+            admission: Admission::new(config),
+            compute,
+            start: Instant::now(),
+            next_slot: 0,
+            idle: HashMap::new(),
+            ending: FuturesUnordered::new(),
+            rooms: rooms_sender,
+        };
+        tokio::spawn(task.run(queue));
+        (Self { requests }, rooms)
+    }
+
+    /// Reserves room for a session of `owner`.
+    ///
+    /// # Errors
+    /// [`Refusal`] as its client is to be told.
+    pub(super) async fn open(&self, session: SessionId, owner: PeerId, tokens: TokenCount) -> Result<Lease, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Open { session, owner, tokens, reply };
+        self.requests.send(request).await.map_err(|_| Refusal::Leaving)?;
+        answer.await.unwrap_or(Err(Refusal::Leaving))
+    }
+
+    /// The session's client was heard.
+    pub(super) async fn touch(&self, session: SessionId) {
+        // Without a registry the server is gone, and every session with it.
+        let _ = self.requests.send(Request::Touch(session)).await;
+    }
+
+    /// From now on every new session is refused.
+    pub(super) async fn leave(&self) {
+        let _ = self.requests.send(Request::Leave).await;
+    }
+}
+
+struct Task {
+    admission: Admission,
+    compute: Compute,
+    start: Instant,
+    next_slot: u64,
+    /// Tells a session that it was silent for too long.
+    idle: HashMap<SessionId, (Slot, oneshot::Sender<()>)>,
+    /// Each resolves when its lease was dropped and its KV cache freed.
+    ending: FuturesUnordered<BoxFuture<'static, (SessionId, Slot)>>,
+    rooms: watch::Sender<Rooms>,
+}
+
+impl Task {
+    async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        loop {
+            let sweep = self.admission.next_sweep().map(|at| self.start + at);
+            tokio::select! {
+                request = requests.recv() => match request {
+                    Some(request) => self.on_request(request),
+                    None => return,
+                },
+                Some((session, slot)) = self.ending.next() => self.ended(session, slot),
+                () = sleep_until(sweep) => self.end_idle(),
+            }
+            self.publish();
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn on_request(&mut self, request: Request) {
+        match request {
+            Request::Open { session, owner, tokens, reply } => {
+                let lease = self.open(session, owner, tokens);
+                if let Err(refusal) = &lease {
+                    info!(%session, %owner, %tokens, %refusal, "a session was refused");
+                }
+                // Without a taker the lease is dropped, which gives the room back.
+                let _ = reply.send(lease);
+            }
+            Request::Touch(session) => {
+                self.admission.touch(session, self.now());
+            }
+            Request::Leave => self.admission.leave(),
+        }
+    }
+
+    fn open(&mut self, session: SessionId, owner: PeerId, tokens: TokenCount) -> Result<Lease, Refusal> {
+        let admitted = self.admission.open(session, owner, tokens, self.now());
+        admitted.map_err(|refusal| on_the_wire(&refusal))?;
+        let slot = Slot(self.next_slot);
+        self.next_slot += 1;
+        let (idle_sender, idle) = oneshot::channel();
+        let (alive, dropped) = oneshot::channel::<Infallible>();
+        let compute = self.compute.clone();
+        self.idle.insert(session, (slot, idle_sender));
+        self.ending.push(Box::pin(async move {
+            // Nothing is ever sent: this resolves when the lease is dropped.
+            let _ = dropped.await;
+            compute.close(slot).await;
+            (session, slot)
+        }));
+        Ok(Lease { slot, tokens, idle, _alive: alive })
+    }
+
+    /// Ends silent sessions. Their caches are freed as soon as their streams have let go, some milliseconds later.
+    fn end_idle(&mut self) {
+        for session in self.admission.sweep(self.now()) {
+            if let Some((_, idle)) = self.idle.remove(&session) {
+                info!(%session, "a session was silent for too long");
+                let _ = idle.send(());
+            }
+        }
+    }
+
+    /// Gives a session's room back, unless it was idle and its id has been taken by another one since.
+    fn ended(&mut self, session: SessionId, slot: Slot) {
+        if self.idle.get(&session).is_some_and(|(current, _)| *current == slot) {
+            self.idle.remove(&session);
+            self.admission.close(session);
+        }
+    }
+
+    fn publish(&self) {
+        let rooms = Rooms { sessions: self.admission.sessions() as u32, free: self.admission.free() };
+        self.rooms.send_if_modified(|known| {
+            let changed = *known != rooms;
+            *known = rooms;
+            changed
+        });
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

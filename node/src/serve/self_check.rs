@@ -1,0 +1,84 @@
+//! One honest forward pass before anybody is let in, which also measures the server.
+
+use std::time::{Duration, Instant};
+
+use swarm_model::{Blocks, DType, Device, KvCache, ModelError, Sequence, Tensor, activations};
+use swarm_protocol::announcement::Rates;
+
+use super::error::ServeError;
+
+/// Rows of the prefill that is timed: enough for the matrix kernels to reach their speed, few enough for a second or two
+/// on large blocks.
+const PREFILL_ROWS: usize = 32;
+
+/// Decode steps that are timed; their median leaves out the first, which warms up caches.
+const DECODE_STEPS: usize = 7;
+
+/// Runs a prefill and some decode steps through `blocks` and looks at what comes out. The KV cache is freed.
+///
+/// # Errors
+/// [`ServeError`] if the blocks fail or give numbers that are none.
+pub(super) fn self_check(blocks: &Blocks) -> Result<Rates, ServeError> {
+    let mut cache = blocks.new_cache(blocks.range(), 2 * PREFILL_ROWS + DECODE_STEPS)?;
+    // Warms up threads, pages and caches.
+    step(blocks, &mut cache, PREFILL_ROWS)?;
+    let prefill = step(blocks, &mut cache, PREFILL_ROWS)?;
+    let decode = (0..DECODE_STEPS).map(|_| step(blocks, &mut cache, 1)).collect::<Result<Vec<_>, _>>()?;
+    let per_block = |time: Duration| time.as_nanos() as u64 / u64::from(blocks.range().len());
+    let decode_us = per_block(median(decode)) / 1000;
+    let prefill_ns = per_block(prefill) / PREFILL_ROWS as u64;
+    let at_least_one = |value: u64| u32::try_from(value).unwrap_or(u32::MAX).max(1);
+    Ok(Rates { decode_us_per_block: at_least_one(decode_us), prefill_ns_per_token_block: at_least_one(prefill_ns) })
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+fn step(blocks: &Blocks, cache: &mut KvCache, rows: usize) -> Result<Duration, ServeError> {
+    let input = rows_like_embeddings(blocks, cache.len(), rows)?;
+    let began = Instant::now();
+    let output = blocks.forward(blocks.range(), &input, &mut [Sequence { cache, rows }])?;
+    let took = began.elapsed();
+    let values = || -> Result<Vec<f32>, ModelError> { Ok(output.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?) };
+    if values()?.iter().any(|value| !value.is_finite()) {
+        return Err(ServeError::SelfCheck("the blocks give numbers that are not finite".to_string()));
+    }
+    Ok(took)
+}
+
+/// Rows of small numbers of either sign, the same on every machine.
+fn rows_like_embeddings(blocks: &Blocks, position: usize, rows: usize) -> Result<Tensor, ModelError> {
+    let hidden = blocks.config().hidden;
+    // Multiplying by the golden ratio scatters neighbouring numbers.
+    let scatter = |index: usize| (index as u32).wrapping_mul(2_654_435_769);
+    let value = |index: usize| (scatter(index) as f32 / u32::MAX as f32 - 0.5) * 0.1;
+    let first = position * hidden;
+    let values: Vec<f32> = (first..first + rows * hidden).map(value).collect();
+    let tensor = Tensor::from_vec(values, (rows, hidden), &Device::Cpu)?;
+    Ok(tensor.to_dtype(activations::dtype(blocks.format()))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use swarm_model::{Checkpoint, ModelSpec};
+    use swarm_protocol::block::BlockRange;
+
+    use super::*;
+
+    #[test]
+    fn whole_weights_pass_and_are_measured() {
+        let checkpoint = Checkpoint::open(&ModelSpec::Demo).unwrap();
+        let range = BlockRange::new(3, 5).unwrap();
+        let blocks = checkpoint.load_blocks(range, checkpoint.native_format(), &mut |_| {}).unwrap();
+        let rates = self_check(&blocks).unwrap();
+        assert!(rates.decode_us_per_block > 0 && rates.prefill_ns_per_token_block > 0);
+    }
+
+    #[test]
+    fn the_middle_counts() {
+        let times = [9, 1, 5].map(Duration::from_secs).to_vec();
+        assert_eq!(median(times), Duration::from_secs(5));
+    }
+}

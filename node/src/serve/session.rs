@@ -1,0 +1,154 @@
+//! One session stream: from its opening message to its end.
+//!
+//! Reading and writing are tasks of their own: if both ends first wrote a megabyte and then read, neither would ever
+//! finish writing.
+
+mod conversation;
+mod replies;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use swarm_protocol::PeerId;
+use swarm_protocol::p2p::{ByteStream, FrameReader, FrameWriter, StreamError};
+use swarm_protocol::session::SessionId;
+use swarm_protocol::wire::{CloseReason, Open, Refusal, SessionReply, SessionRequest};
+use tokio::time::timeout;
+use tracing::{debug, info, warn};
+
+use self::conversation::Conversation;
+use self::replies::Replies;
+use super::host::Host;
+use super::phase::{leaving, left};
+use super::registry::Lease;
+
+/// How long a client may take to say what it wants once its stream is open.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a refused client may take to read why.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How a session ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The client said so, or closed the stream.
+    ByClient,
+    /// The client, or the connection to it, is gone.
+    Lost(String),
+    /// This server ends it, and says why.
+    ByServer(CloseReason),
+}
+
+type Reader = FrameReader<SessionRequest>;
+type Writer = FrameWriter<SessionReply>;
+
+/// Serves one session stream to its end. Never fails: whatever a client does concerns its own session only.
+pub(super) async fn serve_session(host: Arc<Host>, peer: PeerId, stream: ByteStream) {
+    let (mut reader, writer) = stream.into_frames::<SessionRequest, SessionReply>(0);
+    match opening(&mut reader).await {
+        Ok(open) => {
+            let session = open.session;
+            match host.admit(peer, &open).await {
+                Ok(lease) => {
+                    let end = run(&host, peer, &open, lease, reader, writer).await;
+                    host.log_end(peer, session, &end);
+                }
+                Err(refusal) => refuse(peer, writer, refusal).await,
+            }
+        }
+        Err(Some(reason)) => {
+            host.broke_the_protocol(peer, &reason);
+            refuse(peer, writer, Refusal::BadRequest(reason)).await;
+        }
+        Err(None) => debug!(%peer, "a session stream ended before anything was said"),
+    }
+}
+
+/// The first message, or what is wrong with it, if it is worth an answer.
+async fn opening(reader: &mut Reader) -> Result<Open, Option<String>> {
+    match timeout(OPENING_TIMEOUT, reader.next()).await {
+        Ok(Ok(Some((SessionRequest::Open(open), _)))) => Ok(open),
+        Ok(Ok(Some(_))) => Err(Some("the first message of a session is Open".to_string())),
+        Ok(Err(StreamError::Frame(error))) => Err(Some(error.to_string())),
+        Ok(Ok(None) | Err(_)) | Err(_) => Err(None),
+    }
+}
+
+async fn refuse(peer: PeerId, mut writer: Writer, refusal: Refusal) {
+    info!(%peer, %refusal, "refused");
+    let say = async {
+        writer.send(&SessionReply::Refused(refusal), &[]).await?;
+        writer.close().await
+    };
+    // The client may be gone.
+    let _ = timeout(REFUSAL_TIMEOUT, say).await;
+}
+
+/// Runs an admitted session. The lease is dropped on return, whatever happens.
+async fn run(host: &Arc<Host>, peer: PeerId, open: &Open, mut lease: Lease, mut reader: Reader, writer: Writer) -> End {
+    reader.set_payload_limit(host.shape.max_bytes());
+    let (slot, tokens) = (lease.slot, lease.tokens);
+    let replies = Replies::start(writer);
+    if let Err(error) = host.compute.open(slot, open.blocks, tokens).await {
+        // Admission has checked everything that a client can get wrong.
+        warn!(%peer, session = %open.session, %error, "a session could not be opened");
+        replies.send(SessionReply::Refused(Refusal::BadRequest(error.to_string())), Vec::new()).await;
+        replies.finish().await;
+        return End::Lost(error.to_string());
+    }
+    info!(%peer, session = %open.session, blocks = %open.blocks, %tokens, "a session was opened");
+    replies.send(host.opened(), Vec::new()).await;
+    let conversation = Conversation::new(host, open.session, slot, tokens, reader, &replies);
+    let end = tokio::select! {
+        end = conversation.run() => end,
+        Ok(()) = &mut lease.idle => End::ByServer(CloseReason::Idle),
+        () = left(host.phase.clone()) => End::ByServer(CloseReason::Left),
+        never = tell_of_leaving(host, &replies) => match never {},
+    };
+    match &end {
+        End::ByServer(reason) => {
+            // A server that leaves waits for its leases: the last word comes first.
+            replies.send(SessionReply::Closed(reason.clone()), Vec::new()).await;
+            replies.finish().await;
+        }
+        End::ByClient | End::Lost(_) => {
+            drop(lease);
+            replies.finish().await;
+        }
+    }
+    end
+}
+
+/// Tells the client once that the server will be gone soon.
+async fn tell_of_leaving(host: &Host, replies: &Replies) -> std::convert::Infallible {
+    let until = leaving(host.phase.clone()).await;
+    let within_ms = until.saturating_duration_since(std::time::Instant::now()).as_millis() as u64;
+    replies.send(SessionReply::Leaving { within_ms }, Vec::new()).await;
+    std::future::pending().await
+}
+
+impl Host {
+    async fn admit(&self, peer: PeerId, open: &Open) -> Result<Lease, Refusal> {
+        self.offer.check(open)?;
+        self.registry.open(open.session, peer, open.tokens).await
+    }
+
+    fn opened(&self) -> SessionReply {
+        SessionReply::Opened {
+            max_step_rows: self.shape.max_rows,
+            idle_timeout_ms: self.idle_timeout.as_millis() as u64,
+        }
+    }
+
+    fn log_end(&self, peer: PeerId, session: SessionId, end: &End) {
+        match end {
+            End::ByClient => info!(%peer, %session, "a session was closed"),
+            End::Lost(reason) => info!(%peer, %session, %reason, "a session's client is gone"),
+            End::ByServer(CloseReason::Protocol(reason)) => {
+                debug!(%session, "a session was ended");
+                self.broke_the_protocol(peer, reason);
+            }
+            End::ByServer(reason) => info!(%peer, %session, %reason, "a session was ended"),
+        }
+    }
+}

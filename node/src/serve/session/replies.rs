@@ -1,0 +1,64 @@
+//! The writing half of a session.
+
+use std::time::Duration;
+
+use swarm_protocol::p2p::FrameWriter;
+use swarm_protocol::wire::SessionReply;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::debug;
+
+/// Replies that may wait for the connection: the outputs of the steps in flight, a pong, and a last word.
+const REPLY_CAPACITY: usize = 4;
+
+/// How long one frame may take to be written: a chunk of 4 MiB at 100 kB/s. A client that takes longer is as good as gone.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// How long the last replies may take when the session is over.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Queues replies; a task of its own writes them.
+pub(super) struct Replies {
+    queue: mpsc::Sender<(SessionReply, Vec<u8>)>,
+    writer: JoinHandle<()>,
+}
+
+impl Replies {
+    pub(super) fn start(writer: FrameWriter<SessionReply>) -> Self {
+        let (queue, replies) = mpsc::channel(REPLY_CAPACITY);
+        Self { queue, writer: tokio::spawn(write(writer, replies)) }
+    }
+
+    /// Queues a reply with its rows; waits while the connection is slower than the session. `false` if the connection
+    /// is gone.
+    pub(super) async fn send(&self, reply: SessionReply, rows: Vec<u8>) -> bool {
+        self.queue.send((reply, rows)).await.is_ok()
+    }
+
+    /// Resolves when nothing can be written any more.
+    pub(super) async fn broken(&self) {
+        self.queue.closed().await;
+    }
+
+    /// Writes what is queued and ends the stream.
+    pub(super) async fn finish(self) {
+        let Self { queue, mut writer } = self;
+        drop(queue);
+        if timeout(FINISH_TIMEOUT, &mut writer).await.is_err() {
+            writer.abort();
+        }
+    }
+}
+
+async fn write(mut writer: FrameWriter<SessionReply>, mut replies: mpsc::Receiver<(SessionReply, Vec<u8>)>) {
+    while let Some((reply, rows)) = replies.recv().await {
+        match timeout(WRITE_TIMEOUT, writer.send(&reply, &rows)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return debug!(%error, "a reply could not be written"),
+            Err(_) => return debug!("a client does not read its replies"),
+        }
+    }
+    // The client may have closed first.
+    let _ = timeout(FINISH_TIMEOUT, writer.close()).await;
+}

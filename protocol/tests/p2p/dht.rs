@@ -1,0 +1,112 @@
+//! Statements are put by one member and found by others.
+
+use swarm_protocol::announcement::{ServerState, Statement};
+use swarm_protocol::p2p::QueryError;
+
+use crate::members::{announce, announcement, client, entry_point, eventually, joined, key, known, server, start};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_is_found_by_a_member_that_joined_elsewhere() {
+    let (bootstrap, _streams) = start(server(vec![])).await;
+    let entry = vec![entry_point(&bootstrap)];
+    let (author, _streams) = joined(server(entry.clone())).await;
+    let (other, _streams) = joined(client(entry)).await;
+    announce(&author, 7).await;
+    let found = eventually("the statement", async || {
+        let known = known(&other, &author).await;
+        known.into_iter().find(|(holder, ..)| *holder == Some(bootstrap.peer_id()))
+    })
+    .await;
+    assert_eq!(found, (Some(bootstrap.peer_id()), 7, ServerState::Serving));
+    // The author knows itself without asking, and others by asking.
+    assert!(known(&author, &author).await.contains(&(None, 7, ServerState::Serving)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_word_wins_and_leaving_is_one() {
+    let (bootstrap, _streams) = start(server(vec![])).await;
+    let entry = vec![entry_point(&bootstrap)];
+    let (author, _streams) = joined(server(entry.clone())).await;
+    let (other, _streams) = joined(client(entry)).await;
+    announce(&author, 7).await;
+    let mut leaving = announcement(&author, 8);
+    leaving.state = ServerState::Leaving;
+    author.put(key(&author), &Statement::Announcement(leaving)).await.unwrap();
+    eventually("the newer statement everywhere", async || {
+        let known = known(&other, &author).await;
+        let all_new = known.iter().all(|(_, sequence, state)| (*sequence, *state) == (8, ServerState::Leaving));
+        (!known.is_empty() && all_new).then_some(())
+    })
+    .await;
+    // Going back is refused, and says why.
+    let old = Statement::Announcement(announcement(&author, 7));
+    match author.put(key(&author), &old).await {
+        Err(QueryError::Refused(reason)) => assert!(reason.contains("newer"), "{reason}"),
+        other => panic!("an older statement was not refused: {other:?}"),
+    }
+    assert!(known(&other, &author).await.iter().all(|(_, sequence, _)| *sequence == 8));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_repeats_is_forgotten() {
+    let (bootstrap, _streams) = start(server(vec![])).await;
+    let entry = vec![entry_point(&bootstrap)];
+    let (author, _streams) = joined(server(entry.clone())).await;
+    let (other, _streams) = joined(client(entry)).await;
+    let mut brief = announcement(&author, 1);
+    brief.ttl_seconds = 3;
+    author.put(key(&author), &Statement::Announcement(brief)).await.unwrap();
+    eventually("the statement", async || (!known(&other, &author).await.is_empty()).then_some(())).await;
+    eventually("that it is forgotten", async || known(&other, &author).await.is_empty().then_some(())).await;
+    assert!(known(&author, &author).await.is_empty(), "the author's own store keeps it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_of_somebody_else_or_out_of_place_is_refused() {
+    let (bootstrap, _streams) = start(server(vec![])).await;
+    let (author, _streams) = joined(server(vec![entry_point(&bootstrap)])).await;
+    let stolen = Statement::Announcement(announcement(&bootstrap, 9));
+    assert!(matches!(author.put(key(&bootstrap), &stolen).await, Err(QueryError::Refused(_))));
+    let own = Statement::Announcement(announcement(&author, 1));
+    let elsewhere = swarm_protocol::announcement::SegmentKey::directory();
+    assert!(matches!(author.put(elsewhere, &own).await, Err(QueryError::Refused(_))));
+    assert!(known(&author, &bootstrap).await.is_empty());
+}
+
+/// The first server of a swarm: nobody else can take its statement, which it is told, and it keeps it for those to come.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_alone_is_told_so_and_is_found_later() {
+    let (alone, _streams) = start(server(vec![])).await;
+    let statement = Statement::Announcement(announcement(&alone, 1));
+    assert!(matches!(alone.put(key(&alone), &statement).await, Err(QueryError::NoPeers(_))));
+    assert_eq!(known(&alone, &alone).await, vec![(None, 1, ServerState::Serving)]);
+    let (newcomer, _streams) = joined(client(vec![entry_point(&alone)])).await;
+    let found = known(&newcomer, &alone).await;
+    assert_eq!(found, vec![(Some(alone.peer_id()), 1, ServerState::Serving)]);
+}
+
+/// A look-up of what nobody said ends, with nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_no_error() {
+    let (bootstrap, _streams) = start(server(vec![])).await;
+    let (asker, _streams) = joined(client(vec![entry_point(&bootstrap)])).await;
+    assert!(asker.get(key(&bootstrap)).await.unwrap().is_empty());
+}
+
+/// More servers than one answer holds: several look-ups find them all.
+#[tokio::test(flavor = "multi_thread")]
+async fn six_members_find_one_another() {
+    let (bootstrap, _streams) = start(server(vec![])).await;
+    let entry = vec![entry_point(&bootstrap)];
+    let mut members = Vec::new();
+    for number in 0..6 {
+        let member = joined(server(entry.clone())).await;
+        announce(&member.0, number + 1).await;
+        members.push(member);
+    }
+    for (seeker, _) in &members {
+        for (sought, _) in &members {
+            eventually("every member", async || (!known(seeker, sought).await.is_empty()).then_some(())).await;
+        }
+    }
+}

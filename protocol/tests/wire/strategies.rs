@@ -1,0 +1,241 @@
+//! Arbitrary messages within their bounds.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use swarm_protocol::announcement::{
+    Announcement, DirectoryEntry, Load, MAX_ADDRESSES, MAX_NEIGHBOURS, MAX_SHARD_BITS, Rates, ServerState, Statement,
+};
+use swarm_protocol::block::{BlockRange, MAX_BLOCKS};
+use swarm_protocol::model_id::{BlockDigest, ModelId, NumericClass};
+use swarm_protocol::session::{SessionId, TokenCount};
+use swarm_protocol::wire::{
+    CloseReason, ElementType, InfoReply, InfoRequest, Input, Open, Output, OutputRows, Refusal, RowsHeader, ServerInfo,
+    SessionReply, SessionRequest, Step, StepError, StepOutput,
+};
+use swarm_protocol::{Keypair, Multiaddr, PeerId};
+
+use crate::golden::keys;
+
+/// Wide enough to be more than one row, narrow enough for thousands of cases.
+const MAX_TEST_ROWS: u32 = 9;
+const MAX_TEST_HIDDEN: u32 = 17;
+
+pub(crate) fn keypair() -> impl Strategy<Value = Keypair> {
+    any::<u8>().prop_map(keys)
+}
+
+fn peer() -> impl Strategy<Value = PeerId> {
+    keypair().prop_map(|keys| keys.public().to_peer_id())
+}
+
+fn address() -> impl Strategy<Value = Multiaddr> {
+    (any::<[u8; 4]>(), any::<u16>(), any::<bool>()).prop_map(|([a, b, c, d], port, quic)| {
+        let transport = if quic { format!("udp/{port}/quic-v1") } else { format!("tcp/{port}") };
+        format!("/ip4/{a}.{b}.{c}.{d}/{transport}").parse().unwrap()
+    })
+}
+
+fn model() -> impl Strategy<Value = ModelId> {
+    any::<[u8; 32]>().prop_map(ModelId)
+}
+
+fn blocks() -> impl Strategy<Value = BlockRange> {
+    (0..MAX_BLOCKS)
+        .prop_flat_map(|start| (Just(start), start + 1..=MAX_BLOCKS))
+        .prop_map(|(start, end)| BlockRange::new(start, end).unwrap())
+}
+
+fn class() -> impl Strategy<Value = NumericClass> {
+    "[!-~]{1,64}".prop_map(|name| NumericClass::new(name).unwrap())
+}
+
+fn tokens() -> impl Strategy<Value = TokenCount> {
+    any::<u32>().prop_map(TokenCount)
+}
+
+fn state() -> impl Strategy<Value = ServerState> {
+    prop_oneof![Just(ServerState::Joining), Just(ServerState::Serving), Just(ServerState::Leaving)]
+}
+
+fn rates() -> impl Strategy<Value = Rates> {
+    (any::<u32>(), any::<u32>())
+        .prop_map(|(decode, prefill)| Rates { decode_us_per_block: decode, prefill_ns_per_token_block: prefill })
+}
+
+fn load() -> impl Strategy<Value = Load> {
+    (any::<u32>(), any::<u32>(), tokens(), tokens()).prop_map(|(queue_us, sessions, free_tokens, total_tokens)| Load {
+        queue_us,
+        sessions,
+        free_tokens,
+        total_tokens,
+    })
+}
+
+/// An announcement that `keys` may sign.
+pub(crate) fn announcement_of(keys: &Keypair) -> impl Strategy<Value = Announcement> + use<> {
+    let peer_id = keys.public().to_peer_id();
+    let who = (any::<u64>(), any::<u64>(), state(), vec(address(), 0..=MAX_ADDRESSES));
+    let what = (model(), blocks(), class(), rates(), load());
+    let rest =
+        (vec((peer(), any::<u32>()), 0..=MAX_NEIGHBOURS), any::<u32>(), option::of("[a-zäöü ]{0,20}"), "[0-9.]{0,12}");
+    (who, what, rest).prop_map(move |(who, what, rest)| {
+        let (instance, sequence, state, addresses) = who;
+        let (model, blocks, class, rates, load) = what;
+        let (neighbours, ttl_seconds, name, version) = rest;
+        Announcement {
+            peer: peer_id,
+            instance,
+            sequence,
+            state,
+            addresses,
+            model,
+            blocks,
+            class,
+            rates,
+            load,
+            neighbours,
+            ttl_seconds,
+            name,
+            version,
+        }
+    })
+}
+
+fn directory_of(keys: &Keypair) -> impl Strategy<Value = DirectoryEntry> + use<> {
+    let peer = keys.public().to_peer_id();
+    let parts = (any::<u64>(), model(), "[a-z/-]{0,40}", 1..=MAX_BLOCKS, 0..=MAX_SHARD_BITS, any::<u32>());
+    parts.prop_map(move |(sequence, model, name, blocks, shard_bits, ttl_seconds)| DirectoryEntry {
+        peer,
+        sequence,
+        model,
+        name,
+        blocks,
+        shard_bits,
+        ttl_seconds,
+    })
+}
+
+/// A statement with the keys of its author.
+pub(crate) fn statement() -> impl Strategy<Value = (Keypair, Statement)> {
+    keypair().prop_flat_map(|keys| {
+        let statement = prop_oneof![
+            announcement_of(&keys).prop_map(Statement::Announcement),
+            directory_of(&keys).prop_map(Statement::Directory),
+        ];
+        (Just(keys), statement)
+    })
+}
+
+pub(crate) fn info_request() -> impl Strategy<Value = InfoRequest> {
+    prop_oneof![Just(InfoRequest::Describe), any::<u64>().prop_map(|nonce| InfoRequest::Ping { nonce })]
+}
+
+fn server_info() -> impl Strategy<Value = ServerInfo> {
+    let digests = vec(any::<[u8; 32]>().prop_map(BlockDigest), 0..20);
+    (announcement_of(&keys(7)), digests, any::<u32>(), any::<u64>()).prop_map(
+        |(announcement, digests, max_positions, uptime_seconds)| ServerInfo {
+            announcement,
+            digests,
+            max_positions,
+            uptime_seconds,
+        },
+    )
+}
+
+pub(crate) fn info_reply() -> impl Strategy<Value = InfoReply> {
+    prop_oneof![
+        server_info().prop_map(|info| InfoReply::Server(Box::new(info))),
+        ".{0,20}".prop_map(|version| InfoReply::Bootstrap { version }),
+        any::<u64>().prop_map(|nonce| InfoReply::Pong { nonce }),
+    ]
+}
+
+fn rows() -> impl Strategy<Value = RowsHeader> {
+    let element = prop_oneof![Just(ElementType::F32), Just(ElementType::F16), Just(ElementType::Bf16)];
+    (0..MAX_TEST_ROWS, 0..MAX_TEST_HIDDEN, element).prop_map(|(rows, hidden, element)| RowsHeader {
+        rows,
+        hidden,
+        element,
+    })
+}
+
+fn open() -> impl Strategy<Value = Open> {
+    (any::<[u8; 16]>(), model(), class(), blocks(), tokens()).prop_map(|(session, model, class, blocks, tokens)| Open {
+        session: SessionId(session),
+        model,
+        class,
+        blocks,
+        tokens,
+        input: Input::Owner,
+        output: Output::Owner,
+    })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let output = prop_oneof![Just(OutputRows::All), Just(OutputRows::Last), Just(OutputRows::None)];
+    (any::<u32>(), any::<u32>(), rows(), output).prop_map(|(epoch, position, rows, output)| Step {
+        epoch,
+        position,
+        rows,
+        output,
+    })
+}
+
+pub(crate) fn session_request() -> impl Strategy<Value = SessionRequest> {
+    prop_oneof![
+        open().prop_map(SessionRequest::Open),
+        step().prop_map(SessionRequest::Step),
+        any::<u64>().prop_map(|nonce| SessionRequest::Ping { nonce }),
+        Just(SessionRequest::Close),
+    ]
+}
+
+fn refusal() -> impl Strategy<Value = Refusal> {
+    prop_oneof![
+        model().prop_map(|serves| Refusal::WrongModel { serves }),
+        class().prop_map(|serves| Refusal::WrongClass { serves }),
+        blocks().prop_map(|hosted| Refusal::NotHosted { hosted }),
+        (tokens(), any::<u64>()).prop_map(|(free, retry_after_ms)| Refusal::NoRoom { free, retry_after_ms }),
+        tokens().prop_map(|most| Refusal::TooLong { most }),
+        any::<u64>().prop_map(|retry_after_ms| Refusal::TooManySessions { retry_after_ms }),
+        Just(Refusal::Leaving),
+        ".{0,40}".prop_map(Refusal::BadRequest),
+    ]
+}
+
+fn step_error() -> impl Strategy<Value = StepError> {
+    prop_oneof![
+        any::<u32>().prop_map(|have| StepError::Gap { have }),
+        tokens().prop_map(|reserved| StepError::PastReservation { reserved }),
+        ".{0,40}".prop_map(StepError::BadRows),
+        ".{0,40}".prop_map(StepError::Compute),
+    ]
+}
+
+fn step_output() -> impl Strategy<Value = StepOutput> {
+    (any::<u32>(), any::<u32>(), rows(), any::<u32>(), any::<u32>()).prop_map(
+        |(epoch, position, rows, queue_us, compute_us)| StepOutput { epoch, position, rows, queue_us, compute_us },
+    )
+}
+
+pub(crate) fn session_reply() -> impl Strategy<Value = SessionReply> {
+    let closed =
+        prop_oneof![Just(CloseReason::Idle), Just(CloseReason::Left), ".{0,40}".prop_map(CloseReason::Protocol),];
+    let opened = (any::<u32>(), any::<u64>())
+        .prop_map(|(max_step_rows, idle_timeout_ms)| SessionReply::Opened { max_step_rows, idle_timeout_ms });
+    let failed = (any::<u32>(), any::<u32>(), step_error()).prop_map(|(epoch, position, error)| SessionReply::Failed {
+        epoch,
+        position,
+        error,
+    });
+    prop_oneof![
+        opened,
+        refusal().prop_map(SessionReply::Refused),
+        step_output().prop_map(SessionReply::Output),
+        failed,
+        any::<u64>().prop_map(|nonce| SessionReply::Pong { nonce }),
+        any::<u64>().prop_map(|within_ms| SessionReply::Leaving { within_ms }),
+        closed.prop_map(SessionReply::Closed),
+    ]
+}
