@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 use super::args::Args;
 
 /// What is logged when `RUST_LOG` is silent.
-const DEFAULT_LOG: &str = "warn";
+const DEFAULT_LOG: &str = "warn,libp2p_kad=error";
 
 /// Sends logs to stderr.
 pub(crate) fn init_logs() {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tracing_subscriber::EnvFilter;
 
 /// What is logged when `RUST_LOG` is silent.
-const DEFAULT_LOG: &str = "warn";
+const DEFAULT_LOG: &str = "warn,libp2p_kad=error";
 
 /// Sends logs to stderr.
 pub(crate) fn init_logs() {
