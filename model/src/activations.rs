@@ -52,21 +52,10 @@ pub fn to_bytes(tensor: &Tensor) -> Result<Vec<u8>, ModelError> {
 ///
 /// # Errors
 /// [`ModelError::WrongByteCount`] if the bytes are not exactly that many elements.
-pub fn from_bytes(
-    format: WeightFormat,
-    rows: usize,
-    width: usize,
-    bytes: &[u8],
-) -> Result<Tensor, ModelError> {
+pub fn from_bytes(format: WeightFormat, rows: usize, width: usize, bytes: &[u8]) -> Result<Tensor, ModelError> {
     let expected = byte_count(format, rows, width);
     if bytes.len() != expected {
-        return Err(ModelError::WrongByteCount {
-            found: bytes.len(),
-            expected,
-            rows,
-            width,
-            format,
-        });
+        return Err(ModelError::WrongByteCount { found: bytes.len(), expected, rows, width, format });
     }
     let shape = (rows, width);
     let tensor = match format {

@@ -51,13 +51,7 @@ pub(crate) fn store(
     })
 }
 
-fn store_in<E: Cached>(
-    pages: &mut [Page<E>],
-    shape: &KvShape,
-    keys: &[f32],
-    values: &[f32],
-    position: usize,
-) {
+fn store_in<E: Cached>(pages: &mut [Page<E>], shape: &KvShape, keys: &[f32], values: &[f32], position: usize) {
     let (width, dim) = (shape.kv_heads * shape.head_dim, shape.head_dim);
     for (row, (keys, values)) in keys.chunks_exact(width).zip(values.chunks_exact(width)).enumerate() {
         let (page, slot) = ((position + row) / PAGE_POSITIONS, (position + row) % PAGE_POSITIONS);
@@ -75,12 +69,7 @@ fn store_in<E: Cached>(
 }
 
 /// Queries `(rows, heads * head_dim)` f32 to attended values of the same shape.
-pub(crate) fn attend(
-    queries: &Tensor,
-    heads: usize,
-    shape: KvShape,
-    spans: &[Span<'_>],
-) -> Result<Tensor, ModelError> {
+pub(crate) fn attend(queries: &Tensor, heads: usize, shape: KvShape, spans: &[Span<'_>]) -> Result<Tensor, ModelError> {
     let op = Attention { heads, shape, spans };
     Ok(queries.apply_op1_no_bwd(&op)?)
 }
@@ -195,13 +184,7 @@ impl Attention<'_> {
     }
 
     /// Unscaled scores `(rows * group, seen)`; those past a row's own position are never read.
-    fn scores<K: Kernel, E: Cached>(
-        &self,
-        kernel: K,
-        task: &Task<'_, E>,
-        queries: &[f32],
-        seen: usize,
-    ) -> Vec<f32> {
+    fn scores<K: Kernel, E: Cached>(&self, kernel: K, task: &Task<'_, E>, queries: &[f32], seen: usize) -> Vec<f32> {
         let dim = self.shape.head_dim;
         let count = queries.len() / dim;
         let mut scores = vec![0.0; count * seen];

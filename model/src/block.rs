@@ -98,10 +98,8 @@ fn store_all(
     sequences: &mut [Sequence<'_>],
 ) -> Result<(), ModelError> {
     let width = shape.kv_heads * shape.head_dim;
-    let ((keys, keys_layout), (values, values_layout)) =
-        (keys.storage_and_layout(), values.storage_and_layout());
-    let (candle_core::Storage::Cpu(keys), candle_core::Storage::Cpu(values)) = (&*keys, &*values)
-    else {
+    let ((keys, keys_layout), (values, values_layout)) = (keys.storage_and_layout(), values.storage_and_layout());
+    let (candle_core::Storage::Cpu(keys), candle_core::Storage::Cpu(values)) = (&*keys, &*values) else {
         return Err(candle_core::Error::Msg("blocks run on the CPU".into()).into());
     };
     let keys = contiguous::<f32>(keys, keys_layout)?;

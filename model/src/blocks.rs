@@ -110,12 +110,7 @@ impl Blocks {
         sequences.iter_mut().for_each(|sequence| sequence.cache.grow(sequence.rows));
         let positions = sequences.iter().flat_map(|s| s.cache.len()..s.cache.len() + s.rows);
         let (cos, sin) = cos_sin(&self.inverse_frequencies, positions)?;
-        let step = Step {
-            config: &self.config,
-            shape: KvShape::new(&self.config, self.format),
-            cos,
-            sin,
-        };
+        let step = Step { config: &self.config, shape: KvShape::new(&self.config, self.format), cos, sin };
         let first = (range.start() - self.range.start()) as usize;
         let blocks = self.blocks.iter().skip(first).take(range.len() as usize);
         let mut hidden = hidden.contiguous()?;

@@ -20,10 +20,7 @@ pub struct ChatMessage {
 impl ChatMessage {
     /// A message of `role`.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self {
-            role: role.into(),
-            content: content.into(),
-        }
+        Self { role: role.into(), content: content.into() }
     }
 }
 
@@ -78,8 +75,7 @@ impl ChatTemplate {
     /// From `chat_template.jinja`, which goes before what `tokenizer_config.json` holds.
     pub(crate) fn parse(jinja: Option<&[u8]>, config: Option<&[u8]>) -> Result<Option<Self>, ModelError> {
         let bad = |error: serde_json::Error| ModelError::file("tokenizer_config.json", error);
-        let config: TokenizerConfig =
-            config.map(serde_json::from_slice).transpose().map_err(bad)?.unwrap_or_default();
+        let config: TokenizerConfig = config.map(serde_json::from_slice).transpose().map_err(bad)?.unwrap_or_default();
         let jinja = jinja.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
         let Some(source) = jinja.or(config.chat_template.and_then(default_template)) else {
             return Ok(None);

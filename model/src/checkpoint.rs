@@ -3,18 +3,16 @@
 use std::fmt;
 
 use blake3::Hasher;
-use candle_core::Tensor;
 use swarm_protocol::block::{BlockIndex, BlockRange};
-use swarm_protocol::model_id::{BlockDigest, ModelId, WeightFormat};
+use swarm_protocol::model_id::{ModelId, WeightFormat};
 
-use crate::block::Block;
+use crate::block_loader::{BlockLoader, BlockNames};
 use crate::blocks::Blocks;
 use crate::chat::ChatTemplate;
 use crate::config::ModelConfig;
 use crate::edges::Edges;
 use crate::error::ModelError;
 use crate::generation::GenerationDefaults;
-use crate::linear::Linear;
 use crate::manifest::model_id;
 use crate::source::Files;
 use crate::spec::ModelSpec;
@@ -50,10 +48,7 @@ pub struct Checkpoint {
 
 impl fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Checkpoint")
-            .field("name", &self.name)
-            .field("config", &self.config)
-            .finish_non_exhaustive()
+        f.debug_struct("Checkpoint").field("name", &self.name).field("config", &self.config).finish_non_exhaustive()
     }
 }
 
@@ -69,25 +64,14 @@ impl Checkpoint {
             ModelSpec::Hub { .. } => return Err(unsupported("the Hugging Face model", spec)),
             ModelSpec::Gguf(_) => return Err(unsupported("the GGUF file", spec)),
         };
-        let tensors = |files: &Files| Tensors::open(files);
-        Self::open_files(name(spec), files, tensors)
+        let tensors = Tensors::open(&files)?;
+        Self::with_tensors(name(spec), files, tensors)
     }
 
-    pub(crate) fn open_files(
-        name: String,
-        files: Files,
-        open: impl FnOnce(&Files) -> Result<Tensors, ModelError>,
-    ) -> Result<Self, ModelError> {
+    fn with_tensors(name: String, files: Files, tensors: Tensors) -> Result<Self, ModelError> {
         let config = ModelConfig::parse(&files.read("config.json", MAX_JSON)?)?;
-        let tensors = open(&files)?;
-        let native = tensors.format_of(&BlockNames::new(BlockIndex(0)).matrix("self_attn.q_proj"))?;
-        Ok(Self {
-            name,
-            files,
-            config,
-            tensors,
-            native,
-        })
+        let native = tensors.format_of(&BlockNames::new(BlockIndex(0)).query())?;
+        Ok(Self { name, files, config, tensors, native })
     }
 
     /// The model's configuration.
@@ -132,15 +116,11 @@ impl Checkpoint {
         let mut bytes_done = 0;
         let (mut blocks, mut digests) = (Vec::new(), Vec::new());
         for block in range.blocks() {
-            let loaded = BlockLoader::new(self, block, format).load()?;
+            let loaded = BlockLoader::new(&self.config, &self.tensors, block, format).load()?;
             blocks.push(loaded.0);
             digests.push(loaded.1);
             bytes_done += stored(block);
-            progress(LoadProgress {
-                block,
-                bytes_done,
-                bytes_total,
-            });
+            progress(LoadProgress { block, bytes_done, bytes_total });
         }
         Blocks::new(self.config.clone(), range, format, blocks, digests)
     }
@@ -192,9 +172,7 @@ impl Checkpoint {
 }
 
 fn unsupported(kind: &str, spec: &ModelSpec) -> ModelError {
-    ModelError::UnsupportedSource {
-        what: format!("{kind} {spec}"),
-    }
+    ModelError::UnsupportedSource { what: format!("{kind} {spec}") }
 }
 
 fn name(spec: &ModelSpec) -> String {
@@ -208,107 +186,74 @@ fn name(spec: &ModelSpec) -> String {
     file_name.unwrap_or_else(|| spec.to_string())
 }
 
-/// The projections of a block, and whether `attention_bias` or `mlp_bias` speaks of theirs.
-const PROJECTIONS: [(&str, bool); 7] = [
-    ("self_attn.q_proj", true),
-    ("self_attn.k_proj", true),
-    ("self_attn.v_proj", true),
-    ("self_attn.o_proj", true),
-    ("mlp.gate_proj", false),
-    ("mlp.up_proj", false),
-    ("mlp.down_proj", false),
-];
-const ATTENTION_NORM: &str = "input_layernorm";
-const FEED_FORWARD_NORM: &str = "post_attention_layernorm";
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
 
-/// The names of one block's tensors.
-struct BlockNames {
-    prefix: String,
-}
+    use super::*;
+    use crate::source::ByteSource;
+    use crate::tensors::SINGLE;
 
-impl BlockNames {
-    fn new(block: BlockIndex) -> Self {
-        let prefix = format!("model.layers.{block}.");
-        Self { prefix }
+    type Reads = Arc<Mutex<Vec<std::ops::Range<u64>>>>;
+
+    /// A file that remembers what was read.
+    struct Watched {
+        source: Box<dyn ByteSource>,
+        reads: Reads,
     }
 
-    fn matrix(&self, part: &str) -> String {
-        format!("{}{part}.weight", self.prefix)
-    }
+    impl ByteSource for Watched {
+        fn len(&self) -> u64 {
+            self.source.len()
+        }
 
-    fn bias(&self, part: &str) -> String {
-        format!("{}{part}.bias", self.prefix)
-    }
-
-    fn all(&self, config: &ModelConfig) -> Vec<String> {
-        let norms = [ATTENTION_NORM, FEED_FORWARD_NORM].map(|part| self.matrix(part));
-        let matrices = PROJECTIONS.iter().map(|(part, _)| self.matrix(part));
-        let biased = PROJECTIONS.iter().filter(|(_, attention)| has_bias(config, *attention));
-        let biases = biased.map(|(part, _)| self.bias(part));
-        norms.into_iter().chain(matrices).chain(biases).collect()
-    }
-}
-
-fn has_bias(config: &ModelConfig, attention: bool) -> bool {
-    match attention {
-        true => config.attention_bias,
-        false => config.mlp_bias,
-    }
-}
-
-/// Reads one block's tensors in a fixed order, which its digest follows.
-struct BlockLoader<'a> {
-    checkpoint: &'a Checkpoint,
-    names: BlockNames,
-    format: WeightFormat,
-    digest: Hasher,
-}
-
-impl<'a> BlockLoader<'a> {
-    fn new(checkpoint: &'a Checkpoint, block: BlockIndex, format: WeightFormat) -> Self {
-        Self {
-            checkpoint,
-            names: BlockNames::new(block),
-            format,
-            digest: Hasher::new(),
+        fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+            let end = offset + buffer.len() as u64;
+            self.reads.lock().unwrap().push(offset..end);
+            self.source.read_at(offset, buffer)
         }
     }
 
-    fn load(mut self) -> Result<(Block, BlockDigest), ModelError> {
-        let config = &self.checkpoint.config;
-        let (hidden, inter) = (config.hidden, config.intermediate);
-        let (query, kv) = (config.query_width(), config.kv_width());
-        let block = Block {
-            attention_norm: self.norm(ATTENTION_NORM)?,
-            query: self.linear(0, query, hidden)?,
-            key: self.linear(1, kv, hidden)?,
-            value: self.linear(2, kv, hidden)?,
-            output: self.linear(3, hidden, query)?,
-            feed_forward_norm: self.norm(FEED_FORWARD_NORM)?,
-            gate: self.linear(4, inter, hidden)?,
-            up: self.linear(5, inter, hidden)?,
-            down: self.linear(6, hidden, inter)?,
+    fn watched_demo() -> (Checkpoint, Reads) {
+        let reads = Reads::default();
+        let source = Box::new(Watched { source: Files::Demo.open(SINGLE).unwrap(), reads: reads.clone() });
+        let mut tensors = Tensors::default();
+        tensors.add_shard(SINGLE.into(), source).unwrap();
+        let checkpoint = Checkpoint::with_tensors("demo".into(), Files::Demo, tensors).unwrap();
+        (checkpoint, reads)
+    }
+
+    #[test]
+    fn only_the_bytes_of_the_range_are_read() {
+        let (checkpoint, reads) = watched_demo();
+        let header = reads.lock().unwrap().drain(..).map(|read| read.end).max().unwrap();
+        assert!(header < 20_000, "opening read {header} bytes");
+        let mut last = None;
+        let range = BlockRange::new(5, 8).unwrap();
+        checkpoint.load_blocks(range, WeightFormat::F32, &mut |progress| last = Some(progress)).unwrap();
+        let mut read = std::mem::take(&mut *reads.lock().unwrap());
+        let of_block = |block| BlockNames::new(block).all(checkpoint.config());
+        let names: Vec<String> = range.blocks().flat_map(of_block).collect();
+        let mut expected: Vec<_> = names.iter().map(|name| checkpoint.tensors.place(name).unwrap()).collect();
+        read.sort_by_key(|bytes| bytes.start);
+        expected.sort_by_key(|bytes| bytes.start);
+        assert_eq!(read, expected);
+        let total = read.iter().map(|bytes| bytes.end - bytes.start).sum();
+        let done = LoadProgress { block: BlockIndex(7), bytes_done: total, bytes_total: total };
+        assert_eq!(last, Some(done));
+    }
+
+    #[test]
+    fn a_digest_is_of_the_stored_bytes_whatever_the_format_and_range() {
+        let (checkpoint, _) = watched_demo();
+        let digests = |start, end, format| {
+            let range = BlockRange::new(start, end).unwrap();
+            checkpoint.load_blocks(range, format, &mut |_| ()).unwrap().digests().to_vec()
         };
-        Ok((block, BlockDigest(*self.digest.finalize().as_bytes())))
-    }
-
-    /// Norms stay f32 in every format: they are few, and rounding them would gain nothing.
-    fn norm(&mut self, part: &str) -> Result<Tensor, ModelError> {
-        let shape = [self.checkpoint.config.hidden];
-        self.tensor(&self.names.matrix(part), &shape, WeightFormat::F32)
-    }
-
-    fn linear(&mut self, projection: usize, out: usize, inner: usize) -> Result<Linear, ModelError> {
-        let (part, attention) = PROJECTIONS[projection];
-        let weight = self.tensor(&self.names.matrix(part), &[out, inner], self.format)?;
-        let bias = match has_bias(&self.checkpoint.config, attention) {
-            true => Some(self.tensor(&self.names.bias(part), &[out], WeightFormat::F32)?),
-            false => None,
-        };
-        Ok(Linear { weight, bias })
-    }
-
-    fn tensor(&mut self, name: &str, shape: &[usize], format: WeightFormat) -> Result<Tensor, ModelError> {
-        self.checkpoint.tensors.load(name, shape, format, &mut self.digest)
+        let all = digests(0, 12, WeightFormat::Bf16);
+        assert_eq!(digests(3, 5, WeightFormat::F32), all[3..5]);
+        let distinct: std::collections::HashSet<_> = all.iter().collect();
+        assert_eq!(distinct.len(), 12);
     }
 }

@@ -62,14 +62,9 @@ impl ModelConfig {
     /// # Errors
     /// [`ModelError`] naming the key that is missing, out of bounds or not supported.
     pub fn parse(json: &[u8]) -> Result<Self, ModelError> {
-        let raw: RawConfig =
-            serde_json::from_slice(json).map_err(|error| ModelError::file("config.json", error))?;
+        let raw: RawConfig = serde_json::from_slice(json).map_err(|error| ModelError::file("config.json", error))?;
         check_supported(&raw)?;
-        let rope = Rope::parse(
-            raw.rope_theta,
-            raw.rope_scaling.as_ref(),
-            raw.rope_parameters.as_ref(),
-        )?;
+        let rope = Rope::parse(raw.rope_theta, raw.rope_scaling.as_ref(), raw.rope_parameters.as_ref())?;
         let hidden = size("hidden_size", raw.hidden_size, MAX_WIDTH)?;
         let heads = size("num_attention_heads", raw.num_attention_heads, MAX_HEADS)?;
         let kv_heads = raw.num_key_value_heads.or(raw.num_attention_heads);
@@ -93,7 +88,7 @@ impl ModelConfig {
             bos: raw.bos_token_id.and_then(|ids| ids.into_vec().first().copied()),
             eos: raw.eos_token_id.map(TokenIds::into_vec).unwrap_or_default(),
         };
-        if heads % kv_heads != 0 {
+        if !heads.is_multiple_of(kv_heads) {
             let reason = format!("is {kv_heads}; it must divide num_attention_heads {heads}");
             return Err(ModelError::config("num_key_value_heads", reason));
         }
@@ -105,8 +100,7 @@ impl ModelConfig {
     /// # Errors
     /// [`ModelError::BadConfig`] never for a parsed configuration.
     pub fn all_blocks(&self) -> Result<BlockRange, ModelError> {
-        BlockRange::new(0, self.blocks)
-            .map_err(|error| ModelError::config("num_hidden_layers", error.to_string()))
+        BlockRange::new(0, self.blocks).map_err(|error| ModelError::config("num_hidden_layers", error.to_string()))
     }
 
     /// Bytes that one token's keys and values take in one block's KV cache.
@@ -133,10 +127,7 @@ impl ModelConfig {
     }
 
     pub(crate) fn inverse_frequencies(&self) -> Vec<f32> {
-        let rope = Rope {
-            theta: self.rope_theta,
-            scaling: self.rope_scaling.clone(),
-        };
+        let rope = Rope { theta: self.rope_theta, scaling: self.rope_scaling.clone() };
         rope.inverse_frequencies(self.head_dim)
     }
 }
@@ -179,11 +170,11 @@ fn size(key: &str, value: Option<u64>, most: u64) -> Result<usize, ModelError> {
 
 fn head_dim(explicit: Option<u64>, hidden: usize, heads: usize) -> Result<usize, ModelError> {
     let width = explicit.unwrap_or((hidden / heads) as u64);
-    if explicit.is_none() && hidden % heads != 0 {
+    if explicit.is_none() && !hidden.is_multiple_of(heads) {
         let reason = format!("is {heads}; it must divide hidden_size {hidden}");
         return Err(ModelError::config("num_attention_heads", reason));
     }
-    if width % 2 != 0 {
+    if !width.is_multiple_of(2) {
         return Err(ModelError::config("head_dim", format!("is {width}; it must be even")));
     }
     size("head_dim", Some(width), MAX_HEAD_DIM)

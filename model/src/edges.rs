@@ -28,13 +28,7 @@ impl Edges {
         head: Option<Tensor>,
     ) -> Self {
         let weight = head.unwrap_or_else(|| embedding.clone());
-        Self {
-            config,
-            format,
-            embedding,
-            norm,
-            head: Linear { weight, bias: None },
-        }
+        Self { config, format, embedding, norm, head: Linear { weight, bias: None } }
     }
 
     /// The model's configuration.

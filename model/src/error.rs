@@ -11,19 +11,25 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum ModelError {
     /// The text names no model.
-    #[error("\"{0}\" names no model; give `demo`, a directory with config.json, *.safetensors and tokenizer.json, or org/name[@revision]")]
+    #[error(
+        "\"{0}\" names no model; give `demo`, a directory with config.json, *.safetensors and tokenizer.json, or org/name[@revision]"
+    )]
     BadSpec(String),
     /// The text looks like a directory, and there is none.
     #[error("there is no directory {}; MODEL must be `demo` or an existing directory with config.json, *.safetensors and tokenizer.json", .0.display())]
     NoSuchDirectory(PathBuf),
     /// The kind of model is known but not read yet.
-    #[error("{what} cannot be read by this version; use a directory with config.json, *.safetensors and tokenizer.json, or `demo`")]
+    #[error(
+        "{what} cannot be read by this version; use a directory with config.json, *.safetensors and tokenizer.json, or `demo`"
+    )]
     UnsupportedSource {
         /// The model as given.
         what: String,
     },
     /// A file the checkpoint needs is missing.
-    #[error("{file} is missing; a model directory holds config.json, model.safetensors (or model.safetensors.index.json and its shards) and tokenizer.json")]
+    #[error(
+        "{file} is missing; a model directory holds config.json, model.safetensors (or model.safetensors.index.json and its shards) and tokenizer.json"
+    )]
     MissingFile {
         /// The missing file.
         file: String,
@@ -64,7 +70,9 @@ pub enum ModelError {
         tensor: String,
     },
     /// A tensor's shape contradicts config.json.
-    #[error("tensor {tensor} has shape {found:?}, but config.json asks for {expected:?}; config.json and weights belong to different models")]
+    #[error(
+        "tensor {tensor} has shape {found:?}, but config.json asks for {expected:?}; config.json and weights belong to different models"
+    )]
     WrongShape {
         /// The tensor's name.
         tensor: String,
@@ -183,17 +191,11 @@ pub enum ModelError {
 
 impl ModelError {
     pub(crate) fn config(key: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::BadConfig {
-            key: key.into(),
-            reason: reason.into(),
-        }
+        Self::BadConfig { key: key.into(), reason: reason.into() }
     }
 
     pub(crate) fn file(file: impl Into<String>, reason: impl ToString) -> Self {
-        Self::BadFile {
-            file: file.into(),
-            reason: reason.to_string(),
-        }
+        Self::BadFile { file: file.into(), reason: reason.to_string() }
     }
 
     pub(crate) fn io(file: impl Into<String>, error: std::io::Error) -> Self {

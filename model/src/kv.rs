@@ -23,11 +23,7 @@ pub(crate) struct KvShape {
 
 impl KvShape {
     pub(crate) fn new(config: &ModelConfig, format: WeightFormat) -> Self {
-        Self {
-            kv_heads: config.kv_heads,
-            head_dim: config.head_dim,
-            format,
-        }
+        Self { kv_heads: config.kv_heads, head_dim: config.head_dim, format }
     }
 
     /// Elements of the keys (or values) of one head in one page.
@@ -97,10 +93,8 @@ impl BlockPages {
     fn resize(&mut self, count: usize, shape: &KvShape) {
         fn resize<E: Element>(pages: &mut Vec<Page<E>>, count: usize, elements: usize) {
             pages.truncate(count);
-            pages.resize_with(count, || Page {
-                keys: vec![E::zeroed(); elements],
-                values: vec![E::zeroed(); elements],
-            });
+            pages
+                .resize_with(count, || Page { keys: vec![E::zeroed(); elements], values: vec![E::zeroed(); elements] });
         }
         let elements = shape.page_elements();
         match self {
@@ -194,10 +188,7 @@ impl KvCache {
     pub(crate) fn check_room(&self, rows: usize) -> Result<(), ModelError> {
         let needed = self.len.saturating_add(rows);
         if needed > self.max_tokens {
-            return Err(ModelError::CacheFull {
-                needed,
-                max_tokens: self.max_tokens,
-            });
+            return Err(ModelError::CacheFull { needed, max_tokens: self.max_tokens });
         }
         Ok(())
     }

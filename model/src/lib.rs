@@ -12,6 +12,7 @@ compile_error!("weights and activations are read in place as little-endian");
 pub mod activations;
 mod attention;
 mod block;
+mod block_loader;
 mod blocks;
 mod chat;
 mod checkpoint;

@@ -99,10 +99,7 @@ impl CustomOp2 for SiluMul {
 }
 
 /// The elements of a tensor that lies in one piece.
-pub(crate) fn contiguous<'a, E: Element>(
-    storage: &'a CpuStorage,
-    layout: &Layout,
-) -> CandleResult<&'a [E]> {
+pub(crate) fn contiguous<'a, E: Element>(storage: &'a CpuStorage, layout: &Layout) -> CandleResult<&'a [E]> {
     let data = storage.as_slice::<E>()?;
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&data[start..end]),

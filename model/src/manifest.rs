@@ -40,12 +40,7 @@ fn scaling(scaling: &RopeScaling) -> String {
     match scaling {
         RopeScaling::Default => "default".into(),
         RopeScaling::Linear { factor } => format!("linear {:08x}", factor.to_bits()),
-        RopeScaling::Llama3 {
-            factor,
-            low_frequency_factor,
-            high_frequency_factor,
-            original_positions,
-        } => format!(
+        RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } => format!(
             "llama3 {:08x} {:08x} {:08x} {original_positions}",
             factor.to_bits(),
             low_frequency_factor.to_bits(),

@@ -70,12 +70,8 @@ impl Rope {
     }
 
     fn stretch(&self, frequency: f32) -> f32 {
-        let RopeScaling::Llama3 {
-            factor,
-            low_frequency_factor: low,
-            high_frequency_factor: high,
-            original_positions,
-        } = self.scaling
+        let RopeScaling::Llama3 { factor, low_frequency_factor: low, high_frequency_factor: high, original_positions } =
+            self.scaling
         else {
             return match self.scaling {
                 RopeScaling::Linear { factor } => frequency / factor,
@@ -106,9 +102,7 @@ fn parse_scaling(key: &str, map: &Map<String, Value>) -> Result<RopeScaling, Mod
     match kind.and_then(Value::as_str) {
         None if kind.is_none_or(Value::is_null) => Ok(RopeScaling::Default),
         Some("default") => Ok(RopeScaling::Default),
-        Some("linear") => Ok(RopeScaling::Linear {
-            factor: number("factor")?,
-        }),
+        Some("linear") => Ok(RopeScaling::Linear { factor: number("factor")? }),
         Some("llama3") => {
             let (low, high) = (number("low_freq_factor")?, number("high_freq_factor")?);
             if low >= high {
@@ -136,11 +130,7 @@ pub(crate) fn cos_sin(
     positions: impl Iterator<Item = usize> + Clone,
 ) -> Result<(Tensor, Tensor), ModelError> {
     let rows = positions.clone().count();
-    let angles = || {
-        positions
-            .clone()
-            .flat_map(|position| inverse_frequencies.iter().map(move |f| position as f32 * f))
-    };
+    let angles = || positions.clone().flat_map(|position| inverse_frequencies.iter().map(move |f| position as f32 * f));
     let shape = (rows, inverse_frequencies.len());
     let cos = Tensor::from_vec(angles().map(f32::cos).collect::<Vec<_>>(), shape, &Device::Cpu)?;
     let sin = Tensor::from_vec(angles().map(f32::sin).collect::<Vec<_>>(), shape, &Device::Cpu)?;

@@ -24,13 +24,7 @@ pub struct SamplingConfig {
 impl Default for SamplingConfig {
     /// Greedy.
     fn default() -> Self {
-        Self {
-            temperature: None,
-            top_k: None,
-            top_p: None,
-            repetition_penalty: None,
-            seed: 0,
-        }
+        Self { temperature: None, top_k: None, top_p: None, repetition_penalty: None, seed: 0 }
     }
 }
 
@@ -75,11 +69,7 @@ fn check<T: Copy + ToString>(
 ) -> Result<(), ModelError> {
     match value.filter(|value| !good(*value)) {
         None => Ok(()),
-        Some(value) => Err(ModelError::BadSampling {
-            option,
-            found: value.to_string(),
-            expected,
-        }),
+        Some(value) => Err(ModelError::BadSampling { option, found: value.to_string(), expected }),
     }
 }
 

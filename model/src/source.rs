@@ -121,9 +121,7 @@ impl Files {
     }
 
     fn missing(&self, name: &str) -> ModelError {
-        ModelError::MissingFile {
-            file: self.label(name),
-        }
+        ModelError::MissingFile { file: self.label(name) }
     }
 }
 

@@ -56,13 +56,10 @@ fn hub(text: &str) -> Option<ModelSpec> {
         let letters = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         part.starts_with(|c: char| c.is_ascii_alphanumeric()) && part.chars().all(letters)
     };
-    let revised = revision.is_none_or(|revision| {
-        !revision.is_empty() && revision.chars().all(|c| c.is_ascii_graphic())
-    });
-    (plain(organisation) && plain(name) && revised).then(|| ModelSpec::Hub {
-        repository: repository.to_string(),
-        revision: revision.map(str::to_string),
-    })
+    let revised =
+        revision.is_none_or(|revision| !revision.is_empty() && revision.chars().all(|c| c.is_ascii_graphic()));
+    (plain(organisation) && plain(name) && revised)
+        .then(|| ModelSpec::Hub { repository: repository.to_string(), revision: revision.map(str::to_string) })
 }
 
 impl fmt::Display for ModelSpec {
@@ -70,14 +67,8 @@ impl fmt::Display for ModelSpec {
         match self {
             Self::Demo => f.write_str("demo"),
             Self::Directory(path) | Self::Gguf(path) => path.display().fmt(f),
-            Self::Hub {
-                repository,
-                revision: None,
-            } => f.write_str(repository),
-            Self::Hub {
-                repository,
-                revision: Some(revision),
-            } => write!(f, "{repository}@{revision}"),
+            Self::Hub { repository, revision: None } => f.write_str(repository),
+            Self::Hub { repository, revision: Some(revision) } => write!(f, "{repository}@{revision}"),
         }
     }
 }

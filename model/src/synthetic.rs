@@ -88,21 +88,11 @@ impl Planned {
 
     /// A matrix that keeps the variance of what it multiplies.
     fn matrix(name: String, out: usize, inner: usize) -> Self {
-        Self {
-            name,
-            shape: vec![out, inner],
-            centre: 0.0,
-            spread: (3.0 / inner as f32).sqrt(),
-        }
+        Self { name, shape: vec![out, inner], centre: 0.0, spread: (3.0 / inner as f32).sqrt() }
     }
 
     fn vector(name: String, width: usize, centre: f32) -> Self {
-        Self {
-            name,
-            shape: vec![width],
-            centre,
-            spread: 0.1,
-        }
+        Self { name, shape: vec![width], centre, spread: 0.1 }
     }
 }
 
@@ -228,13 +218,13 @@ impl SyntheticSpec {
 }
 
 /// Elements drawn and written at a time.
-const CHUNK: usize = 1 << 16;
+const CHUNK: usize = 1 << 12;
 
 fn write_values<E: Element>(file: &mut impl Write, tensor: &Planned, seed: u64) -> std::io::Result<()> {
     let name = blake3::hash(tensor.name.as_bytes());
     let mut state = name.as_bytes().iter().fold(seed, |state, byte| mix(state ^ u64::from(*byte)));
     let (centre, step) = (tensor.centre, tensor.spread / f32::from(i16::MAX));
-    let mut values = vec![E::zeroed(); CHUNK];
+    let mut values = [E::zeroed(); CHUNK];
     let mut left = tensor.elements();
     while left > 0 {
         let count = left.min(CHUNK);
@@ -262,12 +252,7 @@ fn scaling_json(scaling: &RopeScaling) -> Value {
     match scaling {
         RopeScaling::Default => Value::Null,
         RopeScaling::Linear { factor } => json!({"rope_type": "linear", "factor": factor}),
-        RopeScaling::Llama3 {
-            factor,
-            low_frequency_factor,
-            high_frequency_factor,
-            original_positions,
-        } => json!({
+        RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } => json!({
             "rope_type": "llama3",
             "factor": factor,
             "low_freq_factor": low_frequency_factor,

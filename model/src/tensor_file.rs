@@ -24,10 +24,7 @@ pub(crate) struct TensorEntry {
 }
 
 /// Reads and checks the header of `source`; `file` is its name for error messages.
-pub(crate) fn read_header(
-    source: &dyn ByteSource,
-    file: &str,
-) -> Result<Vec<(String, TensorEntry)>, ModelError> {
+pub(crate) fn read_header(source: &dyn ByteSource, file: &str) -> Result<Vec<(String, TensorEntry)>, ModelError> {
     let io = |error| ModelError::io(file, error);
     let bad = |reason: &str| ModelError::file(file, reason);
     if source.len() < LENGTH_BYTES {

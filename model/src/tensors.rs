@@ -1,6 +1,7 @@
 //! All tensors of a checkpoint: found by name in one file or many shards, read by byte range, converted on the way.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use blake3::Hasher;
 use candle_core::{Device, Tensor, WithDType};
@@ -24,6 +25,7 @@ const MAX_INDEX: u64 = 64 << 20;
 const MAX_SHARDS: usize = 4096;
 
 /// Where every tensor of a checkpoint lies.
+#[derive(Default)]
 pub(crate) struct Tensors {
     shards: Vec<Shard>,
     entries: HashMap<String, (usize, TensorEntry)>,
@@ -46,10 +48,7 @@ impl Tensors {
             None => vec![SINGLE.to_string()],
             Some(index) => shard_names(&files.label(INDEX), &index)?,
         };
-        let mut tensors = Self {
-            shards: Vec::new(),
-            entries: HashMap::new(),
-        };
+        let mut tensors = Self::default();
         for name in names {
             tensors.add_shard(files.label(&name), files.open(&name)?)?;
         }
@@ -73,17 +72,18 @@ impl Tensors {
             Dtype::F32 => Ok(WeightFormat::F32),
             Dtype::F16 => Ok(WeightFormat::F16),
             Dtype::BF16 => Ok(WeightFormat::Bf16),
-            other => Err(ModelError::WrongType {
-                tensor: name.to_string(),
-                found: other.to_string(),
-            }),
+            other => Err(ModelError::WrongType { tensor: name.to_string(), found: other.to_string() }),
         }
+    }
+
+    /// Where a tensor lies in its file, in bytes.
+    pub(crate) fn place(&self, name: &str) -> Option<Range<u64>> {
+        self.entries.get(name).map(|(_, entry)| entry.bytes.clone())
     }
 
     /// Bytes of a tensor in its file; 0 if there is none.
     pub(crate) fn stored_bytes(&self, name: &str) -> u64 {
-        let bytes = |(_, entry): &(usize, TensorEntry)| entry.bytes.end - entry.bytes.start;
-        self.entries.get(name).map_or(0, bytes)
+        self.place(name).map_or(0, |bytes| bytes.end - bytes.start)
     }
 
     /// Reads one tensor of the given shape as `format`. Its name, type, shape and stored bytes go to `digest`.
@@ -101,12 +101,7 @@ impl Tensors {
         }
     }
 
-    fn load_as<To: Element>(
-        &self,
-        name: &str,
-        shape: &[usize],
-        digest: &mut Hasher,
-    ) -> Result<Tensor, ModelError> {
+    fn load_as<To: Element>(&self, name: &str, shape: &[usize], digest: &mut Hasher) -> Result<Tensor, ModelError> {
         let stored = self.format_of(name)?;
         self.check_shape(name, shape)?;
         hash_header(digest, name, stored, shape);
@@ -133,9 +128,7 @@ impl Tensors {
 
     fn entry(&self, name: &str) -> Result<(&Shard, &TensorEntry), ModelError> {
         let found = self.entries.get(name).and_then(|(shard, entry)| Some((self.shards.get(*shard)?, entry)));
-        found.ok_or_else(|| ModelError::MissingTensor {
-            tensor: name.to_string(),
-        })
+        found.ok_or_else(|| ModelError::MissingTensor { tensor: name.to_string() })
     }
 
     fn check_shape(&self, name: &str, expected: &[usize]) -> Result<(), ModelError> {
@@ -143,11 +136,7 @@ impl Tensors {
         if found == expected {
             return Ok(());
         }
-        Err(ModelError::WrongShape {
-            tensor: name.to_string(),
-            expected: expected.to_vec(),
-            found: found.clone(),
-        })
+        Err(ModelError::WrongShape { tensor: name.to_string(), expected: expected.to_vec(), found: found.clone() })
     }
 }
 

@@ -20,11 +20,8 @@ impl std::fmt::Debug for TextTokenizer {
 
 impl TextTokenizer {
     pub(crate) fn parse(json: &[u8]) -> Result<Self, ModelError> {
-        let tokenizer = Tokenizer::from_bytes(json)
-            .map_err(|error| ModelError::file("tokenizer.json", error))?;
-        Ok(Self {
-            tokenizer: Arc::new(tokenizer),
-        })
+        let tokenizer = Tokenizer::from_bytes(json).map_err(|error| ModelError::file("tokenizer.json", error))?;
+        Ok(Self { tokenizer: Arc::new(tokenizer) })
     }
 
     /// The ids of `text`. `add_special` adds what the model expects around a plain text (a leading bos, say); a
@@ -83,11 +80,7 @@ const UNFINISHED: char = '\u{FFFD}';
 impl TextDecoder {
     /// A decoder at the start of a text.
     pub fn new(tokenizer: TextTokenizer) -> Self {
-        Self {
-            tokenizer,
-            ids: Vec::new(),
-            given: 0,
-        }
+        Self { tokenizer, ids: Vec::new(), given: 0 }
     }
 
     /// Adds one id; the text that is now whole, if any.

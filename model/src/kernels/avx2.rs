@@ -15,9 +15,8 @@ pub(crate) struct Avx2(());
 impl Avx2 {
     /// The kernel, if the processor can run it.
     pub(crate) fn detect() -> Option<Self> {
-        let has = is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c");
+        let has =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
         has.then_some(Self(()))
     }
 }
@@ -51,7 +50,8 @@ impl Kernel for Avx2 {
     }
 }
 
-/// Eight elements as f32, exactly.
+/// Eight elements as f32, exactly. Casts instead of load intrinsics: the compiler makes the same loads of them, and
+/// nothing here needs a pointer.
 pub(super) mod load {
     use super::*;
     use half::{bf16, f16};
@@ -59,40 +59,27 @@ pub(super) mod load {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(in crate::kernels) fn f32x8(values: &[f32; LANES]) -> __m256 {
-        // SAFETY: the array is 32 readable bytes; the load may be unaligned.
-        unsafe { _mm256_loadu_ps(values.as_ptr()) }
+        bytemuck::cast(*values)
     }
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(in crate::kernels) fn f16x8(values: &[f16; LANES]) -> __m256 {
-        // SAFETY: the array is 16 readable bytes; the load may be unaligned.
-        _mm256_cvtph_ps(unsafe { _mm_loadu_si128(values.as_ptr().cast()) })
+        _mm256_cvtph_ps(bytemuck::cast(*values))
     }
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(in crate::kernels) fn bf16x8(values: &[bf16; LANES]) -> __m256 {
-        // SAFETY: the array is 16 readable bytes; the load may be unaligned.
-        let bits = unsafe { _mm_loadu_si128(values.as_ptr().cast()) };
-        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)))
+        let bits = _mm256_cvtepu16_epi32(bytemuck::cast(*values));
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn store(lanes: __m256, to: &mut Lanes) {
-    // SAFETY: the array is 32 writable bytes; the store may be unaligned.
-    unsafe { _mm256_storeu_ps(to.as_mut_ptr(), lanes) }
-}
-
-/// The whole pieces of eight, and the last one padded with zeros if the length is no multiple of eight.
-#[inline(always)]
-fn pieces<T: Copy + Default>(row: &[T], length: usize) -> (&[[T; LANES]], Option<[T; LANES]>) {
-    let (whole, rest) = row[..length].as_chunks::<LANES>();
-    let mut padded = [T::default(); LANES];
-    padded[..rest.len()].copy_from_slice(rest);
-    (whole, (!rest.is_empty()).then_some(padded))
+    *to = bytemuck::cast(lanes);
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -104,55 +91,79 @@ fn dot_tile<E: Element, const R: usize, const O: usize>(
     let shortest = |least: usize, length: usize| least.min(length);
     let length = x.iter().map(|x| x.len()).fold(usize::MAX, shortest);
     let length = w.iter().map(|w| w.len()).fold(length, shortest);
-    let x = x.map(|x| pieces(x, length));
-    let w = w.map(|w| pieces(w, length));
-    let mut tile = sums.map(|row| row.map(|lanes| load::f32x8(&lanes)));
-    for piece in 0..length / LANES {
-        // SAFETY: every row has `length / LANES` whole pieces, and the caller has the features of `load8`.
-        let x = x.each_ref().map(|x| unsafe { x.0.get_unchecked(piece) });
-        let w = w.each_ref().map(|w| unsafe { w.0.get_unchecked(piece) });
-        if R == 1 {
-            prefetch(w);
-        }
-        add_products(x, w, &mut tile);
+    let pieces = length / LANES;
+    add_pieces(x.map(|x| x.as_chunks().0), w.map(|w| w.as_chunks().0), pieces, sums);
+    let whole = pieces * LANES;
+    if whole == length {
+        return;
     }
-    if length % LANES != 0 {
-        let x = x.each_ref().map(|x| x.1.as_ref().unwrap_or(&[0.0; LANES]));
-        let zero = [E::round(0.0); LANES];
-        let w = w.each_ref().map(|w| w.1.as_ref().unwrap_or(&zero));
-        add_products(x, w, &mut tile);
+    // The last piece is shorter: padded with zeros it is one more whole piece.
+    let mut last_x = [[[0.0; LANES]]; R];
+    let mut last_w = [[[E::default(); LANES]]; O];
+    for ([last], x) in last_x.iter_mut().zip(x) {
+        last[..length - whole].copy_from_slice(&x[whole..length]);
     }
-    for (lanes, sums) in tile.iter().flatten().zip(sums.iter_mut().flatten()) {
-        store(*lanes, sums);
+    for ([last], w) in last_w.iter_mut().zip(w) {
+        last[..length - whole].copy_from_slice(&w[whole..length]);
     }
+    add_pieces(last_x.each_ref().map(|x| &x[..]), last_w.each_ref().map(|w| &w[..]), 1, sums);
 }
 
-#[inline]
+/// Adds the products of `pieces` pieces of eight to `sums`, which stay in registers meanwhile. Plain loops over
+/// indices: closures would not be compiled for this function's features.
+#[allow(clippy::needless_range_loop)]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn add_products<E: Element, const R: usize, const O: usize>(
-    x: [&[f32; LANES]; R],
-    w: [&[E; LANES]; O],
-    tile: &mut [[__m256; O]; R],
+fn add_pieces<E: Element, const R: usize, const O: usize>(
+    mut x: [&[[f32; LANES]]; R],
+    mut w: [&[[E; LANES]]; O],
+    pieces: usize,
+    sums: &mut [[Lanes; O]; R],
 ) {
-    // SAFETY: this function's features are those of `load8`.
-    let w = w.map(|w| unsafe { E::load8(w) });
-    for (x, tile) in x.into_iter().zip(tile) {
-        let x = load::f32x8(x);
-        for (w, lanes) in w.iter().zip(tile) {
-            *lanes = _mm256_fmadd_ps(*w, x, *lanes);
+    // Of one length, so that no access in the loop needs a check.
+    for r in 0..R {
+        x[r] = &x[r][..pieces];
+    }
+    for o in 0..O {
+        w[o] = &w[o][..pieces];
+    }
+    let mut tile = [[_mm256_setzero_ps(); O]; R];
+    for r in 0..R {
+        for o in 0..O {
+            tile[r][o] = load::f32x8(&sums[r][o]);
+        }
+    }
+    for piece in 0..pieces {
+        let mut weights = [_mm256_setzero_ps(); O];
+        for o in 0..O {
+            if R == 1 {
+                prefetch(w[o].as_ptr().wrapping_add(piece));
+            }
+            // SAFETY: this function's features are those of `load8`.
+            weights[o] = unsafe { E::load8(&w[o][piece]) };
+        }
+        for r in 0..R {
+            let x = load::f32x8(&x[r][piece]);
+            for o in 0..O {
+                tile[r][o] = _mm256_fmadd_ps(weights[o], x, tile[r][o]);
+            }
+        }
+    }
+    for r in 0..R {
+        for o in 0..O {
+            store(tile[r][o], &mut sums[r][o]);
         }
     }
 }
 
-/// Asks for the weights [`PREFETCH_BYTES`] ahead, once for each cache line.
+/// Asks for the weights [`PREFETCH_BYTES`] ahead.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn prefetch<E: Element, const O: usize>(w: [&[E; LANES]; O]) {
-    for w in w {
-        let ahead = w.as_ptr().cast::<i8>().wrapping_add(PREFETCH_BYTES);
-        // SAFETY: a prefetch reads nothing and may be given any address. (Newer compilers know that.)
-        #[allow(unused_unsafe)]
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead) };
+fn prefetch<E>(weights: *const E) {
+    let ahead = weights.cast::<i8>().wrapping_add(PREFETCH_BYTES);
+    // SAFETY: a prefetch reads nothing and may be given any address. (Newer compilers know that.)
+    #[allow(unused_unsafe)]
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T0>(ahead);
     }
 }
 
@@ -178,12 +189,7 @@ fn weighted_sum<E: Element>(weights: &[f32], values: &[E], sum: &mut [f32]) {
 /// Columns `first .. first + 8 * C` of a weighted sum, held in registers over all positions.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn weighted_columns<E: Element, const C: usize>(
-    weights: &[f32],
-    values: &[E],
-    sum: &mut [f32],
-    first: usize,
-) {
+fn weighted_columns<E: Element, const C: usize>(weights: &[f32], values: &[E], sum: &mut [f32], first: usize) {
     let width = sum.len();
     let (columns, _) = sum[first..].as_chunks_mut::<LANES>();
     let mut lanes = [_mm256_setzero_ps(); C];

@@ -62,14 +62,7 @@ fn gather_panels(panels: &[f32], rows: usize, outputs: usize, wide: usize, y: &m
 }
 
 /// `y = x * w^T` on this thread; the number of outputs follows from `w`.
-pub(crate) fn panel<K: Kernel, E: Element>(
-    kernel: K,
-    x: &[f32],
-    rows: usize,
-    w: &[E],
-    inner: usize,
-    y: &mut [f32],
-) {
+pub(crate) fn panel<K: Kernel, E: Element>(kernel: K, x: &[f32], rows: usize, w: &[E], inner: usize, y: &mut [f32]) {
     let outputs = y.len() / rows;
     let piece = if rows > TILE_ROWS { PIECE } else { inner };
     let tiles = x.chunks(TILE_ROWS * inner).zip(y.chunks_mut(TILE_ROWS * outputs));

@@ -26,7 +26,7 @@ pub(super) fn exp(x: f32) -> f32 {
     sum = sum.mul_add(rest, 8.333_452e-3);
     sum = sum.mul_add(rest, 4.166_579_6e-2);
     sum = sum.mul_add(rest, 1.666_666_6e-1);
-    sum = sum.mul_add(rest, 5.000_000_1e-1);
+    sum = sum.mul_add(rest, 0.5);
     let mantissa = sum.mul_add(rest * rest, rest) + 1.0;
     let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
     mantissa * f32::from_bits(exponent)
