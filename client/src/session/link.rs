@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::p2p::{FrameReader, FrameWriter, Network, OpenError, StreamError, StreamKind};
 use swarm_protocol::session::TokenCount;
-use swarm_protocol::wire::{MAX_STEP_ROWS, Open, Refusal, SessionReply, SessionRequest, Step};
+use swarm_protocol::wire::{CloseReason, MAX_STEP_ROWS, Open, Refusal, SessionReply, SessionRequest, Step};
 use swarm_protocol::{Multiaddr, PeerId};
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -24,6 +24,8 @@ const CLOSING: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) enum LinkEvent {
     Reply(SessionReply, Vec<u8>),
+    /// The hop ended the session and said why.
+    Closed(CloseReason),
     Broken(String),
 }
 
@@ -131,7 +133,7 @@ async fn write(mut writer: FrameWriter<SessionRequest>, mut queue: mpsc::Receive
 async fn read(mut reader: FrameReader<SessionReply>, hop: HopId, events: Events) {
     loop {
         let (event, last) = match reader.next().await {
-            Ok(Some((SessionReply::Closed(reason), _))) => (LinkEvent::Broken(reason.to_string()), true),
+            Ok(Some((SessionReply::Closed(reason), _))) => (LinkEvent::Closed(reason), true),
             Ok(Some((reply, payload))) => (LinkEvent::Reply(reply, payload), false),
             Ok(None) => (LinkEvent::Broken("its stream closed".to_string()), true),
             Err(error) => (LinkEvent::Broken(error.to_string()), true),

@@ -13,7 +13,7 @@ use swarm_protocol::block::{BlockIndex, BlockRange};
 use swarm_protocol::model_id::{BlockDigest, ModelId, NumericClass, WeightFormat};
 use swarm_protocol::p2p::Network;
 use swarm_protocol::session::{SessionId, TokenCount};
-use swarm_protocol::wire::{self, MAX_STEP_ROWS, RowsHeader, SessionReply, Step, StepOutput};
+use swarm_protocol::wire::{self, CloseReason, MAX_STEP_ROWS, RowsHeader, SessionReply, Step, StepOutput};
 use tokio::sync::mpsc;
 use tokio::time::Instant as TokioInstant;
 use tracing::{debug, info};
@@ -238,8 +238,12 @@ impl Session {
 
     /// Works until every hop has everything.
     async fn settle(&mut self) -> Result<Option<ActivationRows>, SessionError> {
-        self.leave_leaving_hops().await;
         let mut outputs: Option<ActivationRows> = None;
+        // What the hops said since the last step: some may be gone, or leaving.
+        while let Ok((hop, event)) = self.events.try_recv() {
+            self.on_event(hop, event, &mut outputs);
+        }
+        self.leave_leaving_hops().await;
         let mut check = TokioInstant::now() + CHECK_INTERVAL;
         loop {
             self.mend().await?;
@@ -345,6 +349,7 @@ impl Session {
         link.heard = Instant::now();
         match event {
             LinkEvent::Broken(reason) => self.lose(hop, reason),
+            LinkEvent::Closed(reason) => self.on_closed(hop, &reason),
             LinkEvent::Reply(SessionReply::Output(output), payload) => self.on_output(hop, output, payload, outputs),
             LinkEvent::Reply(SessionReply::Failed { error, .. }, _) => self.on_failed(hop, error),
             LinkEvent::Reply(SessionReply::Leaving { .. }, _) => {
@@ -353,6 +358,20 @@ impl Session {
             }
             LinkEvent::Reply(SessionReply::Pong { .. }, _) => {}
             LinkEvent::Reply(_, _) => self.lose(hop, "it broke the session's protocol".to_string()),
+        }
+    }
+
+    /// A hop that ends an idle session, or leaves, has done nothing wrong.
+    fn on_closed(&mut self, hop: HopId, reason: &CloseReason) {
+        match reason {
+            CloseReason::Idle => self.give_up(hop, reason.to_string()),
+            CloseReason::Left => {
+                if let Some(link) = self.links.get(&hop) {
+                    self.finder.report(link.peer, Outcome::Leaving);
+                }
+                self.give_up(hop, reason.to_string());
+            }
+            CloseReason::Protocol(_) => self.lose(hop, reason.to_string()),
         }
     }
 
