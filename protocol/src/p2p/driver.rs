@@ -7,7 +7,7 @@ use futures::StreamExt;
 use libp2p::kad::{self, QueryResult, Quorum, Record, RecordKey};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{self, DialError, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns};
+use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns, ping};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
@@ -128,7 +128,7 @@ impl Driver {
                     Some(Command::Stop { reply }) => {
                         // Closes every connection and frees the ports and the identity's lock, so that whoever waits can
                         // start anew at once; it may be gone.
-                        drop(self);
+                        drop((self, commands));
                         let _ = reply.send(());
                         return;
                     }
@@ -209,6 +209,7 @@ impl Driver {
             SwarmEvent::Behaviour(BehaviourEvent::Streams(inbound)) => self.on_inbound(inbound),
             SwarmEvent::Behaviour(BehaviourEvent::Kad(event)) => self.on_kad(event),
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
             SwarmEvent::Behaviour(BehaviourEvent::Mdns(mdns::Event::Discovered(found))) => self.on_discovered(found),
             SwarmEvent::NewListenAddr { .. } | SwarmEvent::ExpiredListenAddr { .. } => self.publish_listening(),
             SwarmEvent::ListenerClosed { addresses, reason, .. } => {
@@ -254,6 +255,18 @@ impl Driver {
             }
             QueryResult::PutRecord(result) => self.queries.put_done(id, result),
             _ => {}
+        }
+    }
+
+    /// A peer that lost its power or its network never closes a TCP connection: without this, streams would be opened on
+    /// a dead one for a quarter of an hour. libp2p reports from the second miss on, and leaves the rest to us.
+    fn on_ping(&mut self, event: ping::Event) {
+        let ping::Event { peer, connection, result: Err(failure) } = event else {
+            return;
+        };
+        if !matches!(failure, ping::Failure::Unsupported) {
+            debug!(%peer, %failure, "a silent connection is closed");
+            self.swarm.close_connection(connection);
         }
     }
 

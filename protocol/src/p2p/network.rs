@@ -238,6 +238,7 @@ impl Network {
         self.commands.send(command).await.map_err(|_| OpenError::Stopped)?;
         match tokio::time::timeout(OPEN_TIMEOUT, answer).await {
             Ok(Ok(result)) => result,
+            Ok(Err(_)) if self.commands.is_closed() => Err(OpenError::Stopped),
             Ok(Err(_)) => Err(OpenError::Broken { peer, reason: "it closed while the stream was opened".to_string() }),
             Err(_) => Err(OpenError::Unreachable { peer, reason: format!("no answer within {OPEN_TIMEOUT:?}") }),
         }

@@ -1,9 +1,11 @@
 //! Statements are put by one member and found by others.
 
 use swarm_protocol::announcement::{ServerState, Statement};
-use swarm_protocol::p2p::QueryError;
+use swarm_protocol::p2p::{Identity, NetworkConfig, QueryError};
 
-use crate::members::{announce, announcement, client, entry_point, eventually, joined, key, known, server, start};
+use crate::members::{
+    announce, announcement, client, entry_point, eventually, joined, key, known, server, soon, start,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_is_found_by_a_member_that_joined_elsewhere() {
@@ -85,6 +87,31 @@ async fn a_member_alone_is_told_so_and_is_found_later() {
     assert_eq!(found, vec![(Some(alone.peer_id()), 1, ServerState::Serving)]);
 }
 
+/// A server comes back with the same identity and a clock that went back: holders know better, and it is told so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_starts_below_its_old_sequence_is_told_so() {
+    let folder = std::env::temp_dir().join(format!("swarm-sequence-test-{}", std::process::id()));
+    let file = folder.join("id.key");
+    let (bootstrap, _streams) = start(server(vec![])).await;
+    let config = || NetworkConfig {
+        identity: Identity::load_or_create(&file).unwrap(),
+        ..server(vec![entry_point(&bootstrap)])
+    };
+    let (first, streams) = joined(config()).await;
+    announce(&first, 9).await;
+    soon("the shutdown", first.shut_down()).await;
+    drop((first, streams));
+
+    let (second, _streams) = joined(config()).await;
+    let old = Statement::Announcement(announcement(&second, 5));
+    assert!(matches!(second.put(key(&second), &old).await, Err(QueryError::NoPeers(_))));
+    // What others know of it says where to go on.
+    let highest = known(&second, &second).await.into_iter().map(|(_, sequence, _)| sequence).max();
+    assert_eq!(highest, Some(9));
+    announce(&second, 10).await;
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
 /// A look-up of what nobody said ends, with nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_no_error() {
@@ -93,7 +120,6 @@ async fn nothing_is_no_error() {
     assert!(asker.get(key(&bootstrap)).await.unwrap().is_empty());
 }
 
-/// More servers than one answer holds: several look-ups find them all.
 #[tokio::test(flavor = "multi_thread")]
 async fn six_members_find_one_another() {
     let (bootstrap, _streams) = start(server(vec![])).await;

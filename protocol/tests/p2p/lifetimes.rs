@@ -1,7 +1,12 @@
 //! The driver ends when nobody holds it, and takes its connections with it.
 
-use swarm_protocol::p2p::{BootstrapStatus, OpenError, QueryError, StreamKind};
+use std::time::Duration;
+
+use libp2p::multiaddr::Protocol;
+use swarm_protocol::p2p::{BootstrapPeer, BootstrapStatus, OpenError, QueryError, StreamKind};
 use swarm_protocol::wire::{InfoReply, InfoRequest};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use crate::members::{client, echo, entry_point, joined, key, ping, server, soon, start};
 
@@ -52,4 +57,35 @@ async fn streams_are_opened_anew_after_a_restart() {
             assert!(!matches!(soon("its end", reader.next()).await, Ok(Some(_))));
         }
     }
+}
+
+/// A cable is cut: packets vanish and nobody closes anything. The connection is given up all the same.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "waits for two pings to time out, about a minute"]
+async fn a_connection_gone_silent_is_closed() {
+    let (host, _streams) = start(server(vec![])).await;
+    let port = host.listening()[0].iter().find_map(|part| match part {
+        Protocol::Tcp(port) => Some(port),
+        _ => None,
+    });
+    let cable = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("/ip4/127.0.0.1/tcp/{}", cable.local_addr().unwrap().port()).parse().unwrap();
+    let (cut, mut is_cut) = watch::channel(false);
+    tokio::spawn(async move {
+        let (mut near, _) = cable.accept().await.unwrap();
+        let mut far = TcpStream::connect(("127.0.0.1", port.unwrap())).await.unwrap();
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+            _ = is_cut.wait_for(|cut| *cut) => {}
+        }
+        // Both ends stay open, and nothing is passed on any more.
+        std::future::pending::<()>().await;
+    });
+    let entry = BootstrapPeer { peer: host.peer_id(), address };
+    let (guest, _streams) = joined(client(vec![entry])).await;
+    let mut status = guest.bootstrap_status();
+    cut.send_replace(true);
+    let lost = |statuses: &Vec<_>| matches!(statuses[0], BootstrapStatus::Unreachable { .. });
+    let noticed = tokio::time::timeout(Duration::from_secs(120), status.wait_for(lost)).await;
+    noticed.expect("a dead connection is kept").unwrap();
 }

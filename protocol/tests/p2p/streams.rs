@@ -122,6 +122,30 @@ async fn whoever_breaks_the_protocol_disturbs_nobody() {
     assert!(matches!(soon("the cut", ends.recv()).await.unwrap(), Err(StreamError::Cut)));
 }
 
+/// A node that accepts nothing holds a bounded number of streams; those beyond end at once, for their openers to see.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_nobody_accepts_are_bounded() {
+    let (host, mut streams) = start(server(vec![])).await;
+    let (guest, _streams) = start(client(vec![])).await;
+    let addresses = host.listening();
+    let mut held = Vec::new();
+    let mut ended = 0;
+    for _ in 0..300 {
+        let stream = soon("a stream", guest.open(host.peer_id(), &addresses, StreamKind::Info)).await.unwrap();
+        held.push(stream.into_frames::<InfoReply, InfoRequest>(0));
+    }
+    for (reader, _) in &mut held[256..] {
+        ended += usize::from(!matches!(soon("an end", reader.next()).await, Ok(Some(_))));
+    }
+    assert_eq!(ended, 44);
+    for _ in 0..256 {
+        soon("a stream that was held", streams.recv()).await.unwrap();
+    }
+    let next = soon("room again", guest.open(host.peer_id(), &addresses, StreamKind::Info)).await;
+    assert!(next.is_ok());
+    assert_eq!(soon("it", streams.recv()).await.unwrap().peer, guest.peer_id());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_peer_does_not_serve_is_unsupported() {
     let (host, streams) = start(NetworkConfig { serve: vec![StreamKind::Info], ..server(vec![]) }).await;
@@ -210,7 +234,6 @@ async fn dropping_a_pending_read_loses_nothing() {
     writing.await.unwrap();
 }
 
-/// The request waits where the reader can say how long it takes: an info stream answers every ping in order.
 #[tokio::test(flavor = "multi_thread")]
 async fn pings_are_answered_in_order() {
     let (host, streams) = start(server(vec![])).await;

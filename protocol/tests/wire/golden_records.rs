@@ -95,13 +95,14 @@ fn signed() -> Signed {
 }
 
 fn signed_layout() -> Vec<Part> {
-    let mut layout = vec![("56", "86 bytes of statement")];
+    let mut layout = vec![("53", "83 bytes of statement")];
     layout.extend(DIRECTORY);
     layout.extend([("40", "64 bytes of signature"), (SIGNATURE, "ed25519 (RFC 8032)")]);
     layout
 }
 
-const SIGNATURE: &str = "00";
+const SIGNATURE: &str = "3445454c1d8d19486cd8034e1dace0e7b2440a499ab02c4efc730b8fb1918d4a\
+    beb6c45b40a4fa37ace9c8e4bdbbd157b09a04b0fdfd72393eb990cdd5a98102";
 
 /// What is signed is written out here once more, by itself.
 #[test]
@@ -126,10 +127,14 @@ fn a_merged_record() {
 fn keys_of_records() {
     let peer = keys(7).public().to_peer_id();
     let segment = |segment, bits| SegmentKey::segment(ModelId([0x33; 32]), segment, Shard::of(peer, bits)).0;
-    assert_layout(&SegmentKey::directory().0, &[("00", "directory")]);
-    assert_layout(&segment(0, 0), &[("00", "first segment, unsharded")]);
-    assert_layout(&segment(1, 0), &[("00", "second segment, unsharded")]);
-    assert_layout(&segment(0, 3), &[("00", "first segment, peer 7's of 8 shards")]);
+    let found = [SegmentKey::directory().0, segment(0, 0), segment(1, 0), segment(0, 3)].concat();
+    let layout = [
+        ("ea5791572586d9494bfac33076796e1d3245bdaf125f49ac24d9fc67051d32e5", "directory"),
+        ("6ca0769504535b4810e7b05e929aaafc34fcbd24a00fe395dd4b95821952e1c1", "first segment, unsharded"),
+        ("9d34c06ea61d96df84e09a3823a021a057e32304c47dba5e17e165e60e46fe10", "second segment, unsharded"),
+        ("b5a769cce5a95c9dfd76ab98f3aed44b592b2a012a2d22539b7e3931bcbb3df6", "first segment, peer 7's of 8 shards"),
+    ];
+    assert_layout(&found, &layout);
 }
 
 #[test]
