@@ -16,7 +16,7 @@ pub enum ServeError {
     Network(#[from] NetworkError),
     /// The swarm does not let it in.
     #[error(transparent)]
-    Join(#[from] JoinError),
+    Join(Box<JoinError>),
     /// Not even one block fits.
     #[error(
         "one block with its KV cache needs {needed_mib} MiB, but only {available_mib} MiB of memory may be used; \
@@ -64,4 +64,10 @@ pub enum ServeError {
     /// The network driver is gone.
     #[error("the network driver ended unexpectedly")]
     NetworkEnded,
+}
+
+impl From<JoinError> for ServeError {
+    fn from(error: JoinError) -> Self {
+        Self::Join(Box::new(error))
+    }
 }

@@ -1,0 +1,239 @@
+//! The real binary on loopback, spoken to by the protocol's own driver.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use swarm_model::{Checkpoint, ModelSpec, Sequence, activations};
+use swarm_protocol::PeerId;
+use swarm_protocol::block::BlockRange;
+use swarm_protocol::model_id::{ModelId, NumericClass};
+use swarm_protocol::p2p::StreamKind;
+use swarm_protocol::session::TokenCount;
+use swarm_protocol::wire::{
+    CloseReason, InfoReply, InfoRequest, OutputRows, Refusal, SessionReply, SessionRequest, StepError,
+};
+
+use support::{Client, HIDDEN, Server, rows, soon};
+
+const BLOCKS: &str = "0..6";
+
+async fn server(more: &[&str]) -> (Server, Client) {
+    let mut args = vec!["--model", "demo", "--block-range", BLOCKS];
+    args.extend_from_slice(more);
+    let server = Server::start(&args).await;
+    let client = Client::of(&server).await;
+    (server, client)
+}
+
+fn hosted() -> BlockRange {
+    BLOCKS.parse().unwrap()
+}
+
+#[tokio::test]
+async fn it_says_what_it_is_and_answers_pings() {
+    let (server, client) = server(&["--name", "attic"]).await;
+    let checkpoint = Checkpoint::open(&ModelSpec::Demo).unwrap();
+    assert_eq!(server.model, checkpoint.id(checkpoint.native_format()).to_string());
+    let info = client.describe().await;
+    assert_eq!(info.announcement.blocks, hosted());
+    assert_eq!(info.announcement.peer, server.peer);
+    assert_eq!(info.announcement.name.as_deref(), Some("attic"));
+    assert_eq!(info.announcement.load.free_tokens, info.announcement.load.total_tokens);
+    assert_eq!(info.digests.len(), 6);
+    let (mut reader, mut writer) = client.stream(StreamKind::Info).await.into_frames::<InfoReply, InfoRequest>(0);
+    for nonce in 0..3 {
+        writer.send(&InfoRequest::Ping { nonce }, &[]).await.unwrap();
+        assert_eq!(soon(reader.next()).await.unwrap().unwrap().0, InfoReply::Pong { nonce });
+    }
+}
+
+#[tokio::test]
+async fn steps_give_the_models_bits_whatever_their_cut() {
+    let (_server, client) = server(&[]).await;
+    let expected = {
+        let checkpoint = Checkpoint::open(&ModelSpec::Demo).unwrap();
+        let format = checkpoint.native_format();
+        let blocks = checkpoint.load_blocks(hosted(), format, &mut |_| {}).unwrap();
+        let range = BlockRange::new(1, 4).unwrap();
+        let mut cache = blocks.new_cache(range, 8).unwrap();
+        let input = activations::from_bytes(format, 8, HIDDEN, &rows(0, 8)).unwrap();
+        let output = blocks.forward(range, &input, &mut [Sequence { cache: &mut cache, rows: 8 }]).unwrap();
+        activations::to_bytes(&output).unwrap()
+    };
+    let row = expected.len() / 8;
+    let mut open = client.open_request().await;
+    open.blocks = BlockRange::new(1, 4).unwrap();
+    let mut session = client.open(open).await.unwrap();
+    assert_eq!(session.output(0, 5, OutputRows::All).await, expected[..5 * row]);
+    assert_eq!(session.output(5, 1, OutputRows::Last).await, expected[5 * row..6 * row]);
+    // Two steps on the way at once, and a ping behind them.
+    session.send_step(6, 1, OutputRows::All).await;
+    session.send_step(7, 1, OutputRows::All).await;
+    session.send(SessionRequest::Ping { nonce: 7 }).await;
+    let mut answers = Vec::new();
+    let mut pongs = 0;
+    for _ in 0..3 {
+        match session.next().await {
+            (SessionReply::Output(output), rows) => answers.push((output.position, rows)),
+            (SessionReply::Pong { nonce: 7 }, _) => pongs += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(pongs, 1);
+    assert_eq!(answers, [(6, expected[6 * row..7 * row].to_vec()), (7, expected[7 * row..].to_vec())]);
+    // Rewound, the same rows give the same bits; a replay asks for none.
+    assert!(session.output(2, 3, OutputRows::None).await.is_empty());
+    assert_eq!(session.output(5, 3, OutputRows::All).await, expected[5 * row..]);
+}
+
+#[tokio::test]
+async fn steps_that_do_not_fit_fail_and_the_session_lives_on() {
+    let (_server, client) = server(&[]).await;
+    let mut open = client.open_request().await;
+    open.tokens = TokenCount(8);
+    let mut session = client.open(open).await.unwrap();
+    session.output(0, 3, OutputRows::All).await;
+    assert_eq!(session.failure(4, 1).await, StepError::Gap { have: 3 });
+    assert_eq!(session.failure(3, 6).await, StepError::PastReservation { reserved: TokenCount(8) });
+    session.send_rows(3, 1, 64, &[0; 128]).await;
+    let (reply, _) = session.next().await;
+    assert!(matches!(reply, SessionReply::Failed { error: StepError::BadRows(_), .. }), "{reply:?}");
+    session.output(3, 5, OutputRows::Last).await;
+}
+
+#[tokio::test]
+async fn what_is_not_here_is_refused_with_its_reason() {
+    let (_server, client) = server(&["--cache-tokens", "200"]).await;
+    let good = client.open_request().await;
+    let refused = async |change: &dyn Fn(&mut swarm_protocol::wire::Open)| {
+        let mut open = good.clone();
+        open.session = client.new_session();
+        change(&mut open);
+        client.open(open).await.err().expect("a refusal")
+    };
+    assert_eq!(refused(&|open| open.model = ModelId([9; 32])).await, Refusal::WrongModel { serves: good.model });
+    assert_eq!(
+        refused(&|open| open.class = NumericClass::new("other").unwrap()).await,
+        Refusal::WrongClass { serves: good.class.clone() }
+    );
+    assert_eq!(
+        refused(&|open| open.blocks = BlockRange::new(4, 8).unwrap()).await,
+        Refusal::NotHosted { hosted: hosted() }
+    );
+    assert_eq!(refused(&|open| open.tokens = TokenCount(201)).await, Refusal::TooLong { most: TokenCount(200) });
+    let _session = client.open(good.clone()).await.unwrap();
+    let no_room = refused(&|open| open.tokens = TokenCount(150)).await;
+    assert!(matches!(no_room, Refusal::NoRoom { free: TokenCount(136), .. }), "{no_room:?}");
+    assert!(no_room.retry_after_ms().unwrap() > 0);
+    let twice = refused(&|open| open.session = good.session).await;
+    assert!(matches!(twice, Refusal::BadRequest(_)), "{twice:?}");
+}
+
+#[tokio::test]
+async fn garbage_closes_one_session_and_harms_no_other() {
+    let (_server, client) = server(&[]).await;
+    let mut honest = client.open_session().await;
+    let garbage: [&[u8]; 4] = [
+        // A header that no honest peer sends, a header that decodes to nothing, a first message that is no Open, noise.
+        &[0xff, 0xff, 0xff, 0xff],
+        &[2, 0, 0, 0, 0xee, 0xee],
+        &[2, 0, 0, 0, 2, 1],
+        b"GET / HTTP/1.1\r\n\r\n",
+    ];
+    for bytes in garbage {
+        let mut stranger = client.session_stream().await;
+        stranger.send_bytes(bytes).await;
+        let (reply, _) = stranger.next().await;
+        assert!(matches!(reply, SessionReply::Refused(Refusal::BadRequest(_))), "{bytes:?}: {reply:?}");
+        let mut opened = client.open_session().await;
+        opened.send_bytes(bytes).await;
+        let (reply, _) = opened.next().await;
+        let expected_pong = bytes == [2, 0, 0, 0, 2, 1];
+        match reply {
+            SessionReply::Closed(CloseReason::Protocol(_)) => assert!(!expected_pong),
+            SessionReply::Pong { .. } => assert!(expected_pong),
+            other => panic!("{bytes:?}: {other:?}"),
+        }
+    }
+    honest.output(0, 2, OutputRows::All).await;
+    drop(honest);
+    client.wait_until_free().await;
+}
+
+#[tokio::test]
+async fn room_comes_back_when_a_client_is_gone() {
+    let (server, client) = server(&["--idle-timeout", "1s"]).await;
+    // Closed, cut off in the middle of a frame, gone with its connection, and silent.
+    let mut polite = client.open_session().await;
+    polite.send(SessionRequest::Close).await;
+    let mut cut = client.open_session().await;
+    cut.send_bytes(&[9, 0]).await;
+    drop(cut);
+    client.wait_until_free().await;
+    let other = Client::of(&server).await;
+    let mut lost = other.open_session().await;
+    lost.output(0, 4, OutputRows::Last).await;
+    assert_eq!(client.describe().await.announcement.load.sessions, 1);
+    other.network.shut_down().await;
+    client.wait_until_free().await;
+    let mut silent = client.open_session().await;
+    assert_eq!(silent.next().await.0, SessionReply::Closed(CloseReason::Idle));
+    client.wait_until_free().await;
+}
+
+#[tokio::test]
+async fn told_to_stop_it_tells_its_sessions_and_ends() {
+    let (mut server, client) = server(&["--drain-timeout", "1s"]).await;
+    let mut session = client.open_session().await;
+    session.output(0, 4, OutputRows::Last).await;
+    server.terminate();
+    let (reply, _) = session.next().await;
+    assert!(matches!(reply, SessionReply::Leaving { within_ms } if within_ms <= 1000), "{reply:?}");
+    assert_eq!(client.open(client.open_request().await).await.err(), Some(Refusal::Leaving));
+    session.output(4, 1, OutputRows::Last).await;
+    assert_eq!(session.next().await.0, SessionReply::Closed(CloseReason::Left));
+    assert_eq!(soon(server.child.wait()).await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn an_idle_server_stops_at_once() {
+    let (mut server, _client) = server(&[]).await;
+    let began = Instant::now();
+    server.terminate();
+    assert_eq!(soon(server.child.wait()).await.unwrap().code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn servers_that_join_together_cover_the_model() {
+    let first = Server::start(&["--model", "demo", "--blocks", "4"]).await;
+    let join = ["--model", "demo", "--blocks", "4", "--bootstrap", first.address.as_str()];
+    let (second, third) = tokio::join!(Server::start(&join), Server::start(&join));
+    let mut ranges = [&first, &second, &third].map(|server| server.blocks);
+    ranges.sort_unstable();
+    let expected = [(0, 4), (4, 8), (8, 12)].map(|(start, end)| BlockRange::new(start, end).unwrap());
+    assert_eq!(ranges, expected);
+}
+
+#[tokio::test]
+async fn failures_are_one_line_with_their_cause_and_their_code() {
+    let nobody = format!("/ip4/127.0.0.1/tcp/1/p2p/{}", PeerId::random());
+    let cases: [(&[&str], i32, &str); 6] = [
+        (&["--model", "demo", "--block-range", "4..40"], 1, "the model has blocks 0..12"),
+        (&["--model", "./nowhere"], 2, "there is no directory"),
+        (&["--model", "demo", "--format", "q8_0"], 2, "use bf16, f16 or f32"),
+        (&["--model", "demo", "--blocks", "2", "--block-range", "0..2"], 2, "cannot be used with"),
+        (&["--model", "demo", "--bootstrap", "127.0.0.1:4001"], 2, "is no bootstrap address"),
+        (&["--model", "demo", "--blocks", "2", "--bootstrap", &nobody], 1, "cannot be reached"),
+    ];
+    for (args, code, says) in cases {
+        let output = Server::command(args).output().await.unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+        let lines: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!(lines.len(), 1, "{stderr}");
+        assert!(lines[0].contains(says), "{args:?}: {stderr}");
+    }
+}

@@ -1,0 +1,225 @@
+//! A server process, and a client that speaks to it frame by frame.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use swarm_protocol::block::BlockRange;
+use swarm_protocol::p2p::{BootstrapPeer, ByteStream, FrameReader, FrameWriter, Network, NetworkConfig, StreamKind};
+use swarm_protocol::session::{SessionId, TokenCount};
+use swarm_protocol::swarm_name::SwarmName;
+use swarm_protocol::wire::{
+    ElementType, InfoReply, InfoRequest, Input, Open, Output, OutputRows, Refusal, RowsHeader, ServerInfo,
+    SessionReply, SessionRequest, Step, StepError,
+};
+use swarm_protocol::{Multiaddr, PeerId};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+/// The demo model's width.
+pub(crate) const HIDDEN: usize = 128;
+
+/// Larger than any reply to these tests.
+const PAYLOAD_LIMIT: usize = 1 << 20;
+
+/// Longer than anything here takes on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What `future` gives within the deadline.
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future).await.expect("nothing came in time")
+}
+
+/// Rows of small bf16 numbers for the positions `[position, position + count)`.
+pub(crate) fn rows(position: u32, count: u32) -> Vec<u8> {
+    let elements = position as usize * HIDDEN..(position + count) as usize * HIDDEN;
+    // The upper half of an f32 is its bf16.
+    let value = |index: usize| ((index * 37 % 101) as f32 - 50.0) / 100.0;
+    elements.flat_map(|index| ((value(index).to_bits() >> 16) as u16).to_le_bytes()).collect()
+}
+
+/// A running server; killed when dropped.
+pub(crate) struct Server {
+    pub(crate) child: Child,
+    pub(crate) peer: PeerId,
+    /// With the peer id.
+    pub(crate) address: String,
+    pub(crate) model: String,
+    pub(crate) blocks: BlockRange,
+    /// Kept open: a server that cannot print is no subject here.
+    _stdout: Lines<BufReader<ChildStdout>>,
+}
+
+impl Server {
+    pub(crate) fn command(args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_swarm-node"));
+        command.args(["serve", "--listen", "/ip4/127.0.0.1/tcp/0", "--json"]).args(args);
+        command.stdout(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+
+    /// Starts a server and waits until it is ready.
+    pub(crate) async fn start(args: &[&str]) -> Self {
+        let mut child = Self::command(args).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        let listening = event(&mut stdout, "listening").await;
+        let ready = event(&mut stdout, "ready").await;
+        let text = |value: &Value| value.as_str().unwrap().to_string();
+        Self {
+            child,
+            peer: text(&listening["peer_id"]).parse().unwrap(),
+            address: text(&listening["address"]),
+            model: text(&ready["model_id"]),
+            blocks: serde_json::from_value(ready["blocks"].clone()).unwrap(),
+            _stdout: stdout,
+        }
+    }
+
+    /// Sends SIGTERM to this process.
+    pub(crate) fn terminate(&self) {
+        let id = self.child.id().expect("the server still runs").to_string();
+        assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    }
+}
+
+async fn event(stdout: &mut Lines<BufReader<ChildStdout>>, name: &str) -> Value {
+    loop {
+        let line = soon(stdout.next_line()).await.unwrap().expect("the server ended");
+        let value: Value = serde_json::from_str(&line).expect("one JSON object a line");
+        if value["event"] == name {
+            return value;
+        }
+    }
+}
+
+/// A member that asks one server.
+pub(crate) struct Client {
+    pub(crate) network: Network,
+    server: PeerId,
+    address: Multiaddr,
+}
+
+impl Client {
+    pub(crate) async fn of(server: &Server) -> Self {
+        let BootstrapPeer { peer, address } = server.address.parse().unwrap();
+        let (network, _) = Network::start(NetworkConfig::client(SwarmName::default(), Vec::new())).await.unwrap();
+        Self { network, server: peer, address }
+    }
+
+    pub(crate) async fn stream(&self, kind: StreamKind) -> ByteStream {
+        self.network.open(self.server, std::slice::from_ref(&self.address), kind).await.unwrap()
+    }
+
+    pub(crate) async fn describe(&self) -> ServerInfo {
+        let (mut reader, mut writer) = self.stream(StreamKind::Info).await.into_frames::<InfoReply, InfoRequest>(0);
+        writer.send(&InfoRequest::Describe, &[]).await.unwrap();
+        match soon(reader.next()).await.unwrap().unwrap().0 {
+            InfoReply::Server(info) => *info,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Waits until all KV cache room is free again.
+    pub(crate) async fn wait_until_free(&self) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let load = self.describe().await.announcement.load;
+            if load.free_tokens == load.total_tokens && load.sessions == 0 {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{load:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(crate) fn new_session(&self) -> SessionId {
+        SessionId::random(&mut rand::rng())
+    }
+
+    /// A request for all the server's blocks.
+    pub(crate) async fn open_request(&self) -> Open {
+        let announcement = self.describe().await.announcement;
+        Open {
+            session: self.new_session(),
+            model: announcement.model,
+            class: announcement.class,
+            blocks: announcement.blocks,
+            tokens: TokenCount(64),
+            input: Input::Owner,
+            output: Output::Owner,
+        }
+    }
+
+    pub(crate) async fn session_stream(&self) -> Session {
+        let (reader, writer) = self.stream(StreamKind::Session).await.into_frames(PAYLOAD_LIMIT);
+        Session { reader, writer }
+    }
+
+    pub(crate) async fn open(&self, open: Open) -> Result<Session, Refusal> {
+        let mut session = self.session_stream().await;
+        session.send(SessionRequest::Open(open)).await;
+        match session.next().await.0 {
+            SessionReply::Opened { .. } => Ok(session),
+            SessionReply::Refused(refusal) => Err(refusal),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) async fn open_session(&self) -> Session {
+        self.open(self.open_request().await).await.unwrap()
+    }
+}
+
+/// A session's stream.
+pub(crate) struct Session {
+    reader: FrameReader<SessionReply>,
+    writer: FrameWriter<SessionRequest>,
+}
+
+impl Session {
+    pub(crate) async fn send(&mut self, request: SessionRequest) {
+        self.writer.send(&request, &[]).await.unwrap();
+    }
+
+    pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
+        self.writer.send_bytes(bytes).await.unwrap();
+    }
+
+    pub(crate) async fn send_step(&mut self, position: u32, count: u32, output: OutputRows) {
+        let header = RowsHeader { rows: count, hidden: HIDDEN as u32, element: ElementType::Bf16 };
+        let step = Step { epoch: 1, position, rows: header, output };
+        self.writer.send(&SessionRequest::Step(step), &rows(position, count)).await.unwrap();
+    }
+
+    pub(crate) async fn send_rows(&mut self, position: u32, count: u32, hidden: u32, payload: &[u8]) {
+        let rows = RowsHeader { rows: count, hidden, element: ElementType::Bf16 };
+        let step = Step { epoch: 1, position, rows, output: OutputRows::All };
+        self.writer.send(&SessionRequest::Step(step), payload).await.unwrap();
+    }
+
+    pub(crate) async fn next(&mut self) -> (SessionReply, Vec<u8>) {
+        soon(self.reader.next()).await.unwrap().expect("the stream ended")
+    }
+
+    /// The output rows of a step that is computed.
+    pub(crate) async fn output(&mut self, position: u32, count: u32, output: OutputRows) -> Vec<u8> {
+        self.send_step(position, count, output).await;
+        match self.next().await {
+            (SessionReply::Output(answer), rows) => {
+                assert_eq!((answer.epoch, answer.position), (1, position));
+                assert_eq!(answer.rows.rows, output.count(count));
+                rows
+            }
+            (other, _) => panic!("{other:?}"),
+        }
+    }
+
+    /// Why a step is not computed.
+    pub(crate) async fn failure(&mut self, position: u32, count: u32) -> StepError {
+        self.send_step(position, count, OutputRows::All).await;
+        match self.next().await.0 {
+            SessionReply::Failed { epoch: 1, position: at, error } if at == position => error,
+            other => panic!("{other:?}"),
+        }
+    }
+}
