@@ -1,1 +1,70 @@
-fn main() {}
+//! Benchmarks of swarm-node: what a hop costs, how fast things start, how fast blocks compute. See `benches/README.md`.
+//!
+//! Every number is a median of interleaved measurements of one run; numbers of different runs are not compared.
+
+mod compute;
+mod goal;
+mod hop;
+mod idle_client;
+mod local_swarm;
+mod machine;
+mod memory;
+mod process;
+mod report;
+mod start;
+mod stats;
+mod table;
+mod workload;
+
+use anyhow::{Result, bail};
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Benchmarks of swarm-node.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    benchmark: Benchmark,
+
+    /// Print one JSON object instead of tables.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Benchmark {
+    /// Time that each server of a chain adds to a token, against the same blocks in this process.
+    Hop(hop::Settings),
+    /// Time to start a server and to get a first token, and memory while idle.
+    Start(start::Settings),
+    /// Block compute beside candle-transformers and the machine's read bandwidth.
+    Compute(compute::Settings),
+    /// The process whose start and memory `start` measures.
+    #[command(hide = true)]
+    IdleClient(idle_client::Settings),
+}
+
+fn main() -> Result<()> {
+    let Cli { benchmark, json } = Cli::parse();
+    match benchmark {
+        Benchmark::Compute(settings) => compute::run(settings)?.print(json),
+        Benchmark::Hop(settings) => with_processes(hop::run(settings))?.print(json),
+        Benchmark::Start(settings) => with_processes(start::run(settings))?.print(json),
+        Benchmark::IdleClient(settings) => with_processes(idle_client::run(settings)),
+    }
+}
+
+/// Runs what starts other processes. They are owned by the future, so they are killed however it ends, also when it is
+/// dropped because this process is told to stop.
+fn with_processes<T>(benchmark: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            result = benchmark => result,
+            _ = interrupt.recv() => bail!("interrupted"),
+            _ = terminate.recv() => bail!("terminated"),
+        }
+    })
+}

@@ -1,0 +1,51 @@
+//! swarm-model's blocks.
+
+use anyhow::Result;
+use swarm_model::{Blocks, Checkpoint, KvCache, Sequence, Tensor};
+use swarm_protocol::model_id::WeightFormat;
+
+use super::workloads::Workload;
+
+/// Loaded blocks.
+pub(crate) struct Ours {
+    blocks: Blocks,
+}
+
+/// A workload's sequences, each at the position where the measured call begins.
+pub(crate) struct Prepared {
+    caches: Vec<KvCache>,
+    past: usize,
+    input: Tensor,
+}
+
+impl Ours {
+    pub(crate) fn load(checkpoint: &Checkpoint, format: WeightFormat) -> Result<Self> {
+        let all = checkpoint.config().all_blocks()?;
+        Ok(Self { blocks: checkpoint.load_blocks(all, format, &mut |_| ())? })
+    }
+
+    /// `input` is `(sequences * rows, hidden)`, `past` what one sequence has before it.
+    pub(crate) fn prepare(&self, workload: &Workload, past: &Tensor, input: Tensor) -> Result<Prepared> {
+        let room = workload.past + workload.rows;
+        let mut cache = self.blocks.new_cache(self.blocks.range(), room)?;
+        if workload.past > 0 {
+            let sequence = Sequence { cache: &mut cache, rows: workload.past };
+            self.blocks.forward(self.blocks.range(), past, &mut [sequence])?;
+        }
+        Ok(Prepared { caches: vec![cache; workload.sequences], past: workload.past, input })
+    }
+
+    pub(crate) fn run(&self, prepared: &mut Prepared) -> Result<Tensor> {
+        let rows = prepared.input.dims()[0] / prepared.caches.len();
+        let mut sequences: Vec<Sequence<'_>> =
+            prepared.caches.iter_mut().map(|cache| Sequence { cache, rows }).collect();
+        Ok(self.blocks.forward(self.blocks.range(), &prepared.input, &mut sequences)?)
+    }
+}
+
+impl Prepared {
+    /// Back to where the measured call begins.
+    pub(crate) fn rewind(&mut self) {
+        self.caches.iter_mut().for_each(|cache| cache.truncate(self.past));
+    }
+}
