@@ -1,3 +1,5 @@
-//! Whole-swarm tests: a simulation of the pure logic.
+//! Whole-swarm tests: a simulation of the pure logic, and a harness for real processes.
 
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+pub mod harness;
 pub mod sim;

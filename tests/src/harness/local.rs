@@ -1,0 +1,104 @@
+//! A whole model in this process, without any network: what a swarm's text must be.
+
+use std::sync::LazyLock;
+
+use swarm_model::{
+    Blocks, Checkpoint, Edges, KvCache, ModelSpec, Sampler, SamplingConfig, Sequence, Tensor, TextTokenizer,
+};
+use swarm_protocol::block::BlockRange;
+use swarm_protocol::model_id::WeightFormat;
+
+/// The likeliest token, always.
+pub fn greedy() -> SamplingConfig {
+    SamplingConfig::default()
+}
+
+/// Tokens drawn with that seed.
+pub fn sampled(seed: u64) -> SamplingConfig {
+    SamplingConfig { temperature: Some(0.9), top_k: Some(50), top_p: Some(0.95), seed, ..SamplingConfig::default() }
+}
+
+/// A text computed here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text {
+    /// The answer's ids, without the one that ends it.
+    pub tokens: Vec<u32>,
+    /// The answer.
+    pub text: String,
+}
+
+/// A whole model in this process.
+pub struct Local {
+    blocks: Blocks,
+    edges: Edges,
+    tokenizer: TextTokenizer,
+    eos: Vec<u32>,
+}
+
+impl Local {
+    /// The demo model in its own format, loaded once.
+    pub fn demo() -> &'static Self {
+        static DEMO: LazyLock<Local> = LazyLock::new(|| Local::open(&ModelSpec::Demo, WeightFormat::Bf16));
+        &DEMO
+    }
+
+    /// The model `spec` held in `format`.
+    pub fn open(spec: &ModelSpec, format: WeightFormat) -> Self {
+        let checkpoint = Checkpoint::open(spec).expect("the checkpoint");
+        let all = checkpoint.config().all_blocks().expect("its blocks");
+        Self {
+            blocks: checkpoint.load_blocks(all, format, &mut |_| ()).expect("its blocks"),
+            edges: checkpoint.load_edges(format).expect("its edges"),
+            tokenizer: checkpoint.tokenizer().expect("its tokenizer"),
+            eos: checkpoint.generation_defaults().expect("its defaults").eos,
+        }
+    }
+
+    /// The ids of `text`.
+    pub fn encode(&self, text: &str) -> Vec<u32> {
+        self.tokenizer.encode(text, true).expect("ids")
+    }
+
+    /// The embeddings `(ids, hidden)`.
+    pub fn embed(&self, ids: &[u32]) -> Tensor {
+        self.edges.embed(ids).expect("embeddings")
+    }
+
+    /// The output of blocks `range` for a sequence that begins with `hidden`.
+    pub fn forward(&self, range: BlockRange, hidden: &Tensor) -> Tensor {
+        let mut cache = self.blocks.new_cache(range, self.edges.config().max_positions).expect("a cache");
+        self.step(range, &mut cache, hidden)
+    }
+
+    /// The logits of each row of the last block's output.
+    pub fn logits(&self, hidden: &Tensor) -> Vec<Vec<f32>> {
+        self.edges.logits(hidden).and_then(|logits| Ok(logits.to_vec2()?)).expect("logits")
+    }
+
+    /// The answer to `prompt`, of at most `most` tokens.
+    pub fn text(&self, prompt: &str, sampling: &SamplingConfig, most: usize) -> Text {
+        let mut history = self.encode(prompt);
+        let mut sampler = Sampler::new(sampling).expect("sampling options");
+        let mut cache = self.blocks.new_cache(self.blocks.range(), history.len() + most).expect("a cache");
+        let mut rows = self.step(self.blocks.range(), &mut cache, &self.embed(&history));
+        let mut tokens = Vec::new();
+        while tokens.len() < most {
+            let last = rows.narrow(0, rows.dims()[0] - 1, 1).expect("the last row");
+            let logits = self.edges.logits(&last).and_then(|logits| Ok(logits.squeeze(0)?)).expect("logits");
+            let id = sampler.sample(&logits, &history).expect("a token");
+            if self.eos.contains(&id) {
+                break;
+            }
+            tokens.push(id);
+            history.push(id);
+            rows = self.step(self.blocks.range(), &mut cache, &self.embed(&[id]));
+        }
+        let text = self.tokenizer.decode(&tokens).expect("text");
+        Text { tokens, text }
+    }
+
+    fn step(&self, range: BlockRange, cache: &mut KvCache, hidden: &Tensor) -> Tensor {
+        let rows = hidden.dims()[0];
+        self.blocks.forward(range, hidden, &mut [Sequence { cache, rows }]).expect("a step")
+    }
+}
