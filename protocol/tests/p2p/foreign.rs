@@ -1,10 +1,13 @@
 //! libp2p nodes that are not ours: they may connect, and that is all.
 
+use std::collections::HashSet;
+
 use futures::StreamExt;
 use libp2p::kad::store::MemoryStore;
-use libp2p::kad::{self, Event, GetClosestPeersOk, Mode, QueryResult};
+use libp2p::kad::{self, Event, Mode, QueryResult};
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, identify, noise, tcp, yamux};
+use swarm_protocol::p2p::NetworkConfig;
 use tokio::sync::mpsc;
 
 use crate::members::{announce, client, echo, entry_point, eventually, joined, known, ping, server, soon, start};
@@ -65,20 +68,25 @@ async fn foreigner(address: Multiaddr) -> (PeerId, mpsc::Receiver<Event>) {
     (peer, requests)
 }
 
-/// The nearest peers to `target` that `address` knows, asked in the swarm's own DHT protocol: a look into its table.
-async fn table_of(peer: PeerId, address: Multiaddr, target: PeerId) -> Vec<PeerId> {
+/// The nearest peers to `target` that `address` knows, asked in the swarm's own DHT protocol: a look into its table. Whoever
+/// it names is dialled, also those that then do not answer.
+async fn table_of(peer: PeerId, address: Multiaddr, target: PeerId) -> HashSet<PeerId> {
     let mut swarm = plain("/swarm-node/public/kad/1", Mode::Client);
     swarm.behaviour_mut().kad.add_address(&peer, address);
     swarm.behaviour_mut().kad.get_closest_peers(target);
+    let mut named = HashSet::new();
     let answer = async {
         loop {
-            if let SwarmEvent::Behaviour(PlainEvent::Kad(Event::OutboundQueryProgressed {
-                result: QueryResult::GetClosestPeers(result),
-                ..
-            })) = swarm.select_next_some().await
-            {
-                let GetClosestPeersOk { peers, .. } = result.unwrap();
-                return peers.into_iter().map(|peer| peer.peer_id).collect();
+            match swarm.select_next_some().await {
+                SwarmEvent::Dialing { peer_id, .. } => named.extend(peer_id),
+                SwarmEvent::Behaviour(PlainEvent::Kad(Event::OutboundQueryProgressed {
+                    result: QueryResult::GetClosestPeers(result),
+                    ..
+                })) => {
+                    named.extend(result.unwrap().peers.into_iter().map(|peer| peer.peer_id));
+                    return named;
+                }
+                _ => {}
             }
         }
     };
@@ -117,7 +125,9 @@ async fn a_foreign_dht_node_never_enters_the_table() {
 async fn a_client_never_enters_the_table() {
     let (bootstrap, _streams) = start(server(vec![])).await;
     let entry = vec![entry_point(&bootstrap)];
-    let (asker, _streams) = joined(client(entry.clone())).await;
+    // It can be dialled, and is not to be all the same.
+    let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
+    let (asker, _streams) = joined(NetworkConfig { listen, ..client(entry.clone()) }).await;
     let (member, _streams) = joined(server(entry)).await;
     let address = bootstrap.listening()[0].clone();
     let table = eventually("the member in the table", async || {
