@@ -64,12 +64,12 @@ impl Checkpoint {
             ModelSpec::Hub { .. } => return Err(unsupported("the Hugging Face model", spec)),
             ModelSpec::Gguf(_) => return Err(unsupported("the GGUF file", spec)),
         };
+        let config = ModelConfig::parse(&files.read("config.json", MAX_JSON)?)?;
         let tensors = Tensors::open(&files)?;
-        Self::with_tensors(name(spec), files, tensors)
+        Self::from_parts(name(spec), files, config, tensors)
     }
 
-    fn with_tensors(name: String, files: Files, tensors: Tensors) -> Result<Self, ModelError> {
-        let config = ModelConfig::parse(&files.read("config.json", MAX_JSON)?)?;
+    fn from_parts(name: String, files: Files, config: ModelConfig, tensors: Tensors) -> Result<Self, ModelError> {
         let native = tensors.format_of(&BlockNames::new(BlockIndex(0)).query())?;
         Ok(Self { name, files, config, tensors, native })
     }
@@ -220,7 +220,8 @@ mod tests {
         let source = Box::new(Watched { source: Files::Demo.open(SINGLE).unwrap(), reads: reads.clone() });
         let mut tensors = Tensors::default();
         tensors.add_shard(SINGLE.into(), source).unwrap();
-        let checkpoint = Checkpoint::with_tensors("demo".into(), Files::Demo, tensors).unwrap();
+        let config = ModelConfig::parse(&Files::Demo.read("config.json", MAX_JSON).unwrap()).unwrap();
+        let checkpoint = Checkpoint::from_parts("demo".into(), Files::Demo, config, tensors).unwrap();
         (checkpoint, reads)
     }
 

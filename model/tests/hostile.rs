@@ -76,7 +76,8 @@ fn edit_header(directory: &Path, from: &str, to: &str) {
 
 #[test]
 fn shapes_types_and_names_are_checked() {
-    let cases: [(&str, &str, fn(&ModelError) -> bool); 3] = [
+    type Expected = fn(&ModelError) -> bool;
+    let cases: [(&str, &str, Expected); 3] = [
         ("[16,8]", "[8,16]", |e| matches!(e, ModelError::WrongShape { found, .. } if found == &[8, 16])),
         ("layers.1.mlp.up_proj", "layers.1.mlp.xx_proj", |e| matches!(e, ModelError::MissingTensor { .. })),
         ("\"BF16\"", "\"I16\" ", |e| matches!(e, ModelError::WrongType { .. })),

@@ -129,10 +129,8 @@ fn run_together(whole: &Whole, calls: &[Vec<Part>], ids: &[Vec<u32>]) -> Vec<Vec
         let input: Vec<u32> = call.iter().flat_map(next).copied().collect();
         let hidden = whole.edges.embed(&input).unwrap();
         let mut free: Vec<Option<&mut KvCache>> = caches.iter_mut().map(Some).collect();
-        let mut sequences: Vec<Sequence<'_>> = call
-            .iter()
-            .map(|part| Sequence { cache: free[part.sequence].take().unwrap(), rows: part.rows })
-            .collect();
+        let mut sequences: Vec<Sequence<'_>> =
+            call.iter().map(|part| Sequence { cache: free[part.sequence].take().unwrap(), rows: part.rows }).collect();
         let result = whole.blocks.forward(whole.blocks.range(), &hidden, &mut sequences).unwrap();
         let mut first = 0;
         for part in call {

@@ -50,8 +50,8 @@ impl Kernel for Avx2 {
     }
 }
 
-/// Eight elements as f32, exactly. Casts instead of load intrinsics: the compiler makes the same loads of them, and
-/// nothing here needs a pointer.
+/// Eight elements as f32, exactly. Transmuted arrays instead of load intrinsics: the compiler makes the same loads of
+/// them, also where debug assertions are on (a load intrinsic would check its pointer every time).
 pub(super) mod load {
     use super::*;
     use half::{bf16, f16};
@@ -59,35 +59,35 @@ pub(super) mod load {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(in crate::kernels) fn f32x8(values: &[f32; LANES]) -> __m256 {
-        bytemuck::cast(*values)
+        // SAFETY: eight floats are what a register of 32 bytes holds.
+        unsafe { std::mem::transmute::<[f32; LANES], __m256>(*values) }
     }
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(in crate::kernels) fn f16x8(values: &[f16; LANES]) -> __m256 {
-        _mm256_cvtph_ps(bytemuck::cast(*values))
+        // SAFETY: a register of 16 bytes holds any 16 bytes.
+        _mm256_cvtph_ps(unsafe { std::mem::transmute::<[f16; LANES], __m128i>(*values) })
     }
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(in crate::kernels) fn bf16x8(values: &[bf16; LANES]) -> __m256 {
-        let bits = _mm256_cvtepu16_epi32(bytemuck::cast(*values));
-        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+        // SAFETY: a register of 16 bytes holds any 16 bytes.
+        let bits = unsafe { std::mem::transmute::<[bf16; LANES], __m128i>(*values) };
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)))
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn store(lanes: __m256, to: &mut Lanes) {
-    *to = bytemuck::cast(lanes);
+    // SAFETY: a register of 32 bytes holds eight floats.
+    *to = unsafe { std::mem::transmute::<__m256, Lanes>(lanes) };
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn dot_tile<E: Element, const R: usize, const O: usize>(
-    x: [&[f32]; R],
-    w: [&[E]; O],
-    sums: &mut [[Lanes; O]; R],
-) {
+fn dot_tile<E: Element, const R: usize, const O: usize>(x: [&[f32]; R], w: [&[E]; O], sums: &mut [[Lanes; O]; R]) {
     let shortest = |least: usize, length: usize| least.min(length);
     let length = x.iter().map(|x| x.len()).fold(usize::MAX, shortest);
     let length = w.iter().map(|w| w.len()).fold(length, shortest);
@@ -133,10 +133,13 @@ fn add_pieces<E: Element, const R: usize, const O: usize>(
         }
     }
     for piece in 0..pieces {
+        // Past the end of these rows come, in a matrix, `O - 1` rows that are read already.
+        let ahead = piece + PREFETCH_BYTES / size_of::<[E; LANES]>();
+        let ahead = if ahead < pieces { ahead } else { ahead + (O - 1) * pieces };
         let mut weights = [_mm256_setzero_ps(); O];
         for o in 0..O {
             if R == 1 {
-                prefetch(w[o].as_ptr().wrapping_add(piece));
+                prefetch(w[o].as_ptr().wrapping_add(ahead));
             }
             // SAFETY: this function's features are those of `load8`.
             weights[o] = unsafe { E::load8(&w[o][piece]) };
@@ -155,15 +158,14 @@ fn add_pieces<E: Element, const R: usize, const O: usize>(
     }
 }
 
-/// Asks for the weights [`PREFETCH_BYTES`] ahead.
+/// Asks for the weights at `ahead`, which may lie anywhere.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn prefetch<E>(weights: *const E) {
-    let ahead = weights.cast::<i8>().wrapping_add(PREFETCH_BYTES);
+fn prefetch<E>(ahead: *const E) {
     // SAFETY: a prefetch reads nothing and may be given any address. (Newer compilers know that.)
     #[allow(unused_unsafe)]
     unsafe {
-        _mm_prefetch::<_MM_HINT_T0>(ahead);
+        _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
     }
 }
 

@@ -135,18 +135,15 @@ impl Reference {
 
 fn reference_config(config: &ModelConfig) -> reference::Config {
     let rope_scaling = match config.rope_scaling {
-        RopeScaling::Llama3 {
-            factor,
-            low_frequency_factor,
-            high_frequency_factor,
-            original_positions,
-        } => Some(reference::Llama3RopeConfig {
-            factor,
-            low_freq_factor: low_frequency_factor,
-            high_freq_factor: high_frequency_factor,
-            original_max_position_embeddings: original_positions as usize,
-            rope_type: reference::Llama3RopeType::Llama3,
-        }),
+        RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } => {
+            Some(reference::Llama3RopeConfig {
+                factor,
+                low_freq_factor: low_frequency_factor,
+                high_freq_factor: high_frequency_factor,
+                original_max_position_embeddings: original_positions as usize,
+                rope_type: reference::Llama3RopeType::Llama3,
+            })
+        }
         _ => None,
     };
     reference::Config {
