@@ -114,9 +114,13 @@ fn default_template(templates: Templates) -> Option<String> {
     }
 }
 
+/// Instructions one rendering may take: a conversation of a thousand turns takes some ten thousand, a hostile template all.
+const MAX_INSTRUCTIONS: u64 = 10_000_000;
+
 /// Jinja as Hugging Face sets it up: blocks trimmed, Python's methods, `raise_exception`, `strftime_now`.
 fn environment(source: String) -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
+    environment.set_fuel(Some(MAX_INSTRUCTIONS));
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
     environment.set_syntax(syntax);
     environment.set_unknown_method_callback(pycompat::unknown_method_callback);

@@ -222,6 +222,7 @@ impl Behaviour {
 /// A dial error in one line.
 pub(super) fn describe_dial_error(error: &DialError) -> String {
     match error {
+        DialError::Transport(attempts) if attempts.len() == 1 => innermost(&attempts[0].1),
         DialError::Transport(attempts) if !attempts.is_empty() => attempts
             .iter()
             .map(|(address, error)| format!("{address}: {}", innermost(error)))
