@@ -53,26 +53,51 @@ pub(super) async fn choose_and_announce(
     others: bool,
 ) -> Result<BlockRange, ServeError> {
     let rate = tokens_per_second(draft.rates);
-    let seen = announcer.look().await?;
-    let mut coverage = Coverage::none(model);
-    for claim in claims(&seen.view, me) {
-        coverage.add(claim.blocks, claim.tokens_per_second);
-    }
-    draft.blocks = choose(&coverage, count, rate, &mut rand::rng());
+    let mut counted = claims(&announcer.look().await?.view, me);
+    draft.blocks = choose(&coverage(model, &counted), count, rate, &mut rand::rng());
     announcer.announce(&draft, ServerState::Joining).await;
     for _ in 0..if others { ROUNDS } else { 0 } {
         let pause = rand::rng().random_range(PAUSE_MS);
         sleep(Duration::from_millis(pause)).await;
-        let seen = announcer.look().await?;
+        let seen = claims(&announcer.look().await?.view, me);
         let mine = Claim { peer: me, blocks: draft.blocks, tokens_per_second: rate, standing: Standing::Joining };
-        let Some(better) = rechoose(model, &mine, &claims(&seen.view, me), &mut rand::rng()) else {
+        let Some(better) = reconsider(model, &mine, &counted, &seen, &mut rand::rng()) else {
             break;
         };
-        info!(from = %draft.blocks, to = %better, "another server joined with the same blocks; choosing others");
+        info!(from = %draft.blocks, to = %better, "another server took the same blocks meanwhile; choosing others");
         draft.blocks = better;
+        counted = seen;
         announcer.announce(&draft, ServerState::Joining).await;
     }
     Ok(draft.blocks)
+}
+
+/// Other blocks for a joining server that sees `seen` now and counted on `counted` when it chose; `None` to stay.
+///
+/// [`rechoose`] takes a serving server for one that was there before. One that joined at the same moment but settled
+/// sooner was not: it cannot move any more, so this one gives way to it whatever their ids.
+fn reconsider(
+    model: BlockRange,
+    mine: &Claim,
+    counted: &[Claim],
+    seen: &[Claim],
+    rng: &mut impl Rng,
+) -> Option<BlockRange> {
+    let counted_on = |other: &Claim| counted.iter().any(|one| one.peer == other.peer && one.blocks == other.blocks);
+    let settled = |other: &Claim| other.standing == Standing::Serving;
+    let shared = |other: &Claim| other.blocks.intersection(mine.blocks).is_some();
+    if !seen.iter().any(|other| settled(other) && shared(other) && !counted_on(other)) {
+        return rechoose(model, mine, seen, rng);
+    }
+    let staying: Vec<Claim> = seen.iter().filter(|other| settled(other) || other.peer < mine.peer).cloned().collect();
+    let chosen = choose(&coverage(model, &staying), mine.blocks.len(), mine.tokens_per_second, rng);
+    (chosen != mine.blocks).then_some(chosen)
+}
+
+fn coverage(model: BlockRange, claims: &[Claim]) -> Coverage {
+    let mut coverage = Coverage::none(model);
+    claims.iter().for_each(|claim| coverage.add(claim.blocks, claim.tokens_per_second));
+    coverage
 }
 
 /// What other servers host or are about to.
@@ -92,4 +117,46 @@ fn claim(server: &Announcement) -> Option<Claim> {
 
 fn tokens_per_second(rates: Rates) -> f64 {
     1e6 / f64::from(rates.decode_us_per_block.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    fn range(start: u32, end: u32) -> BlockRange {
+        BlockRange::new(start, end).unwrap()
+    }
+
+    fn claim(number: u8, blocks: BlockRange, standing: Standing) -> Claim {
+        let peer = PeerId::from_bytes(&[0, 2, 1, number]).unwrap();
+        Claim { peer, blocks, tokens_per_second: 10.0, standing }
+    }
+
+    #[test]
+    fn who_settled_sooner_is_given_way_to_whatever_the_ids() {
+        let first = claim(1, range(0, 4), Standing::Serving);
+        let counted = [first.clone()];
+        for other in [3, 7] {
+            let mine = claim(5, range(8, 12), Standing::Joining);
+            let seen = [first.clone(), claim(other, range(8, 12), Standing::Serving)];
+            let rng = &mut StdRng::seed_from_u64(1);
+            assert_eq!(reconsider(range(0, 12), &mine, &counted, &seen, rng), Some(range(4, 8)));
+            // It moves once: a server that was counted on is no surprise again.
+            let moved = claim(5, range(4, 8), Standing::Joining);
+            assert_eq!(reconsider(range(0, 12), &moved, &seen, &seen, rng), None);
+        }
+    }
+
+    #[test]
+    fn who_was_there_before_changes_nothing() {
+        let mine = claim(5, range(0, 4), Standing::Joining);
+        let replica = [claim(3, range(0, 4), Standing::Serving)];
+        let rng = &mut StdRng::seed_from_u64(1);
+        assert_eq!(reconsider(range(0, 4), &mine, &replica, &replica, rng), None);
+        // A newcomer that settled on all there is leaves no better choice.
+        assert_eq!(reconsider(range(0, 4), &mine, &[], &replica, rng), None);
+    }
 }

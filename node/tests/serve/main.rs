@@ -198,6 +198,17 @@ async fn told_to_stop_it_tells_its_sessions_and_ends() {
 }
 
 #[tokio::test]
+async fn told_twice_it_does_not_wait_for_sessions() {
+    let (mut server, client) = server(&["--drain-timeout", "5m"]).await;
+    let mut session = client.open_session().await;
+    server.terminate();
+    let (reply, _) = session.next().await;
+    assert!(matches!(reply, SessionReply::Leaving { .. }), "{reply:?}");
+    server.terminate();
+    assert_eq!(soon(server.child.wait()).await.unwrap().code(), Some(1));
+}
+
+#[tokio::test]
 async fn an_idle_server_stops_at_once() {
     let (mut server, _client) = server(&[]).await;
     let began = Instant::now();
