@@ -4,6 +4,8 @@
 //! signed announcements and the view of the swarm they add up to ([`announcement`], [`swarm_view`]), and the wire
 //! messages ([`wire`]). The only code that touches libp2p stands in `p2p`, behind the feature of that name.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
 pub mod announcement;
 pub mod block;
 pub mod model_id;

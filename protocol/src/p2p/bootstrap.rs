@@ -148,7 +148,7 @@ impl EntryPoints {
         let jitter = rng.random_range(0.8..1.2);
         for entry in self.0.iter_mut().filter(|entry| entry.peer.peer == peer) {
             // A peer of another swarm stays one when it hangs up.
-            if !(entry.status.is_final() && !status.is_final()) {
+            if !entry.status.is_final() || status.is_final() {
                 entry.status = status.clone();
             }
             let pause = (FIRST_PAUSE * 2u32.saturating_pow(entry.failures.min(16))).min(LONGEST_PAUSE);

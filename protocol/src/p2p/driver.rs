@@ -249,7 +249,8 @@ impl Driver {
         };
         match result {
             QueryResult::GetRecord(result) => {
-                if self.queries.got(id, result, step.last, Instant::now()) {
+                let seen_enough = self.queries.got(id, result, step.last, Instant::now());
+                if seen_enough {
                     self.finish_query(id);
                 }
             }
