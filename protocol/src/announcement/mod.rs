@@ -100,6 +100,17 @@ pub struct Announcement {
     pub version: String,
 }
 
+impl Announcement {
+    /// Whether every bounded part is within its bounds, and every text one that a terminal can be shown. Statements of
+    /// the DHT have passed this; one that came another way (the info call) must be asked.
+    pub fn within_bounds(&self) -> bool {
+        self.addresses.len() <= MAX_ADDRESSES
+            && self.neighbours.len() <= MAX_NEIGHBOURS
+            && self.name.as_ref().is_none_or(|name| is_plain(name, MAX_NAME_BYTES))
+            && is_plain(&self.version, MAX_NAME_BYTES)
+    }
+}
+
 /// A model that lives in the swarm, as one of its servers says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirectoryEntry {
@@ -157,12 +168,7 @@ impl Statement {
     /// Whether every bounded part is within its bounds, and every text one that a terminal can be shown.
     fn within_bounds(&self) -> bool {
         match self {
-            Self::Announcement(announcement) => {
-                announcement.addresses.len() <= MAX_ADDRESSES
-                    && announcement.neighbours.len() <= MAX_NEIGHBOURS
-                    && announcement.name.as_ref().is_none_or(|name| is_plain(name, MAX_NAME_BYTES))
-                    && is_plain(&announcement.version, MAX_NAME_BYTES)
-            }
+            Self::Announcement(announcement) => announcement.within_bounds(),
             Self::Directory(entry) => {
                 is_plain(&entry.name, MAX_MODEL_NAME_BYTES)
                     && entry.shard_bits <= MAX_SHARD_BITS
@@ -175,6 +181,29 @@ impl Statement {
 /// Whether a text for people is short enough and free of control characters.
 fn is_plain(text: &str, most_bytes: usize) -> bool {
     text.len() <= most_bytes && !text.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Keypair;
+
+    #[test]
+    fn an_announcement_is_within_bounds_until_one_part_is_not() {
+        let good = || tests_support::announcement(&Keypair::generate_ed25519(), 1);
+        assert!(good().within_bounds());
+        let address = good().addresses[0].clone();
+        let bad = [
+            Announcement { addresses: vec![address; MAX_ADDRESSES + 1], ..good() },
+            Announcement { neighbours: vec![(good().peer, 1); MAX_NEIGHBOURS + 1], ..good() },
+            Announcement { name: Some("n".repeat(MAX_NAME_BYTES + 1)), ..good() },
+            Announcement { name: Some("\u{1b}[2J".to_string()), ..good() },
+            Announcement { version: "0.1\n".to_string(), ..good() },
+        ];
+        for announcement in bad {
+            assert!(!announcement.within_bounds(), "{announcement:?}");
+        }
+    }
 }
 
 #[cfg(test)]
