@@ -1,0 +1,329 @@
+//! Peers that break the protocol, lie, or fall silent disturb nobody but themselves.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use swarm_client::ClientConfig;
+use swarm_model::ModelSpec;
+use swarm_protocol::p2p::{Identity, JoinError, Network, NetworkConfig, StreamKind};
+use swarm_protocol::session::{SessionId, TokenCount};
+use swarm_protocol::wire::{
+    ElementType, InfoReply, InfoRequest, Input, MAX_HEADER_BYTES, Open, Output, OutputRows, RowsHeader, ServerInfo,
+    SessionReply, SessionRequest, Step, encode,
+};
+use swarm_protocol::{Multiaddr, PeerId};
+use swarm_tests::harness::{Client, Impostor, Local, Manner, PROMPT, TestSwarm, eventually_async, greedy, range};
+
+/// Tokens of each text.
+const TOKENS: usize = 24;
+
+/// The swarm tells the known text.
+async fn tells(client: &Client) {
+    let told = client.tell(PROMPT, greedy(), TOKENS).await.unwrap();
+    assert_eq!(told.summary.tokens, Local::demo().text(PROMPT, &greedy(), TOKENS).tokens);
+    assert_eq!(told.lost, [], "an honest server was given up");
+}
+
+/// Tells the known text again and again until `attack` is over, and once more.
+async fn tells_during(client: &Client, attack: impl Future<Output = ()>) {
+    tokio::pin!(attack);
+    loop {
+        tokio::select! {
+            () = &mut attack => break,
+            () = tells(client) => {}
+        }
+    }
+    tells(client).await;
+}
+
+/// Waits until the server has no session and all its room.
+async fn is_idle(client: &Client, swarm: &TestSwarm) {
+    for server in &swarm.servers {
+        eventually_async("every session has been given back", || async {
+            let load = client.info(server).await.ok()?.announcement.load;
+            (load.sessions == 0 && load.free_tokens == load.total_tokens).then_some(())
+        })
+        .await;
+    }
+}
+
+/// What any honest client asks for.
+fn open(info: &ServerInfo) -> SessionRequest {
+    SessionRequest::Open(Open {
+        session: SessionId::random(&mut rand::rng()),
+        model: info.announcement.model,
+        class: info.announcement.class.clone(),
+        blocks: info.announcement.blocks,
+        tokens: TokenCount(100),
+        input: Input::Owner,
+        output: Output::Owner,
+    })
+}
+
+fn step(position: u32, rows: u32, hidden: u32) -> SessionRequest {
+    let rows = RowsHeader { rows, hidden, element: ElementType::Bf16 };
+    SessionRequest::Step(Step { epoch: 0, position, rows, output: OutputRows::All })
+}
+
+fn frame(request: &SessionRequest) -> Vec<u8> {
+    let payload = match request {
+        SessionRequest::Step(step) => step.rows.payload_bytes().unwrap(),
+        _ => 0,
+    };
+    encode(request, &vec![0x41; payload]).unwrap()
+}
+
+/// The header of a step without its rows, whatever it claims.
+fn lie(request: &SessionRequest) -> Vec<u8> {
+    let header = {
+        let (SessionRequest::Step(step), mut bytes) = (request, Vec::new()) else { unreachable!() };
+        bytes.extend_from_slice(&[1]);
+        for number in [step.epoch, step.position, step.rows.rows, step.rows.hidden] {
+            bytes.extend(varint(number));
+        }
+        bytes.extend_from_slice(&[2, 0]);
+        bytes
+    };
+    [&(header.len() as u32).to_le_bytes()[..], &header].concat()
+}
+
+fn varint(mut number: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+    bytes
+}
+
+/// What is said on a session stream that no honest client says.
+fn attacks(info: &ServerInfo, hidden: u32) -> Vec<(&'static str, Vec<u8>)> {
+    let mut random = vec![0; 4096];
+    StdRng::seed_from_u64(1).fill(&mut random[..]);
+    let opened = |more: Vec<u8>| [frame(&open(info)), more].concat();
+    let wrong_blocks = |request: &mut Open| request.blocks = range(0, 500);
+    let changed = |change: &dyn Fn(&mut Open)| {
+        let SessionRequest::Open(mut request) = open(info) else { unreachable!() };
+        change(&mut request);
+        frame(&SessionRequest::Open(request))
+    };
+    vec![
+        ("nothing", vec![]),
+        ("random bytes", random.clone()),
+        ("a header of 4 GiB", u32::MAX.to_le_bytes().to_vec()),
+        ("a header just too long", (MAX_HEADER_BYTES as u32 + 1).to_le_bytes().to_vec()),
+        ("an empty header", vec![0; 4]),
+        ("half a frame", frame(&open(info))[..9].to_vec()),
+        ("a step before opening", frame(&step(0, 1, hidden))),
+        ("blocks that are not there", changed(&wrong_blocks)),
+        ("no room at all", changed(&|request| request.tokens = TokenCount(0))),
+        ("all the room there could be", changed(&|request| request.tokens = TokenCount(u32::MAX))),
+        ("opened twice", opened(frame(&open(info)))),
+        ("opened, then random bytes", opened(random)),
+        ("rows of another width", opened(frame(&step(0, 1, hidden + 1)))),
+        ("far too many rows", opened(lie(&step(0, u32::MAX, hidden)))),
+        ("rows that overflow", opened(lie(&step(0, u32::MAX, u32::MAX)))),
+        ("positions that are missing", opened(frame(&step(50, 1, hidden)))),
+        ("past the reservation", opened([frame(&step(0, 100, hidden)), frame(&step(100, 1, hidden))].concat())),
+        ("a position that overflows", opened(frame(&step(u32::MAX, 2, hidden)))),
+        ("half the rows", opened(frame(&step(0, 8, hidden))[..40].to_vec())),
+        ("a thousand pings", opened(frame(&SessionRequest::Ping { nonce: 1 }).repeat(1000))),
+        ("steps whose answers nobody reads", opened(frame(&step(0, 100, hidden)).repeat(200))),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_breaks_the_protocol_on_a_session_stream_concerns_nobody_else() {
+    let mut swarm = TestSwarm::demo(&[(0, 12)]);
+    let honest = Client::of(&swarm).await;
+    let attacker = Client::of(&swarm).await;
+    let hidden = attacker.model.config().hidden as u32;
+    let server = &swarm.servers[0];
+    let info = attacker.info(server).await.unwrap();
+    let attack = async {
+        for (name, bytes) in attacks(&info, hidden) {
+            let addresses = std::slice::from_ref(&server.address);
+            let network = attacker.swarm.network();
+            let stream = network.open(server.peer, addresses, StreamKind::Session).await.unwrap();
+            let (mut reader, mut writer) = stream.into_frames::<SessionReply, SessionRequest>(16 << 20);
+            // The server may hang up before it has read everything, or stop reading.
+            let _ = tokio::time::timeout(Duration::from_secs(2), writer.send_bytes(&bytes)).await;
+            if name.starts_with("steps whose") {
+                continue;
+            }
+            let _ = tokio::time::timeout(Duration::from_secs(2), writer.close()).await;
+            // Whatever it answers, it comes to an end.
+            let end = async { while let Ok(Some(_)) = reader.next().await {} };
+            let ended = tokio::time::timeout(Duration::from_secs(30), end).await;
+            assert!(ended.is_ok(), "{name}: the server keeps the stream open");
+        }
+    };
+    tells_during(&honest, attack).await;
+    is_idle(&honest, &swarm).await;
+    assert!(swarm.servers[0].process.is_running());
+    assert!(!swarm.servers[0].process.stderr().contains("panicked"), "{}", swarm.servers[0].process.stderr());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_breaks_the_protocol_on_an_info_stream_concerns_nobody_else() {
+    let mut swarm = TestSwarm::demo(&[(0, 12)]);
+    let honest = Client::of(&swarm).await;
+    let attacker = Client::of(&swarm).await;
+    let server = &swarm.servers[0];
+    let addresses = std::slice::from_ref(&server.address);
+    let many = encode(&InfoRequest::Describe, &[]).unwrap().repeat(2000);
+    let attack = async {
+        for bytes in [vec![9; 5000], u32::MAX.to_le_bytes().to_vec(), vec![1, 0, 0, 0, 77], vec![1, 0], many] {
+            let network = attacker.swarm.network();
+            let stream = network.open(server.peer, addresses, StreamKind::Info).await.unwrap();
+            let (_, mut writer) = stream.into_frames::<InfoReply, InfoRequest>(0);
+            let _ = tokio::time::timeout(Duration::from_secs(2), writer.send_bytes(&bytes)).await;
+        }
+        // More streams than anybody needs, all of them silent.
+        let mut held = Vec::new();
+        for _ in 0..200 {
+            held.extend(attacker.swarm.network().open(server.peer, addresses, StreamKind::Info).await.ok());
+        }
+        tells(&honest).await;
+    };
+    attack.await;
+    tells(&honest).await;
+    assert!(swarm.servers[0].process.is_running());
+}
+
+/// The port of `/ip4/127.0.0.1/tcp/PORT`.
+fn port(address: &Multiaddr) -> u16 {
+    address.to_string().rsplit('/').next().unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_that_are_no_handshake_concern_nobody() {
+    let mut swarm = TestSwarm::demo(&[(0, 12)]);
+    let honest = Client::of(&swarm).await;
+    let mut rng = StdRng::seed_from_u64(2);
+    let mut held = Vec::new();
+    for port in [port(&swarm.servers[0].address), port(&swarm.entry().address)] {
+        for size in [0, 1, 19, 20, 100, 5000, 70_000].into_iter().cycle().take(60) {
+            let mut bytes = vec![0; size];
+            rng.fill(&mut bytes[..]);
+            if size == 20 {
+                bytes = b"\x13/multistream/1.0.0\n".to_vec();
+            }
+            let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            socket.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+            // It may hang up on the first byte.
+            let _ = socket.write_all(&bytes);
+            held.push(socket);
+        }
+        tells(&honest).await;
+    }
+    tells(&Client::of(&swarm).await).await;
+    drop(held);
+    is_idle(&honest, &swarm).await;
+    assert!(swarm.bootstrap.process.is_running() && swarm.servers[0].process.is_running());
+}
+
+const MANNERS: [Manner; 11] = [
+    Manner::Silent,
+    Manner::PongsOnly,
+    Manner::WrongShape,
+    Manner::Garbage,
+    Manner::Oversized,
+    Manner::WrongPosition,
+    Manner::Fails,
+    Manner::Forgetful,
+    Manner::HangsUp,
+    Manner::Refuses,
+    Manner::NeverOpens,
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_that_only_pretend_are_given_up() {
+    // One hop instead of three: an impostor of the whole model is preferred.
+    let swarm = TestSwarm::demo(&[(0, 4), (4, 8), (8, 12)]);
+    let honest = Client::of(&swarm).await;
+    let mut like = honest.info(&swarm.servers[0]).await.unwrap();
+    like.announcement.blocks = range(0, 12);
+    like.digests = Vec::new();
+    for server in &swarm.servers {
+        like.digests.extend(honest.info(server).await.unwrap().digests);
+    }
+    let expected = Local::demo().text(PROMPT, &greedy(), TOKENS);
+    for manner in MANNERS {
+        let impostor = Impostor::start(&swarm, &like, manner).await;
+        let config = ClientConfig {
+            open_timeout: Duration::from_secs(2),
+            silence_timeout: Duration::from_secs(2),
+            step_timeout: Duration::from_secs(3),
+            ..ClientConfig::default()
+        };
+        let client = Client::with(&swarm, &ModelSpec::Demo, None, config).await;
+        let told = client.tell(PROMPT, greedy(), TOKENS).await.unwrap_or_else(|error| panic!("{manner:?}: {error}"));
+        assert_eq!(told.summary.tokens, expected.tokens, "{manner:?}");
+        let lost: Vec<PeerId> = told.lost.iter().map(|(peer, _)| *peer).collect();
+        match manner {
+            Manner::Refuses | Manner::NeverOpens => assert_eq!(lost, [], "{manner:?} never had the session"),
+            _ => assert_eq!(lost, [impostor.peer()], "{manner:?}: {:?}", told.lost),
+        }
+        impostor.network.shut_down().await;
+    }
+    // All of them are still announced, and none is there.
+    tells(&Client::of(&swarm).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_word_counts_whatever_the_clock_says() {
+    let swarm = TestSwarm::demo(&[(0, 12)]);
+    let client = Client::of(&swarm).await;
+    let like = client.info(&swarm.servers[0]).await.unwrap();
+    let (model, all) = (like.announcement.model, range(0, 12));
+    let behind = Impostor::start(&swarm, &like, Manner::Refuses).await;
+    let ahead = Impostor::start(&swarm, &like, Manner::Refuses).await;
+    let sequence = |peer| {
+        let view = client.swarm.look_up(model, all);
+        async move { view.await.get(peer).map(|found| found.sequence) }
+    };
+    // One clock is decades behind, the other centuries ahead: each is compared with itself only.
+    ahead.announce(u64::MAX - 2).await;
+    eventually_async("the word from the future", || async {
+        (sequence(ahead.peer()).await == Some(u64::MAX - 2)).then_some(())
+    })
+    .await;
+    assert_eq!(sequence(behind.peer()).await, Some(1));
+    behind.announce(2).await;
+    eventually_async("the word from the past", || async { (sequence(behind.peer()).await == Some(2)).then_some(()) })
+        .await;
+    ahead.announce(u64::MAX - 1).await;
+    eventually_async("a newer word from the future", || async {
+        (sequence(ahead.peer()).await == Some(u64::MAX - 1)).then_some(())
+    })
+    .await;
+    assert!(sequence(swarm.servers[0].peer).await.is_some(), "the honest server is still there");
+    tells(&client).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_of_another_swarm_stays_outside() {
+    let swarm = TestSwarm::demo(&[(0, 12)]);
+    let foreign = NetworkConfig {
+        identity: Identity::ephemeral(),
+        listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
+        dht: swarm_protocol::p2p::DhtMode::Server,
+        serve: StreamKind::ALL.to_vec(),
+        ..NetworkConfig::client("foreign".parse().unwrap(), vec![swarm.entry()])
+    };
+    let (network, _inbound) = Network::start(foreign).await.unwrap();
+    let refused = network.join(&[swarm.entry()]).await;
+    assert!(matches!(refused, Err(JoinError::OtherSwarm { .. })), "{refused:?}");
+    let client = Client::of(&swarm).await;
+    let server = &swarm.servers[0];
+    let opened = network.open(server.peer, std::slice::from_ref(&server.address), StreamKind::Info).await;
+    assert!(opened.is_err(), "a stream of another swarm was opened");
+    tells(&client).await;
+}
