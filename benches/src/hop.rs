@@ -71,6 +71,9 @@ struct Chain {
     bare: Summary,
     /// What the client library's token takes longer than this process's in the same round, for each hop.
     overhead_per_hop: Summary,
+    /// What the client library's token takes longer than the servers' compute threads for the same step, for each hop.
+    /// Free of differences between two computations of the same blocks, which are larger than what a hop adds.
+    outside_compute_per_hop: Summary,
     /// Where that comes from, for each hop. Each part is a median, so they do not add up exactly.
     parts: Parts,
 }
@@ -103,10 +106,7 @@ pub(crate) async fn run(settings: Settings) -> Result<Report<Settings, Results>>
     for servers in 1..=settings.servers {
         chains.push(measure(&settings, &model, &mut local, servers).await?);
     }
-    let goal = |chain: &Chain| {
-        Goal::new(format!("added by a hop of {}", chain.servers), "ms", GOAL_MS, chain.overhead_per_hop.median)
-    };
-    let goals = chains.iter().map(goal).collect();
+    let goals = chains.iter().flat_map(Chain::goals).collect();
     let model = format!("{} random weights in {} blocks, bf16", model.spec.parameters(), model.spec.blocks);
     Ok(Report { benchmark: "hop", machine, settings, results: Results { model, chains }, goals })
 }
@@ -167,15 +167,21 @@ impl<'a> Contenders<'a> {
         let mut rounds = Vec::new();
         for round in 0..settings.rounds {
             let row = model.embed(&[(PREFIX + round) as u32]).await?;
-            rounds.push(self.round(&row, settings.tokens).await?);
+            rounds.push(self.round(&row, settings.tokens, round % 2 == 0).await?);
         }
         Ok(rounds)
     }
 
-    async fn round(&mut self, row: &Tensor, tokens: usize) -> Result<Round> {
+    /// Whoever is second finds the servers awake, so they take turns.
+    async fn round(&mut self, row: &Tensor, tokens: usize, client_first: bool) -> Result<Round> {
         let (here, in_process) = self.local.run(row, tokens)?;
-        let client = self.run_client(row, tokens, &here).await?;
-        let bare = self.run_bare(row, tokens, &here).await?;
+        let (client, bare) = if client_first {
+            let client = self.run_client(row, tokens, &here).await?;
+            (client, self.run_bare(row, tokens, &here).await?)
+        } else {
+            let bare = self.run_bare(row, tokens, &here).await?;
+            (self.run_client(row, tokens, &here).await?, bare)
+        };
         let pings = self.run_pings(tokens, Duration::ZERO).await?;
         let step = bare.first().map_or(Duration::ZERO, |times| times.compute);
         let pings_after_pause = self.run_pings(tokens, step).await?;
@@ -237,6 +243,7 @@ impl Chain {
             client: all(|round| &round.client),
             bare: bare(|times| times.total),
             overhead_per_hop: per_hop(|round| median(&round.client) - median(&round.in_process)),
+            outside_compute_per_hop: per_hop(|round| median(&round.client) - round.bare_median(|times| times.compute)),
             parts: Parts {
                 compute: per_hop(|round| round.bare_median(|times| times.compute) - median(&round.in_process)).median,
                 queue: per_hop(|round| round.bare_median(|times| times.queue)).median,
@@ -267,7 +274,7 @@ impl Tables for Results {
     fn tables(&self) -> Vec<Table> {
         let tokens = Table {
             title: format!("Milliseconds a token, median (quartiles): {}", self.model),
-            header: vec!["servers", "in process", "client library", "bare streams", "added per hop"],
+            header: vec!["servers", "in process", "client library", "bare streams", "added per hop", "outside compute"],
             rows: self.chains.iter().map(Chain::times).collect(),
         };
         let parts = Table {
@@ -280,6 +287,16 @@ impl Tables for Results {
 }
 
 impl Chain {
+    fn goals(&self) -> [Goal; 2] {
+        let goal = |what: &str, measured: Summary| {
+            Goal::new(format!("a hop of {} adds {what}", self.servers), "ms", GOAL_MS, measured.median)
+        };
+        [
+            goal("to the blocks in this process", self.overhead_per_hop),
+            goal("to its own computing", self.outside_compute_per_hop),
+        ]
+    }
+
     fn times(&self) -> Vec<String> {
         vec![
             self.servers.to_string(),
@@ -287,6 +304,7 @@ impl Chain {
             self.client.to_string(),
             self.bare.to_string(),
             self.overhead_per_hop.to_string(),
+            self.outside_compute_per_hop.to_string(),
         ]
     }
 

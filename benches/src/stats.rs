@@ -20,9 +20,12 @@ impl Summary {
     pub(crate) fn of(samples: impl IntoIterator<Item = f64>) -> Self {
         let mut sorted: Vec<f64> = samples.into_iter().collect();
         sorted.sort_by(f64::total_cmp);
+        let sample = |index: f64| sorted.get(index as usize).copied().unwrap_or_default();
         let at = |part: f64| {
             let index = part * sorted.len().saturating_sub(1) as f64;
-            sorted.get(index.round() as usize).copied().unwrap_or_default()
+            // Between two samples, the line that joins them.
+            let (below, above) = (sample(index.floor()), sample(index.ceil()));
+            below + (above - below) * index.fract()
         };
         Self { median: at(0.5), low: at(0.25), high: at(0.75), samples: sorted.len() }
     }
@@ -44,6 +47,7 @@ mod tests {
         let summary = Summary::of([5.0, 1.0, 3.0, 2.0, 4.0]);
         assert_eq!(summary, Summary { median: 3.0, low: 2.0, high: 4.0, samples: 5 });
         assert_eq!(format!("{summary:.0}"), "3 (2–4)");
-        assert_eq!(Summary::of([]).samples, 0);
+        assert_eq!(Summary::of([4.0, 1.0, 2.0, 3.0]).median, 2.5);
+        assert_eq!(Summary::of([]).median, 0.0);
     }
 }
