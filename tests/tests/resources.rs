@@ -22,15 +22,16 @@ async fn the_room_of_a_client_that_vanishes_comes_back() {
     let swarm = TestSwarm::demo(&[(0, 6), (6, 12)]);
     let watcher = Client::of(&swarm).await;
     let before = [free(&watcher, &swarm.servers[0]).await, free(&watcher, &swarm.servers[1]).await];
-    for freeze_first in [false, true] {
+    for running in [true, false] {
         let mut generating = swarm.generate(&["--prompt", PROMPT, "--max-tokens", "1900"]);
         generating.tokens(3);
-        // It waits in a write to its stdout once that is full, or in a computation; its sessions are open either way.
-        if freeze_first {
-            generating.process.freeze();
-        }
+        // So that it does not end by itself while its sessions are looked at.
+        generating.process.freeze();
         for (server, before) in swarm.servers.iter().zip(before) {
             until_free(&watcher, server, "room is reserved", |free| free < before).await;
+        }
+        if running {
+            generating.process.thaw();
         }
         generating.process.kill();
         for (server, before) in swarm.servers.iter().zip(before) {
