@@ -232,6 +232,13 @@ impl<R: Rows> Chain<R> {
         }
     }
 
+    /// The driver was interrupted: whatever is unanswered will be sent again, its late answers are stale, and outputs that
+    /// were wanted and have not been handed out are wanted no more.
+    pub fn abandon_unanswered(&mut self) {
+        self.hops.iter_mut().for_each(|hop| hop.flights.clear());
+        self.wanted = Wanted::default();
+    }
+
     fn hop_flying(&self, work: WorkId) -> Option<usize> {
         self.hops.iter().position(|hop| hop.flights.iter().any(|flight| flight.id == work))
     }

@@ -44,7 +44,7 @@ pub struct ClientConfig {
     pub start_patience: Duration,
     /// How long a running session looks for a replacement of a lost hop before it gives up.
     pub repair_patience: Duration,
-    /// How many replacements may fail in a row before a session gives up.
+    /// How many hops may fail, or fail to open, before a session gives up, if it gives no output meanwhile.
     pub most_repairs: u32,
     /// Rows of a prefill chunk: large enough to use the weights well, small enough to share a server with others.
     pub prefill_chunk: TokenCount,

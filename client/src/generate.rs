@@ -114,13 +114,11 @@ pub struct TextSession {
     edges: EdgesWorker,
     tokenizer: TextTokenizer,
     eos: Vec<u32>,
-    /// The ids the hops have seen.
-    held: Vec<u32>,
 }
 
 impl TextSession {
     pub(crate) fn new(session: Session, edges: EdgesWorker, tokenizer: TextTokenizer, eos: Vec<u32>) -> Self {
-        Self { session, edges, tokenizer, eos, held: Vec::new() }
+        Self { session, edges, tokenizer, eos }
     }
 
     /// The hops in order.
@@ -172,12 +170,11 @@ impl TextSession {
     /// Rewinds the session to what it shares with `prompt`; at least the last token of the prompt is fed again, since its
     /// output is needed.
     fn rewind_to_shared(&mut self, prompt: &[u32]) -> usize {
-        let shared = self.held.iter().zip(prompt).take_while(|(one, other)| one == other).count();
+        let shared = self.session.fed_ids().iter().zip(prompt).take_while(|(one, other)| one == other).count();
         let shared = shared.min(prompt.len() - 1);
         if shared < self.session.position().as_usize() {
             self.session.truncate(TokenCount(shared as u32));
         }
-        self.held.truncate(shared);
         shared
     }
 }
@@ -206,7 +203,8 @@ pub struct Generation<'a> {
 }
 
 impl Generation<'_> {
-    /// The next event; `None` after [`GenerationEvent::Done`].
+    /// The next event; `None` after [`GenerationEvent::Done`]. If a call is dropped before it ends, or gives an error, the
+    /// generation is over: begin another one on the same session, which still holds what it was fed.
     ///
     /// # Errors
     /// [`SessionError`] if a lost server cannot be replaced. What was generated before stands.
@@ -229,7 +227,6 @@ impl Generation<'_> {
         let fed = self.session.session.feed_tokens(&input, Outputs::Last).await;
         self.take_news();
         let rows = fed?.ok_or(SessionError::Stopped)?;
-        self.session.held.extend_from_slice(&input);
         let id = self.sample(rows).await?;
         self.last = Instant::now();
         self.first.get_or_insert(self.last);

@@ -21,6 +21,12 @@ const FIRST_AVOIDANCE: Duration = Duration::from_secs(1);
 /// The longest such pause.
 const LONGEST_AVOIDANCE: Duration = Duration::from_secs(60);
 
+/// How long a server counts as there after it was last heard: several announcements.
+const HEARD_WITHIN: Duration = Duration::from_secs(180);
+
+/// How long a server that is no longer heard is remembered.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
 /// Weight of a new measurement against what was known: a few steps settle it, one outlier does not.
 const SMOOTHING: f64 = 0.2;
 
@@ -63,18 +69,21 @@ pub struct Known {
     pub max_positions: u32,
     /// Round-trip time, smoothed.
     pub rtt: Duration,
-    /// When it was last probed.
-    pub probed: Instant,
+    /// When it last answered this client.
+    pub heard: Instant,
     /// A decode step through one block as measured by this client, smoothed; beats what the server says.
     pub measured_block_time: Option<Duration>,
     failures: u32,
     avoid_until: Option<Instant>,
+    last_failure: Option<String>,
     full_until: Option<Instant>,
 }
 
 impl Known {
     fn usable(&self, now: Instant) -> bool {
-        self.announcement.state == ServerState::Serving && self.avoid_until.is_none_or(|until| until <= now)
+        self.announcement.state == ServerState::Serving
+            && self.avoid_until.is_none_or(|until| until <= now)
+            && now.saturating_duration_since(self.heard) < HEARD_WITHIN
     }
 
     fn has_room(&self, tokens: TokenCount, now: Instant) -> bool {
@@ -84,6 +93,20 @@ impl Known {
     fn digest(&self, block: BlockIndex) -> Option<BlockDigest> {
         let offset = block.0.checked_sub(self.announcement.blocks.start())?;
         self.digests.get(offset as usize).copied()
+    }
+
+    /// Why it is not used now, if it is not.
+    fn exclusion(&self, class: Option<&NumericClass>, now: Instant) -> Option<String> {
+        if self.announcement.state != ServerState::Serving {
+            return Some("it is on its way in or out".to_string());
+        }
+        if class.is_some_and(|class| self.announcement.class != *class) {
+            return Some(format!("it computes in numeric class {}", self.announcement.class));
+        }
+        if !self.usable(now) {
+            return Some(self.last_failure.clone().unwrap_or_else(|| "it was not heard for some time".to_string()));
+        }
+        Some("its weights are not those of the others".to_string())
     }
 
     fn candidate(&self) -> Candidate {
@@ -98,12 +121,20 @@ impl Known {
     }
 }
 
+/// A server that is announced but has never answered.
+#[derive(Debug)]
+struct Stranger {
+    blocks: BlockRange,
+    failures: u32,
+    avoid_until: Instant,
+    last_failure: String,
+}
+
 /// All servers of one model that this client has met, and failures of those it has not.
 #[derive(Debug, Default)]
 pub struct PeerBook {
     peers: BTreeMap<PeerId, Known>,
-    /// Servers that never answered: how often, and until when they are left alone.
-    strangers: HashMap<PeerId, (u32, Instant)>,
+    strangers: HashMap<PeerId, Stranger>,
 }
 
 impl PeerBook {
@@ -117,7 +148,7 @@ impl PeerBook {
         self.peers.get(&peer)
     }
 
-    /// A server answered a probe.
+    /// A server answered a probe: whatever it did before, it is there.
     pub fn probed(&mut self, info: ServerInfo, rtt: Duration, now: Instant) {
         let peer = info.announcement.peer;
         self.strangers.remove(&peer);
@@ -128,45 +159,73 @@ impl PeerBook {
             digests: info.digests,
             max_positions: info.max_positions,
             rtt,
-            probed: now,
+            heard: now,
             measured_block_time: before.as_ref().and_then(|known| known.measured_block_time),
             failures: before.as_ref().map_or(0, |known| known.failures),
-            avoid_until: before.and_then(|known| known.avoid_until),
-            full_until: None,
+            avoid_until: None,
+            last_failure: None,
+            full_until: before.and_then(|known| known.full_until).filter(|until| *until > now),
         };
         self.peers.insert(peer, known);
     }
 
-    /// Whether a probe of `peer` is worth its while now.
-    pub fn worth_probing(&self, peer: PeerId, now: Instant) -> bool {
-        let avoided = match self.peers.get(&peer) {
-            Some(known) => known.avoid_until,
-            None => self.strangers.get(&peer).map(|(_, until)| *until),
+    /// An announced server did not answer a probe.
+    pub fn probe_failed(&mut self, announced: &Announcement, reason: String, now: Instant, rng: &mut impl Rng) {
+        if self.peers.contains_key(&announced.peer) {
+            self.report(announced.peer, &Outcome::Failed { reason }, now, rng);
+            return;
+        }
+        let failures = self.strangers.get(&announced.peer).map_or(0, |stranger| stranger.failures);
+        let stranger = Stranger {
+            blocks: announced.blocks,
+            failures: failures + 1,
+            avoid_until: now + avoidance(failures, rng),
+            last_failure: reason,
         };
-        avoided.is_none_or(|until| until <= now)
+        self.strangers.insert(announced.peer, stranger);
+    }
+
+    /// Forgets a server: it serves something else now.
+    pub fn forget(&mut self, peer: PeerId) {
+        self.peers.remove(&peer);
+        self.strangers.remove(&peer);
+    }
+
+    /// Forgets servers that have not been heard for long.
+    pub fn forget_silent(&mut self, now: Instant) {
+        self.peers.retain(|_, known| now.saturating_duration_since(known.heard) < REMEMBERED);
+        self.strangers.retain(|_, stranger| now.saturating_duration_since(stranger.avoid_until) < REMEMBERED);
+    }
+
+    /// The servers that are being left alone.
+    pub fn avoided(&self, now: Instant) -> impl Iterator<Item = PeerId> {
+        let known = self.peers.values().filter(move |known| known.avoid_until.is_some_and(|until| until > now));
+        let strangers = self.strangers.iter().filter(move |(_, stranger)| stranger.avoid_until > now);
+        known.map(|known| known.announcement.peer).chain(strangers.map(|(peer, _)| *peer))
     }
 
     /// Takes in what `peer` did.
     pub fn report(&mut self, peer: PeerId, outcome: &Outcome, now: Instant, rng: &mut impl Rng) {
         let Some(known) = self.peers.get_mut(&peer) else {
-            if let Outcome::Failed { .. } = outcome {
-                let failures = self.strangers.get(&peer).map_or(0, |(failures, _)| *failures);
-                self.strangers.insert(peer, (failures + 1, now + avoidance(failures, rng)));
-            }
             return;
         };
         match outcome {
-            Outcome::Failed { .. } => {
-                known.avoid_until = Some(now + avoidance(known.failures, rng));
-                known.failures += 1;
+            Outcome::Failed { reason } => {
+                // Several sessions report one and the same death.
+                if known.avoid_until.is_none_or(|until| until <= now) {
+                    known.avoid_until = Some(now + avoidance(known.failures, rng));
+                    known.failures += 1;
+                }
+                known.last_failure = Some(reason.clone());
             }
             Outcome::Full { retry_after, free } => {
                 known.full_until = Some(now + *retry_after);
                 known.announcement.load.free_tokens = *free;
             }
             Outcome::Leaving => known.announcement.state = ServerState::Leaving,
-            Outcome::Opened => known.avoid_until = None,
+            Outcome::Opened => known.heard = now,
             Outcome::Stepped { block_time, rtt } => {
+                known.heard = now;
                 known.failures = 0;
                 let before = known.measured_block_time.unwrap_or(*block_time);
                 known.measured_block_time = Some(smoothed(before, *block_time));
@@ -213,6 +272,16 @@ impl PeerBook {
     pub fn digests(&self, peer: PeerId, range: BlockRange) -> Vec<(BlockIndex, BlockDigest)> {
         let known = self.peers.get(&peer);
         range.blocks().filter_map(|block| Some((block, known?.digest(block)?))).collect()
+    }
+
+    /// Why servers of some of `range` are not used now, for people; empty if nobody serves any of it.
+    pub fn exclusions(&self, range: BlockRange, class: Option<&NumericClass>, now: Instant) -> Vec<String> {
+        let concerns = |blocks: BlockRange| blocks.intersection(range).is_some();
+        let known = self.peers.values().filter(|known| concerns(known.announcement.blocks));
+        let known = known.filter_map(|known| Some((known.announcement.peer, known.exclusion(class, now)?)));
+        let strangers = self.strangers.iter().filter(|(_, stranger)| concerns(stranger.blocks));
+        let strangers = strangers.map(|(peer, stranger)| (*peer, stranger.last_failure.clone()));
+        known.chain(strangers).map(|(peer, reason)| format!("{peer}: {reason}")).collect()
     }
 
     /// The most room that any usable server of some of `range` has left.

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use futures::future::join_all;
+use futures::StreamExt;
+use swarm_protocol::PeerId;
 use swarm_protocol::announcement::{DirectoryEntry, SegmentKey, Shard, Statement, segments};
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::ModelId;
 use swarm_protocol::p2p::{Found, Network};
 use swarm_protocol::swarm_view::SwarmView;
+
+/// DHT queries under way at once: a deep model has some sixteen segments.
+const QUERIES_AT_ONCE: usize = 16;
 
 /// The servers of `model`, as the DHT's holders know them. What cannot be read is left out: the caller sees a smaller
 /// swarm and may look again.
@@ -25,8 +29,9 @@ pub async fn look_up(network: &Network, model: ModelId, blocks: BlockRange) -> S
 async fn segment_records(network: &Network, model: ModelId, blocks: BlockRange, bits: u8) -> Vec<Found> {
     let keys = segments(blocks)
         .flat_map(|segment| Shard::all(bits).map(move |shard| SegmentKey::segment(model, segment, shard)));
-    let answers = join_all(keys.map(|key| network.get(key))).await;
-    answers.into_iter().filter_map(Result::ok).flatten().collect()
+    let answers = futures::stream::iter(keys.map(|key| network.get(key))).buffer_unordered(QUERIES_AT_ONCE);
+    let found: Vec<Vec<Found>> = answers.filter_map(async |answer| answer.ok()).collect().await;
+    found.into_iter().flatten().collect()
 }
 
 fn absorb(view: &mut SwarmView, records: Vec<Found>) {
@@ -40,17 +45,23 @@ fn absorb(view: &mut SwarmView, records: Vec<Found>) {
     }
 }
 
-/// The models that live in the swarm, each by its newest directory entry.
+/// The models that live in the swarm, each by its newest directory entry; over how many shards a model is spread is the
+/// median of its voices' words, so that one of them cannot send everybody astray.
 pub async fn models(network: &Network) -> BTreeMap<ModelId, DirectoryEntry> {
-    let mut models: BTreeMap<ModelId, DirectoryEntry> = BTreeMap::new();
+    let mut voices: BTreeMap<ModelId, BTreeMap<PeerId, DirectoryEntry>> = BTreeMap::new();
     let records = network.get(SegmentKey::directory()).await.unwrap_or_default();
     for statement in records.into_iter().flat_map(|found| found.statements) {
         if let Statement::Directory(entry) = statement {
-            let newer = models.get(&entry.model).is_none_or(|known| known.sequence < entry.sequence);
-            if newer {
-                models.insert(entry.model, entry);
-            }
+            voices.entry(entry.model).or_default().insert(entry.peer, entry);
         }
     }
-    models
+    voices.into_iter().filter_map(|(model, voices)| Some((model, agreed(voices)?))).collect()
+}
+
+fn agreed(voices: BTreeMap<PeerId, DirectoryEntry>) -> Option<DirectoryEntry> {
+    let mut bits: Vec<u8> = voices.values().map(|entry| entry.shard_bits).collect();
+    bits.sort_unstable();
+    let median = *bits.get(bits.len().saturating_sub(1) / 2)?;
+    let newest = voices.into_values().max_by_key(|entry| entry.sequence)?;
+    Some(DirectoryEntry { shard_bits: median, ..newest })
 }

@@ -6,17 +6,16 @@ mod look_up;
 mod plan;
 mod probe;
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
+use futures::future::{BoxFuture, join_all};
 use rand::seq::SliceRandom;
 use swarm_protocol::PeerId;
 use swarm_protocol::announcement::Announcement;
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::ModelId;
 use swarm_protocol::p2p::Network;
-use swarm_protocol::swarm_view::SwarmView;
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
@@ -49,7 +48,17 @@ impl Finder {
     /// Starts the finder of `model`, whose blocks are `blocks`. It ends when the last handle is dropped.
     pub fn start(network: Network, model: ModelId, blocks: BlockRange, config: ClientConfig) -> Self {
         let (requests, queue) = mpsc::channel(QUEUE);
-        let task = Task { network, model, blocks, config, book: PeerBook::default(), looked_up: None };
+        let task = Task {
+            network,
+            model,
+            blocks,
+            config,
+            book: PeerBook::default(),
+            looked_up: None,
+            looking: None,
+            plans: Vec::new(),
+            knowns: Vec::new(),
+        };
         tokio::spawn(task.run(queue));
         Self { requests }
     }
@@ -69,7 +78,10 @@ impl Finder {
 
     /// Says what a server did.
     pub fn report(&self, peer: PeerId, outcome: Outcome) {
-        // Advice that finds the queue full is dropped.
+        // A measurement leaves room for what matters more; advice that finds the queue full is dropped.
+        if matches!(outcome, Outcome::Stepped { .. }) && self.requests.capacity() < QUEUE / 2 {
+            return;
+        }
         let _ = self.requests.try_send(Request::Report { peer, outcome });
     }
 
@@ -81,6 +93,9 @@ impl Finder {
     }
 }
 
+/// A look-up with the probes of those it found.
+type LookUp = BoxFuture<'static, Vec<(Announcement, Result<Probe, ProbeError>)>>;
+
 struct Task {
     network: Network,
     model: ModelId,
@@ -88,84 +103,132 @@ struct Task {
     config: ClientConfig,
     book: PeerBook,
     looked_up: Option<Instant>,
+    /// The look-up under way: requests that the book can answer do not wait for it.
+    looking: Option<LookUp>,
+    plans: Vec<(Need, oneshot::Sender<Result<Plan, NoPlan>>)>,
+    knowns: Vec<oneshot::Sender<Vec<Known>>>,
 }
 
 impl Task {
     async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
-        while let Some(request) = queue.recv().await {
-            match request {
-                Request::Plan { need, fresh, reply } => {
-                    let plan = self.plan(&need, fresh).await;
-                    // The session may have given up.
-                    let _ = reply.send(plan);
-                }
-                Request::Report { peer, outcome } => {
-                    self.book.report(peer, &outcome, Instant::now(), &mut rand::rng());
-                }
-                Request::Known { reply } => {
-                    if self.older_than(self.config.probe_age) {
-                        self.look_up_and_probe().await;
-                    }
-                    let _ = reply.send(self.book.known().cloned().collect());
-                }
+        loop {
+            tokio::select! {
+                request = queue.recv() => match request {
+                    Some(request) => self.on_request(request),
+                    None => return,
+                },
+                found = finished(&mut self.looking) => self.on_found(found),
             }
         }
     }
 
-    async fn plan(&mut self, need: &Need, fresh: bool) -> Result<Plan, NoPlan> {
-        if self.looked_up.is_none() || (fresh && self.older_than(self.config.probe_age)) {
-            self.look_up_and_probe().await;
+    fn on_request(&mut self, request: Request) {
+        match request {
+            Request::Plan { need, fresh, reply } => self.on_plan(need, fresh, reply),
+            Request::Report { peer, outcome } => {
+                self.book.report(peer, &outcome, Instant::now(), &mut rand::rng());
+            }
+            Request::Known { reply } if self.older_than(self.config.probe_age) => {
+                self.knowns.push(reply);
+                self.look(false);
+            }
+            Request::Known { reply } => self.answer_known(reply),
         }
-        let planned = plan::cheapest(&self.book, need, Instant::now());
-        if planned.is_ok() || !self.older_than(LOOK_AGAIN_AFTER) {
-            return planned;
+    }
+
+    fn on_plan(&mut self, need: Need, fresh: bool, reply: oneshot::Sender<Result<Plan, NoPlan>>) {
+        let outdated = self.looked_up.is_none() || (fresh && self.older_than(self.config.probe_age));
+        if outdated {
+            self.plans.push((need, reply));
+            self.look(false);
+            return;
         }
-        self.look_up_and_probe().await;
-        plan::cheapest(&self.book, need, Instant::now())
+        match plan::cheapest(&self.book, &need, Instant::now()) {
+            Err(_) if self.looking.is_some() || self.older_than(LOOK_AGAIN_AFTER) => {
+                self.plans.push((need, reply));
+                // Without a route the servers that failed a moment ago are asked as well.
+                self.look(true);
+            }
+            // The session may have given up.
+            planned => drop(reply.send(planned)),
+        }
+    }
+
+    fn answer_known(&self, reply: oneshot::Sender<Vec<Known>>) {
+        drop(reply.send(self.book.known().cloned().collect()));
     }
 
     fn older_than(&self, age: Duration) -> bool {
         self.looked_up.is_none_or(|at| at.elapsed() > age)
     }
 
-    async fn look_up_and_probe(&mut self) {
-        let view = look_up(&self.network, self.model, self.blocks).await;
-        let servers = self.short_list(&view);
-        let (network, limit) = (&self.network, self.config.probe_timeout);
-        let probes: FuturesUnordered<_> = servers
-            .iter()
-            .map(|server| async move { (server.peer, probe(network, server.peer, &server.addresses, limit).await) })
-            .collect();
-        let answers: Vec<_> = probes.collect().await;
+    /// Begins a look-up unless one is under way; with `everybody` also servers that are being avoided are probed.
+    fn look(&mut self, everybody: bool) {
+        if self.looking.is_some() {
+            return;
+        }
         let now = Instant::now();
-        for (peer, answer) in answers {
+        let avoided: HashSet<PeerId> = match everybody {
+            true => HashSet::new(),
+            false => self.book.avoided(now).collect(),
+        };
+        let (network, model, blocks, config) = (self.network.clone(), self.model, self.blocks, self.config.clone());
+        self.looking = Some(Box::pin(async move {
+            let view = look_up(&network, model, blocks).await;
+            let worth_it = |server: &&Announcement| config.peers.admits(server.peer) && !avoided.contains(&server.peer);
+            let servers: Vec<Announcement> = view.serving().filter(worth_it).cloned().collect();
+            let servers = short_list(servers, blocks, config.most_probes);
+            let probes = servers.into_iter().map(|server| async {
+                let answer = probe(&network, server.peer, &server.addresses, config.probe_timeout).await;
+                (server, answer)
+            });
+            join_all(probes).await
+        }));
+    }
+
+    fn on_found(&mut self, answers: Vec<(Announcement, Result<Probe, ProbeError>)>) {
+        self.looking = None;
+        let now = Instant::now();
+        self.looked_up = Some(now);
+        for (server, answer) in answers {
+            let peer = server.peer;
             match answer {
                 Ok(Probe { info, rtt }) if info.announcement.model == self.model => self.book.probed(info, rtt, now),
-                Ok(_) => debug!(%peer, "the server now serves another model"),
+                Ok(_) => {
+                    debug!(%peer, "the server now serves another model");
+                    self.book.forget(peer);
+                }
                 Err(error) => {
                     debug!(%peer, %error, "a probe failed");
-                    let outcome = Outcome::Failed { reason: error.to_string() };
-                    self.book.report(peer, &outcome, now, &mut rand::rng());
+                    self.book.probe_failed(&server, error.to_string(), now, &mut rand::rng());
                 }
             }
         }
-        self.looked_up = Some(now);
-    }
-
-    /// The servers worth probing: a random sample where there are very many, each block as often as possible.
-    fn short_list(&self, view: &SwarmView) -> Vec<Announcement> {
-        let now = Instant::now();
-        let mut servers: Vec<Announcement> = view
-            .serving()
-            .filter(|server| self.config.peers.admits(server.peer) && self.book.worth_probing(server.peer, now))
-            .cloned()
-            .collect();
-        if servers.len() > self.config.most_probes {
-            servers.shuffle(&mut rand::rng());
-            servers = spread(servers, self.blocks, self.config.most_probes);
+        self.book.forget_silent(now);
+        for (need, reply) in std::mem::take(&mut self.plans) {
+            drop(reply.send(plan::cheapest(&self.book, &need, now)));
         }
-        servers
+        for reply in std::mem::take(&mut self.knowns) {
+            self.answer_known(reply);
+        }
     }
+}
+
+/// The look-up's result; pending while there is none.
+async fn finished(looking: &mut Option<LookUp>) -> Vec<(Announcement, Result<Probe, ProbeError>)> {
+    match looking {
+        Some(look_up) => look_up.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The servers worth probing: a random sample where there are very many, each block as often as possible.
+fn short_list(mut servers: Vec<Announcement>, blocks: BlockRange, most: usize) -> Vec<Announcement> {
+    if servers.len() <= most {
+        return servers;
+    }
+    servers.shuffle(&mut rand::rng());
+    spread(servers, blocks, most)
 }
 
 /// The first `most` servers when those are taken first that host the blocks which the ones before them host least.

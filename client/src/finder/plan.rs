@@ -12,6 +12,9 @@ use thiserror::Error;
 use super::book::PeerBook;
 use crate::route::{self, Links, NoRoute, Route};
 
+/// Reasons named in one error.
+const MOST_REASONS: usize = 4;
+
 /// What a session needs of the servers it does not have yet.
 #[derive(Debug, Clone)]
 pub struct Need {
@@ -44,6 +47,18 @@ pub enum NoPlan {
     /// Some blocks have no usable server.
     #[error(transparent)]
     NoRoute(#[from] NoRoute),
+    /// Some blocks have servers, but none that can be used now.
+    #[error(
+        "no server of blocks {} can be used now ({}); try again later, or start another with `swarm-node serve`",
+        missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        reasons.join("; ")
+    )]
+    Unusable {
+        /// The blocks without a usable server.
+        missing: Vec<BlockRange>,
+        /// Why each is not used, a few of them.
+        reasons: Vec<String>,
+    },
     /// The blocks are served, but not with that much room.
     #[error(
         "the servers of blocks {} have no room for {needed} tokens in their KV caches (the most free is {free}); \
@@ -79,14 +94,25 @@ pub(super) fn cheapest(book: &PeerBook, need: &Need, now: Instant) -> Result<Pla
             Err(reason) => why_not = Some(closer(why_not, reason)),
         }
     }
-    best.ok_or_else(|| why_not.unwrap_or(NoPlan::NoRoute(NoRoute { missing: vec![need.range] })))
+    best.ok_or_else(|| why_not.unwrap_or_else(|| no_route(book, NoRoute { missing: vec![need.range] }, None, now)))
+}
+
+/// Tells blocks that nobody serves from blocks whose servers cannot be used now.
+fn no_route(book: &PeerBook, no_route: NoRoute, class: Option<&NumericClass>, now: Instant) -> NoPlan {
+    let reasons = |range: &BlockRange| book.exclusions(*range, class, now);
+    let mut reasons: Vec<String> = no_route.missing.iter().flat_map(reasons).collect();
+    reasons.sort();
+    reasons.dedup();
+    reasons.truncate(MOST_REASONS);
+    if reasons.is_empty() { no_route.into() } else { NoPlan::Unusable { missing: no_route.missing, reasons } }
 }
 
 /// Of two reasons the one that is nearer to success: blocks without room are at least served, and fewer are fewer.
 fn closer(one: Option<NoPlan>, other: NoPlan) -> NoPlan {
     let distance = |reason: &NoPlan| match reason {
         NoPlan::NoRoom { missing, .. } => (0, blocks_in(missing)),
-        NoPlan::NoRoute(NoRoute { missing }) => (1, blocks_in(missing)),
+        NoPlan::Unusable { missing, .. } => (1, blocks_in(missing)),
+        NoPlan::NoRoute(NoRoute { missing }) => (2, blocks_in(missing)),
     };
     match one {
         Some(one) if distance(&one) <= distance(&other) => one,
@@ -102,7 +128,8 @@ fn plan_in(book: &PeerBook, need: &Need, class: NumericClass, now: Instant) -> R
     let with_room = book.candidates(need, &class, true, now);
     let route = route::find(&with_room, need.range, &Links::ViaClient).or_else(|no_room| {
         let all = book.candidates(need, &class, false, now);
-        route::find(&all, need.range, &Links::ViaClient)?;
+        route::find(&all, need.range, &Links::ViaClient)
+            .map_err(|missing| no_route(book, missing, Some(&class), now))?;
         let rooms = no_room.missing.iter().filter_map(|range| book.largest_room(*range, now));
         let free = rooms.min().unwrap_or_default();
         Err(NoPlan::NoRoom { missing: no_room.missing, needed: need.tokens, free })

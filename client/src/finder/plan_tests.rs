@@ -59,7 +59,7 @@ fn a_route_stays_within_one_numeric_class() {
     let plan = cheapest(&book(&servers.each_ref(), now), &need(10), now).unwrap();
     assert_eq!(peers(&plan), [servers[2].announcement.peer]);
     let halves = book(&[&servers[0], &servers[1]], now);
-    assert!(matches!(cheapest(&halves, &need(10), now), Err(NoPlan::NoRoute(_))));
+    assert!(matches!(cheapest(&halves, &need(10), now), Err(NoPlan::Unusable { .. })), "of another class");
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn servers_with_other_weights_are_left_out() {
     assert!(peers(&plan)[0] != servers[2].announcement.peer, "two of three hold other weights");
     let begun = Need { digests: [(BlockIndex(0), BlockDigest([9; 32]))].into(), ..need(10) };
     assert!(
-        matches!(cheapest(&book, &begun, now), Err(NoPlan::NoRoute(_))),
+        matches!(cheapest(&book, &begun, now), Err(NoPlan::Unusable { .. })),
         "the session began with weights of which only one block is pinned; the rest still goes by majority"
     );
     let all = range(0, 8).blocks().map(|block| (block, BlockDigest([9; 32]))).collect();
@@ -111,8 +111,48 @@ fn a_failed_server_is_avoided_ever_longer_and_forgiven() {
         pauses.push(now - start);
     }
     assert!(pauses.windows(2).all(|pair| pair[0] < pair[1]), "{pauses:?}");
+    book.probed(only.clone(), Duration::from_millis(10), now);
     let stepped = Outcome::Stepped { block_time: Duration::from_micros(90), rtt: Duration::from_millis(9) };
     book.report(peer, &stepped, now, &mut rng);
     book.report(peer, &Outcome::Failed { reason: "reset".to_string() }, now, &mut rng);
     assert!(cheapest(&book, &need(1), now + Duration::from_millis(1300)).is_ok(), "forgiven after a good step");
+}
+
+#[test]
+fn one_death_reported_by_many_sessions_counts_once_and_an_answer_ends_it() {
+    let now = Instant::now();
+    let only = server(range(0, 8), "a", 1, 500);
+    let mut book = book(&[&only], now);
+    let mut rng = StdRng::seed_from_u64(3);
+    for _ in 0..20 {
+        book.report(only.announcement.peer, &Outcome::Failed { reason: "reset".to_string() }, now, &mut rng);
+    }
+    let unusable = cheapest(&book, &need(1), now).unwrap_err();
+    assert!(unusable.to_string().contains("reset"), "{unusable}");
+    assert!(cheapest(&book, &need(1), now + Duration::from_millis(1300)).is_ok(), "one pause for one death");
+    book.probed(only.clone(), Duration::from_millis(10), now);
+    assert!(cheapest(&book, &need(1), now).is_ok(), "it answered");
+}
+
+#[test]
+fn a_full_server_stays_full_when_it_is_probed() {
+    let now = Instant::now();
+    let only = server(range(0, 8), "a", 1, 500);
+    let mut book = book(&[&only], now);
+    let full = Outcome::Full { retry_after: Duration::from_secs(5), free: TokenCount(500) };
+    book.report(only.announcement.peer, &full, now, &mut StdRng::seed_from_u64(3));
+    book.probed(only.clone(), Duration::from_millis(10), now);
+    assert!(matches!(cheapest(&book, &need(1), now), Err(NoPlan::NoRoom { .. })));
+    assert!(cheapest(&book, &need(1), now + Duration::from_secs(6)).is_ok());
+}
+
+#[test]
+fn a_server_that_is_no_longer_heard_is_no_longer_used() {
+    let now = Instant::now();
+    let only = server(range(0, 8), "a", 1, 500);
+    let mut book = book(&[&only], now);
+    let later = now + Duration::from_secs(200);
+    assert!(matches!(cheapest(&book, &need(1), later), Err(NoPlan::Unusable { .. })));
+    book.forget_silent(now + Duration::from_secs(700));
+    assert_eq!(book.known().count(), 0);
 }

@@ -62,7 +62,9 @@ async fn probe_without_limit(network: &Network, peer: PeerId, addresses: &[Multi
     let InfoReply::Server(info) = ask(&mut reader, &mut writer, &InfoRequest::Describe).await? else {
         return Err(ProbeError::WrongAnswer);
     };
-    let consistent = info.announcement.peer == peer && info.digests.len() == info.announcement.blocks.len() as usize;
+    let consistent = info.announcement.peer == peer
+        && info.announcement.within_bounds()
+        && info.digests.len() == info.announcement.blocks.len() as usize;
     if !consistent {
         return Err(ProbeError::Inconsistent);
     }

@@ -1,6 +1,8 @@
 //! One hop's stream. Reading and writing are separate tasks: with one, both ends could wait for the other to read.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use swarm_protocol::block::BlockRange;
@@ -29,8 +31,16 @@ pub(super) enum LinkEvent {
     Broken(String),
 }
 
+/// What a hop said, and when it arrived.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) hop: HopId,
+    pub(super) event: LinkEvent,
+    pub(super) at: Instant,
+}
+
 /// Where the events of all hops of a session go.
-pub(super) type Events = mpsc::Sender<(HopId, LinkEvent)>;
+pub(super) type Events = mpsc::Sender<Arrival>;
 
 /// Why a hop did not open.
 #[derive(Debug, Error)]
@@ -101,7 +111,8 @@ impl OpenedLink {
     pub(super) fn start(self, hop: HopId, events: Events) -> Link {
         let (requests, queue) = mpsc::channel(REQUESTS);
         tokio::spawn(write(self.writer, queue));
-        let reader = tokio::spawn(read(self.reader, hop, events));
+        let owed = Arc::new(AtomicUsize::new(0));
+        let reader = tokio::spawn(read(self.reader, hop, events, owed.clone()));
         Link {
             peer: self.peer,
             blocks: self.blocks,
@@ -109,13 +120,18 @@ impl OpenedLink {
             reader,
             flights: VecDeque::new(),
             heard: Instant::now(),
-            leaving: false,
+            leave: None,
+            owed,
         }
     }
 }
 
 async fn write(mut writer: FrameWriter<SessionRequest>, mut queue: mpsc::Receiver<(SessionRequest, Vec<u8>)>) {
     while let Some((request, payload)) = queue.recv().await {
+        // The hop was given up: what was queued for it would only take bandwidth from its replacement.
+        if queue.is_closed() {
+            continue;
+        }
         if writer.send(&request, &payload).await.is_err() {
             // The reader sees the same break and tells the session.
             return;
@@ -130,18 +146,30 @@ async fn write(mut writer: FrameWriter<SessionRequest>, mut queue: mpsc::Receive
     let _ = tokio::time::timeout(CLOSING, farewell).await;
 }
 
-async fn read(mut reader: FrameReader<SessionReply>, hop: HopId, events: Events) {
+async fn read(mut reader: FrameReader<SessionReply>, hop: HopId, events: Events, owed: Arc<AtomicUsize>) {
     loop {
         let (event, last) = match reader.next().await {
             Ok(Some((SessionReply::Closed(reason), _))) => (LinkEvent::Closed(reason), true),
-            Ok(Some((reply, payload))) => (LinkEvent::Reply(reply, payload), false),
+            Ok(Some((reply, payload))) if !answers_a_step(&reply) || took_one(&owed) => {
+                (LinkEvent::Reply(reply, payload), false)
+            }
+            Ok(Some(_)) => (LinkEvent::Broken("it answered a step it was not given".to_string()), true),
             Ok(None) => (LinkEvent::Broken("its stream closed".to_string()), true),
             Err(error) => (LinkEvent::Broken(error.to_string()), true),
         };
-        if events.send((hop, event)).await.is_err() || last {
+        if events.send(Arrival { hop, event, at: Instant::now() }).await.is_err() || last {
             return;
         }
     }
+}
+
+fn answers_a_step(reply: &SessionReply) -> bool {
+    matches!(reply, SessionReply::Output(_) | SessionReply::Failed { .. })
+}
+
+/// Takes one answer off what the hop owes; more of them would fill the session's memory.
+fn took_one(owed: &AtomicUsize) -> bool {
+    owed.fetch_update(Ordering::AcqRel, Ordering::Acquire, |owed| owed.checked_sub(1)).is_ok()
 }
 
 /// A step that has not been answered.
@@ -163,8 +191,10 @@ pub(super) struct Link {
     pub(super) flights: VecDeque<Flight>,
     /// When the hop last said anything.
     pub(super) heard: Instant,
-    /// It has said that it will be gone soon.
-    pub(super) leaving: bool,
+    /// It has said that it will be gone soon; when a replacement is looked for (again).
+    pub(super) leave: Option<Instant>,
+    /// Steps it was given and has not answered.
+    owed: Arc<AtomicUsize>,
     requests: mpsc::Sender<(SessionRequest, Vec<u8>)>,
     reader: JoinHandle<()>,
 }
@@ -173,11 +203,15 @@ impl Link {
     /// Sends a step; `false` if the hop takes no more, which an honest window never causes.
     pub(super) fn step(&mut self, step: Step, payload: Vec<u8>, flight: Flight) -> bool {
         self.flights.push_back(flight);
+        self.owed.fetch_add(1, Ordering::AcqRel);
         self.requests.try_send((SessionRequest::Step(step), payload)).is_ok()
     }
 
-    /// Asks whether the hop lives; left out where requests are queued already, since those ask the same.
+    /// Asks whether the hop lives; left out while requests wait to be written, since those ask the same.
     pub(super) fn ping(&self) {
+        if self.requests.capacity() < self.requests.max_capacity() {
+            return;
+        }
         let _ = self.requests.try_send((SessionRequest::Ping { nonce: 0 }, Vec::new()));
     }
 }

@@ -22,7 +22,7 @@ pub use error::SessionError;
 pub use link::OpenFailure;
 pub use rows::ActivationRows;
 
-use self::link::{Flight, Link, LinkEvent};
+use self::link::{Arrival, Flight, Link, LinkEvent};
 use crate::chain::{Chain, ChainConfig, Completed, HopId, Input, OutputRows, Outputs, Rows, Work};
 use crate::config::ClientConfig;
 use crate::edges::EdgesWorker;
@@ -37,6 +37,9 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// The slowest link a session puts up with, in bytes per second: a hop may be silent for as long as its input takes to
 /// arrive at this rate.
 const SLOWEST_LINK: f64 = 64.0 * 1024.0;
+
+/// How often a replacement is looked for while a leaving hop has none.
+const LEAVE_RETRY: Duration = Duration::from_secs(2);
 
 /// One hop of a session as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,8 +82,8 @@ pub(crate) struct SessionParts {
 
 /// One sequence on a chain of servers, with a KV cache on each. Dropping it frees them.
 ///
-/// If a call to [`feed_tokens`](Self::feed_tokens) or [`feed_rows`](Self::feed_rows) is dropped before it ends, outputs may
-/// be lost: [`truncate`](Self::truncate) to a known position before going on.
+/// If a call to [`feed_tokens`](Self::feed_tokens) or [`feed_rows`](Self::feed_rows) is dropped before it ends, its outputs
+/// are lost, the positions it fed stay: [`truncate`](Self::truncate) to where they began to feed them again.
 pub struct Session {
     id: SessionId,
     network: Network,
@@ -99,10 +102,14 @@ pub struct Session {
     ids: Vec<u32>,
     links: HashMap<HopId, Link>,
     events_in: link::Events,
-    events: mpsc::Receiver<(HopId, LinkEvent)>,
+    events: mpsc::Receiver<Arrival>,
     epoch: u32,
     /// A first route was opened.
     started: bool,
+    /// The last call was not dropped midway.
+    settled: bool,
+    /// Hops lost, or not opened, since the session last gave an output.
+    setbacks: u32,
     /// Losses whose replacement has not been opened.
     losses: Vec<(PeerId, String, Instant)>,
     news: VecDeque<RouteEvent>,
@@ -152,6 +159,8 @@ impl Session {
             events,
             epoch: 0,
             started: false,
+            settled: true,
+            setbacks: 0,
             losses: Vec::new(),
             news: VecDeque::new(),
         };
@@ -168,6 +177,11 @@ impl Session {
     /// How many positions it may have.
     pub fn reserved(&self) -> TokenCount {
         self.tokens
+    }
+
+    /// The token ids it has been fed; none for a session of rows.
+    pub(crate) fn fed_ids(&self) -> &[u32] {
+        &self.ids
     }
 
     /// The arithmetic its servers share.
@@ -239,9 +253,12 @@ impl Session {
     /// Works until every hop has everything.
     async fn settle(&mut self) -> Result<Option<ActivationRows>, SessionError> {
         let mut outputs: Option<ActivationRows> = None;
+        if !std::mem::replace(&mut self.settled, false) {
+            self.chain.abandon_unanswered();
+        }
         // What the hops said since the last step: some may be gone, or leaving.
-        while let Ok((hop, event)) = self.events.try_recv() {
-            self.on_event(hop, event, &mut outputs);
+        while let Ok(arrival) = self.events.try_recv() {
+            self.on_arrival(arrival, &mut outputs);
         }
         self.leave_leaving_hops().await;
         let mut check = TokioInstant::now() + CHECK_INTERVAL;
@@ -251,14 +268,11 @@ impl Session {
                 self.send(work).await?;
             }
             if self.chain.is_idle() {
+                self.settled = true;
                 return Ok(outputs);
             }
             tokio::select! {
-                event = self.events.recv() => {
-                    if let Some((hop, event)) = event {
-                        self.on_event(hop, event, &mut outputs);
-                    }
-                }
+                Some(arrival) = self.events.recv() => self.on_arrival(arrival, &mut outputs),
                 () = tokio::time::sleep_until(check) => {
                     self.check_hops();
                     check = TokioInstant::now() + CHECK_INTERVAL;
@@ -288,12 +302,11 @@ impl Session {
 
     /// A hop that says it will be gone is replaced between two steps, while it still lives, if it can be.
     async fn leave_leaving_hops(&mut self) {
-        let leaving: Vec<(HopId, PeerId, BlockRange)> = self
-            .links
-            .iter_mut()
-            .filter(|(_, link)| link.leaving)
+        let now = Instant::now();
+        let due = self.links.iter_mut().filter(|(_, link)| link.leave.is_some_and(|at| at <= now));
+        let leaving: Vec<(HopId, PeerId, BlockRange)> = due
             .map(|(hop, link)| {
-                link.leaving = false;
+                link.leave = Some(now + LEAVE_RETRY);
                 (*hop, link.peer, link.blocks)
             })
             .collect();
@@ -342,18 +355,21 @@ impl Session {
         Ok(())
     }
 
-    fn on_event(&mut self, hop: HopId, event: LinkEvent, outputs: &mut Option<ActivationRows>) {
+    fn on_arrival(&mut self, arrival: Arrival, outputs: &mut Option<ActivationRows>) {
+        let Arrival { hop, event, at } = arrival;
         let Some(link) = self.links.get_mut(&hop) else {
             return;
         };
-        link.heard = Instant::now();
+        link.heard = link.heard.max(at);
         match event {
             LinkEvent::Broken(reason) => self.lose(hop, reason),
             LinkEvent::Closed(reason) => self.on_closed(hop, &reason),
-            LinkEvent::Reply(SessionReply::Output(output), payload) => self.on_output(hop, output, payload, outputs),
+            LinkEvent::Reply(SessionReply::Output(output), payload) => {
+                self.on_output(hop, (output, at), payload, outputs);
+            }
             LinkEvent::Reply(SessionReply::Failed { error, .. }, _) => self.on_failed(hop, error),
             LinkEvent::Reply(SessionReply::Leaving { .. }, _) => {
-                link.leaving = true;
+                link.leave.get_or_insert(at);
                 self.finder.report(link.peer, Outcome::Leaving);
             }
             LinkEvent::Reply(SessionReply::Pong { .. }, _) => {}
@@ -375,7 +391,13 @@ impl Session {
         }
     }
 
-    fn on_output(&mut self, hop: HopId, output: StepOutput, payload: Vec<u8>, outputs: &mut Option<ActivationRows>) {
+    fn on_output(
+        &mut self,
+        hop: HopId,
+        (output, at): (StepOutput, Instant),
+        payload: Vec<u8>,
+        outputs: &mut Option<ActivationRows>,
+    ) {
         let Some(link) = self.links.get_mut(&hop) else {
             return;
         };
@@ -384,7 +406,7 @@ impl Session {
             self.lose(hop, "it answered a step it was not given".to_string());
             return;
         };
-        let measured = measured(link, flight, output);
+        let measured = measured(link, flight, output, at);
         let peer = link.peer;
         if let Some(outcome) = measured {
             self.finder.report(peer, outcome);
@@ -397,10 +419,13 @@ impl Session {
             }
         };
         match self.chain.complete(flight.work, rows) {
-            Ok(Completed::Output { rows, .. }) => match outputs {
-                Some(outputs) => outputs.append(rows),
-                None => *outputs = Some(rows),
-            },
+            Ok(Completed::Output { rows, .. }) => {
+                self.setbacks = 0;
+                match outputs {
+                    Some(outputs) => outputs.append(rows),
+                    None => *outputs = Some(rows),
+                }
+            }
             Ok(Completed::Advanced | Completed::Stale) => {}
             Err(error) => self.lose(hop, error.to_string()),
         }
@@ -451,6 +476,7 @@ impl Session {
 
     /// A hop failed: its server is avoided for a while.
     fn lose(&mut self, hop: HopId, reason: String) {
+        self.setbacks += 1;
         if let Some(link) = self.links.get(&hop) {
             self.finder.report(link.peer, Outcome::Failed { reason: reason.clone() });
         }
@@ -485,12 +511,12 @@ fn on_wire(output: OutputRows) -> wire::OutputRows {
 }
 
 /// What a decode step says about its hop; longer steps say nothing about decoding, nor do steps that waited behind others.
-fn measured(link: &Link, flight: Flight, output: StepOutput) -> Option<Outcome> {
+fn measured(link: &Link, flight: Flight, output: StepOutput, at: Instant) -> Option<Outcome> {
     if flight.rows != 1 || !link.flights.is_empty() {
         return None;
     }
     let there = Duration::from_micros(u64::from(output.queue_us) + u64::from(output.compute_us));
     let compute = Duration::from_micros(output.compute_us.into());
-    let rtt = flight.sent.elapsed().saturating_sub(there);
+    let rtt = at.saturating_duration_since(flight.sent).saturating_sub(there);
     Some(Outcome::Stepped { block_time: compute / link.blocks.len(), rtt })
 }

@@ -32,21 +32,18 @@ impl Session {
     pub(super) async fn repair(&mut self) -> Result<(), SessionError> {
         let start = Instant::now();
         let patience = if self.started { self.config.repair_patience } else { self.config.start_patience };
-        let (mut attempts, mut pause, mut last) = (0, FIRST_PAUSE, String::new());
+        let (mut pause, mut last) =
+            (FIRST_PAUSE, self.losses.last().map(|(peer, reason, _)| format!("{peer}: {reason}")));
         while let Some(span) = self.chain.lost().into_iter().next() {
+            if self.setbacks > self.config.most_repairs {
+                let last = last.unwrap_or_default();
+                return Err(SessionError::GaveUp { range: span.range, attempts: self.setbacks, last });
+            }
             match self.plan(span.range).await {
-                Ok(plan) => {
-                    attempts += 1;
-                    if attempts > self.config.most_repairs {
-                        return Err(SessionError::GaveUp { range: span.range, attempts: attempts - 1, last });
-                    }
-                    if let Some(failure) = self.open_route(&span, plan).await {
-                        last = failure;
-                    }
-                }
-                Err(reason) if start.elapsed() >= patience => {
-                    return Err(self.gave_up(span.range, attempts, last, reason));
-                }
+                Ok(plan) => last = self.open_route(&span, plan).await.or(last),
+                // Nothing has been computed: servers of another class may have what this one lacks.
+                Err(_) if !self.started && self.class.is_some() => self.begin_again(),
+                Err(reason) if start.elapsed() >= patience => return Err(self.gave_up(span.range, last, reason)),
                 Err(reason) => {
                     debug!(session = %self.id, %reason, "no replacement yet");
                     tokio::time::sleep(pause).await;
@@ -57,11 +54,22 @@ impl Session {
         Ok(())
     }
 
-    /// A server's refusal says more than the hole it leaves in the next plan.
-    fn gave_up(&self, range: BlockRange, attempts: u32, last: String, reason: NoPlan) -> SessionError {
-        match reason {
-            NoPlan::NoRoute(_) if !last.is_empty() => SessionError::GaveUp { range, attempts, last },
-            reason => reason.into(),
+    /// Lets go of every hop, and of the class and digests that they have fixed.
+    fn begin_again(&mut self) {
+        let hops: Vec<_> = self.chain.hops().map(|(hop, _)| hop).collect();
+        for hop in hops {
+            self.chain.fail(hop);
+            self.links.remove(&hop);
+        }
+        self.class = None;
+        self.digests.clear();
+    }
+
+    /// What a server said when it was tried says more than the hole it leaves in the next plan.
+    fn gave_up(&self, range: BlockRange, last: Option<String>, reason: NoPlan) -> SessionError {
+        match last {
+            Some(last) if !self.started => SessionError::GaveUp { range, attempts: self.setbacks.max(1), last },
+            _ => reason.into(),
         }
     }
 
@@ -77,9 +85,9 @@ impl Session {
     /// did not open are lost again at once, those that did are kept.
     async fn open_route(&mut self, span: &LostSpan, plan: Plan) -> Option<String> {
         let attempts = self.open_all(&plan).await;
-        if attempts.iter().any(|(_, _, opened)| opened.is_ok()) {
-            self.class.get_or_insert(plan.class);
-            self.digests.extend(plan.digests);
+        for (_, blocks, _) in attempts.iter().filter(|(_, _, opened)| opened.is_ok()) {
+            self.class.get_or_insert_with(|| plan.class.clone());
+            self.digests.extend(plan.digests.iter().filter(|(block, _)| blocks.contains(**block)));
         }
         let blocks: Vec<BlockRange> = attempts.iter().map(|(_, blocks, _)| *blocks).collect();
         let hops = match self.chain.replace(span, &blocks) {
@@ -98,6 +106,7 @@ impl Session {
                     info!(session = %self.id, %peer, %blocks, %reason, "a server did not open the session");
                     self.finder.report(peer, outcome_of(&reason));
                     self.chain.fail(hop);
+                    self.setbacks += 1;
                     failure = Some(format!("{peer}: {reason}"));
                 }
             }
