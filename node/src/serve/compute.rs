@@ -37,8 +37,11 @@ pub(super) struct Computed {
 
 pub(super) type StepResult = Result<Computed, StepError>;
 
+/// Whether a sequence has got its KV cache. If not, each of its steps fails with the same error.
+pub(super) type Opened = Result<(), StepError>;
+
 enum Job {
-    Open { slot: Slot, blocks: BlockRange, tokens: TokenCount, reply: oneshot::Sender<Result<(), ModelError>> },
+    Open { slot: Slot, blocks: BlockRange, tokens: TokenCount, reply: oneshot::Sender<Opened> },
     Step { slot: Slot, step: Step, rows: Vec<u8>, queued: Instant, reply: oneshot::Sender<StepResult> },
     Close { slot: Slot, done: oneshot::Sender<()> },
 }
@@ -79,12 +82,17 @@ pub(super) fn start(blocks: Blocks, pool: ComputePool) -> Result<Started, ServeE
 }
 
 impl Compute {
-    /// Makes an empty KV cache for a sequence.
-    pub(super) async fn open(&self, slot: Slot, blocks: BlockRange, tokens: TokenCount) -> Result<(), StepError> {
+    /// Has an empty KV cache made for a sequence, before any of its later steps is computed: nobody needs to wait for the
+    /// answer, which comes behind all that was queued before. Waits only while the queue is full.
+    pub(super) async fn open(
+        &self,
+        slot: Slot,
+        blocks: BlockRange,
+        tokens: TokenCount,
+    ) -> Result<oneshot::Receiver<Opened>, StepError> {
         let (reply, answer) = oneshot::channel();
         self.send(Job::Open { slot, blocks, tokens, reply }).await?;
-        let opened = answer.await.map_err(|_| stopped())?;
-        opened.map_err(|error| StepError::Compute(error.to_string()))
+        Ok(answer)
     }
 
     /// Queues a step; the answer comes through the receiver. Waits only while the queue is full.
@@ -119,7 +127,8 @@ fn stopped() -> StepError {
 
 struct Worker {
     blocks: Blocks,
-    caches: HashMap<Slot, KvCache>,
+    /// Of each open sequence, or why it has none.
+    caches: HashMap<Slot, Result<KvCache, StepError>>,
     wait: watch::Sender<SmoothedWait>,
 }
 
@@ -137,10 +146,9 @@ impl Worker {
         match job {
             Job::Open { slot, blocks, tokens, reply } => {
                 let cache = self.blocks.new_cache(blocks, tokens.as_usize());
-                let opened = cache.map(|cache| {
-                    self.caches.insert(slot, cache);
-                });
-                let _ = reply.send(opened);
+                let cache = cache.map_err(|error| StepError::Compute(error.to_string()));
+                let _ = reply.send(cache.as_ref().map(|_| ()).map_err(Clone::clone));
+                self.caches.insert(slot, cache);
             }
             // Nobody waits for the answer: the session is gone.
             Job::Step { reply, .. } if reply.is_closed() => {}
@@ -167,6 +175,7 @@ impl Worker {
     fn step(&mut self, slot: Slot, step: &Step, rows: &[u8]) -> Result<(Vec<u8>, u32), StepError> {
         let Self { blocks, caches, .. } = self;
         let cache = caches.get_mut(&slot).ok_or(StepError::Gap { have: 0 })?;
+        let cache = cache.as_mut().map_err(|error| error.clone())?;
         match catch_unwind(AssertUnwindSafe(|| forward(blocks, cache, step, rows))) {
             Ok(result) => result,
             Err(_) => {
@@ -194,4 +203,49 @@ fn forward(blocks: &Blocks, cache: &mut KvCache, step: &Step, rows: &[u8]) -> Re
     }
     let output = output.narrow(0, wanted.start, wanted.len()).map_err(|error| failed(error.into()))?;
     Ok((activations::to_bytes(&output).map_err(failed)?, wanted.len() as u32))
+}
+
+#[cfg(test)]
+mod tests {
+    use swarm_model::{Checkpoint, ModelSpec};
+    use swarm_protocol::wire::{ElementType, OutputRows};
+
+    use super::*;
+
+    fn range(start: u32, end: u32) -> BlockRange {
+        BlockRange::new(start, end).unwrap()
+    }
+
+    #[tokio::test]
+    async fn opening_waits_for_nothing_that_is_queued_before() {
+        let (jobs, mut queue) = mpsc::channel(JOB_CAPACITY);
+        let compute = Compute { jobs };
+        // Nobody takes jobs: a long step is being computed.
+        let opened = compute.open(Slot(1), range(0, 2), TokenCount(4));
+        let opened = tokio::time::timeout(Duration::from_secs(10), opened).await.expect("it waits for the thread");
+        let Some(Job::Open { reply, .. }) = queue.recv().await else {
+            panic!("no cache would be made");
+        };
+        reply.send(Ok(())).unwrap();
+        assert_eq!(opened.unwrap().await.unwrap(), Ok(()));
+    }
+
+    #[test]
+    fn a_sequence_without_a_cache_fails_with_its_cause() {
+        let checkpoint = Checkpoint::open(&ModelSpec::Demo).unwrap();
+        let format = checkpoint.native_format();
+        let blocks = checkpoint.load_blocks(range(0, 1), format, &mut |_| {}).unwrap();
+        let mut worker = Worker { blocks, caches: HashMap::new(), wait: watch::channel(SmoothedWait::default()).0 };
+        let (reply, mut opened) = oneshot::channel();
+        worker.handle(Job::Open { slot: Slot(1), blocks: range(5, 6), tokens: TokenCount(4), reply });
+        let cause = opened.try_recv().unwrap().unwrap_err();
+        let rows = RowsHeader { rows: 1, hidden: 128, element: ElementType::Bf16 };
+        let step = Step { epoch: 0, position: 0, rows, output: OutputRows::All };
+        let (reply, mut answer) = oneshot::channel();
+        worker.handle(Job::Step { slot: Slot(1), step, rows: vec![0; 256], queued: Instant::now(), reply });
+        assert_eq!(answer.try_recv().unwrap().unwrap_err(), cause);
+        let (done, _) = oneshot::channel();
+        worker.handle(Job::Close { slot: Slot(1), done });
+        assert!(worker.caches.is_empty());
+    }
 }

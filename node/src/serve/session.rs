@@ -37,6 +37,8 @@ pub(super) enum End {
     Lost(String),
     /// This server ends it, and says why.
     ByServer(CloseReason),
+    /// It got no KV cache. The client has read why in the answer to its first step.
+    NotOpened(String),
 }
 
 type Reader = FrameReader<SessionRequest>;
@@ -89,16 +91,20 @@ async fn run(host: &Arc<Host>, peer: PeerId, open: &Open, mut lease: Lease, mut 
     reader.set_payload_limit(host.shape.max_bytes());
     let (slot, tokens) = (lease.slot, lease.tokens);
     let replies = Replies::start(writer);
-    if let Err(error) = host.compute.open(slot, open.blocks, tokens).await {
-        // Admission has checked everything that a client can get wrong.
-        warn!(%peer, session = %open.session, %error, "a session could not be opened");
-        replies.send(SessionReply::Refused(Refusal::BadRequest(error.to_string())), Vec::new()).await;
-        replies.finish().await;
-        return End::Lost(error.to_string());
-    }
+    let opened = match host.compute.open(slot, open.blocks, tokens).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            // The compute thread has ended, and the server with it.
+            replies.send(SessionReply::Refused(Refusal::Leaving), Vec::new()).await;
+            replies.finish().await;
+            return End::NotOpened(error.to_string());
+        }
+    };
+    // The KV cache is made when the compute thread comes to it, in front of this session's first step. Admission has
+    // checked everything that a client can get wrong, and a client does not wait as long as others' steps may take.
     info!(%peer, session = %open.session, blocks = %open.blocks, %tokens, "a session was opened");
     replies.send(host.opened(), Vec::new()).await;
-    let conversation = Conversation::new(host, open.session, slot, tokens, reader, &replies);
+    let conversation = Conversation::new(host, open.session, (slot, opened), tokens, reader, &replies);
     let end = tokio::select! {
         end = conversation.run() => end,
         Ok(()) = &mut lease.idle => End::ByServer(CloseReason::Idle),
@@ -111,7 +117,7 @@ async fn run(host: &Arc<Host>, peer: PeerId, open: &Open, mut lease: Lease, mut 
             replies.send(SessionReply::Closed(reason.clone()), Vec::new()).await;
             replies.finish().await;
         }
-        End::ByClient | End::Lost(_) => {
+        End::ByClient | End::Lost(_) | End::NotOpened(_) => {
             drop(lease);
             replies.finish().await;
         }
@@ -149,6 +155,7 @@ impl Host {
                 self.broke_the_protocol(peer, reason);
             }
             End::ByServer(reason) => info!(%peer, %session, %reason, "a session was ended"),
+            End::NotOpened(reason) => warn!(%peer, %session, %reason, "a session got no KV cache"),
         }
     }
 }

@@ -10,9 +10,10 @@ use futures::stream::FuturesOrdered;
 use swarm_protocol::p2p::StreamError;
 use swarm_protocol::session::{SessionId, TokenCount};
 use swarm_protocol::wire::{CloseReason, RowsHeader, SessionReply, SessionRequest, Step, StepError, StepOutput};
+use tokio::sync::oneshot;
 
 use super::{End, Reader, Replies};
-use crate::serve::compute::{Computed, Slot, StepResult};
+use crate::serve::compute::{Computed, Opened, Slot, StepResult};
 use crate::serve::host::Host;
 
 /// Steps of one session that wait or are computed. Two keep the compute thread busy while an answer travels; a third is
@@ -29,6 +30,7 @@ pub(super) struct Conversation<'a> {
     host: &'a Arc<Host>,
     session: SessionId,
     slot: Slot,
+    opened: oneshot::Receiver<Opened>,
     reserved: TokenCount,
     reader: Reader,
     replies: &'a Replies,
@@ -43,13 +45,13 @@ impl<'a> Conversation<'a> {
     pub(super) fn new(
         host: &'a Arc<Host>,
         session: SessionId,
-        slot: Slot,
+        (slot, opened): (Slot, oneshot::Receiver<Opened>),
         reserved: TokenCount,
         reader: Reader,
         replies: &'a Replies,
     ) -> Self {
         let answers = FuturesOrdered::new();
-        Self { host, session, slot, reserved, reader, replies, answers, held: None, touched: None }
+        Self { host, session, slot, opened, reserved, reader, replies, answers, held: None, touched: None }
     }
 
     /// Goes on until the client ends it, is lost, or breaks the protocol.
@@ -107,13 +109,22 @@ impl<'a> Conversation<'a> {
     }
 
     async fn on_answer(&mut self, step: Step, result: StepResult) -> Option<End> {
+        let end = if result.is_err() { self.not_opened() } else { None };
         let (reply, rows) = self.reply(step, result);
         if let Some((step, rows)) = self.held.take() {
             self.start(step, rows).await;
         }
         match self.replies.send(reply, rows).await {
-            true => None,
+            true => end,
             false => Some(End::Lost("its replies cannot be written".to_string())),
+        }
+    }
+
+    /// Without a KV cache no step will ever succeed: the first that failed was the last.
+    fn not_opened(&mut self) -> Option<End> {
+        match self.opened.try_recv() {
+            Ok(Err(error)) => Some(End::NotOpened(error.to_string())),
+            _ => None,
         }
     }
 
