@@ -1,5 +1,7 @@
 //! What every stream of a running server needs.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,6 +26,9 @@ use super::steps::StepShape;
 /// Streams served at once: every session that admission takes, as many that wait to be refused, and probing clients.
 /// Each costs some ten kilobytes.
 const MAX_STREAMS: usize = 1024;
+
+/// Of these, streams of one peer: as many sessions as admission takes at all. No peer can lock the others out.
+const MAX_STREAMS_OF_A_PEER: usize = 256;
 
 /// What every stream of a running server needs.
 pub(super) struct Host {
@@ -62,19 +67,40 @@ impl Host {
 /// is done, which is soon after the server has left.
 pub(super) async fn serve_streams(host: Arc<Host>, mut inbound: InboundStreams) {
     let mut streams = JoinSet::new();
+    let mut owners = Owners(HashMap::new());
     loop {
         tokio::select! {
             stream = inbound.recv() => match stream {
-                Some(stream) if streams.len() < MAX_STREAMS => {
-                    streams.spawn(serve(host.clone(), stream));
+                Some(stream) if owners.have_room_for(stream.peer) => {
+                    let peer = stream.peer;
+                    owners.0.insert(streams.spawn(serve(host.clone(), stream)).id(), peer);
                 }
                 Some(stream) => warn!(peer = %stream.peer, "as many streams are open as are served; one was reset"),
                 None => return,
             },
-            Some(done) = streams.join_next() => if let Err(failed) = done {
-                error!(%failed, "a stream's task failed");
+            Some(done) = streams.join_next_with_id() => match done {
+                Ok((id, ())) => owners.ended(id),
+                Err(failed) => {
+                    error!(%failed, "a stream's task failed");
+                    owners.ended(failed.id());
+                }
             },
         }
+    }
+}
+
+/// Whose stream each task serves.
+#[derive(Debug)]
+struct Owners<Id>(HashMap<Id, PeerId>);
+
+impl<Id: Eq + Hash> Owners<Id> {
+    fn have_room_for(&self, peer: PeerId) -> bool {
+        let of_peer = self.0.values().filter(|owner| **owner == peer).count();
+        self.0.len() < MAX_STREAMS && of_peer < MAX_STREAMS_OF_A_PEER
+    }
+
+    fn ended(&mut self, id: Id) {
+        self.0.remove(&id);
     }
 }
 
@@ -82,5 +108,30 @@ async fn serve(host: Arc<Host>, InboundStream { peer, kind, stream }: InboundStr
     match kind {
         StreamKind::Session => serve_session(host, peer, stream).await,
         StreamKind::Info => answer_info(peer, stream, || host.describe()).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_peer_locks_the_others_out() {
+        let mut owners = Owners(HashMap::new());
+        let peers: Vec<PeerId> = (0..8).map(|_| PeerId::random()).collect();
+        let mut next = 0;
+        let mut fill = |owners: &mut Owners<usize>, peer| {
+            while owners.have_room_for(peer) {
+                owners.0.insert(next, peer);
+                next += 1;
+            }
+        };
+        fill(&mut owners, peers[0]);
+        assert_eq!(owners.0.len(), MAX_STREAMS_OF_A_PEER);
+        peers.iter().for_each(|peer| fill(&mut owners, *peer));
+        assert_eq!(owners.0.len(), MAX_STREAMS);
+        assert!(!owners.have_room_for(PeerId::random()));
+        owners.ended(3);
+        assert!(owners.have_room_for(PeerId::random()));
     }
 }
