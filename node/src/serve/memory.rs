@@ -1,5 +1,7 @@
 //! How many blocks fit in free memory.
 
+use std::path::Path;
+
 use swarm_model::ModelConfig;
 use swarm_protocol::model_id::WeightFormat;
 use swarm_protocol::session::TokenCount;
@@ -30,9 +32,35 @@ pub(super) fn blocks_that_fit(
     }
 }
 
-/// Bytes of memory that are free, or can be made so without swapping.
+/// Where Linux shows control groups (version 2).
+const CONTROL_GROUPS: &str = "/sys/fs/cgroup";
+
+/// Bytes of memory that are free, or can be made so without swapping: on the machine, and in each control group that this
+/// process is in (a container's limit is one).
 pub(super) fn available() -> Option<u64> {
-    available_in(&std::fs::read_to_string("/proc/meminfo").ok()?)
+    let machine = available_in(&std::fs::read_to_string("/proc/meminfo").ok()?)?;
+    let group = std::fs::read_to_string("/proc/self/cgroup").ok();
+    let in_groups = group.and_then(|group| left_in_groups(Path::new(CONTROL_GROUPS), &group));
+    Some(in_groups.map_or(machine, |left| left.min(machine)))
+}
+
+/// What the tightest limit leaves of the groups above the process that `membership` (`/proc/self/cgroup`) describes;
+/// `None` if none of them has a limit.
+fn left_in_groups(root: &Path, membership: &str) -> Option<u64> {
+    let path = membership.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let groups = Path::new(path).ancestors().map(|group| root.join(group.strip_prefix("/").unwrap_or(group)));
+    groups.filter_map(|group| left_in_group(&group)).min()
+}
+
+/// What a group's limit leaves; `None` if it has none.
+fn left_in_group(group: &Path) -> Option<u64> {
+    let read = |file: &str| std::fs::read_to_string(group.join(file)).ok();
+    let limit: u64 = read("memory.max")?.trim().parse().ok()?;
+    let used: u64 = read("memory.current")?.trim().parse().ok()?;
+    // Cached files count as used, and give way to whoever needs the memory.
+    let stat = read("memory.stat").unwrap_or_default();
+    let cached = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.trim().parse().ok());
+    Some(limit.saturating_sub(used.saturating_sub(cached.unwrap_or(0))))
 }
 
 fn available_in(meminfo: &str) -> Option<u64> {
@@ -63,5 +91,30 @@ mod tests {
         let meminfo = "MemTotal:       16303428 kB\nMemFree: 1 kB\nMemAvailable:   12345 kB\n";
         assert_eq!(available_in(meminfo), Some(12345 * 1024));
         assert_eq!(available_in("MemTotal: 3 kB\n"), None);
+    }
+
+    #[test]
+    fn the_tightest_control_group_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let inner = root.path().join("outer/inner");
+        std::fs::create_dir_all(&inner).unwrap();
+        let write = |group: &Path, file: &str, text: &str| std::fs::write(group.join(file), text).unwrap();
+        let left = |membership: &str| left_in_groups(root.path(), membership);
+        write(&inner, "memory.max", "max\n");
+        write(&inner, "memory.current", "5\n");
+        assert_eq!(left("0::/outer/inner\n"), None, "nobody has a limit");
+        let outer = root.path().join("outer");
+        write(&outer, "memory.max", "1000\n");
+        write(&outer, "memory.current", "700\n");
+        assert_eq!(left("4:memory:/x\n0::/outer/inner\n"), Some(300));
+        write(&outer, "memory.stat", "anon 100\ninactive_file 200\n");
+        assert_eq!(left("0::/outer/inner\n"), Some(500), "cached files give way");
+        write(&inner, "memory.max", "40\n");
+        assert_eq!(left("0::/outer/inner\n"), Some(35));
+        write(&inner, "memory.current", "50\n");
+        assert_eq!(left("0::/outer/inner\n"), Some(0));
+        // In a container, its own group is all there is to see.
+        assert_eq!(left("0::/\n"), None);
+        assert_eq!(left("4:memory:/x\n"), None);
     }
 }
