@@ -105,9 +105,9 @@ fn config(args: &ServeArgs) -> anyhow::Result<ServeConfig> {
 fn report(printer: Printer, args: ServeArgs) -> Report {
     let loading = Loading::default();
     Arc::new(move |event| match event {
-        ServeEvent::Listening { peer, addresses } => {
+        ServeEvent::Listening { peer, addresses, reachable } => {
             print_listening(printer, peer, &addresses);
-            if addresses.is_empty() {
+            if !reachable {
                 warn_unreachable(printer);
             }
         }

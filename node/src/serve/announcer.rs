@@ -23,12 +23,15 @@ const JITTER: f64 = 0.1;
 /// Voices that a model wants in the directory: its holders keep four, and one may be gone at any time.
 const DIRECTORY_VOICES: f64 = 8.0;
 
-/// How long another member may take to show a fresh announcement. A put is done within a second; the rest is for
-/// entry points that are only just starting.
+/// How long another member may take to show a fresh announcement before somebody is told. A put is done within a second;
+/// the rest is for entry points that are only just starting.
 const VISIBLE_WITHIN: Duration = Duration::from_secs(20);
 
-/// The pause before an announcement that is not visible yet is looked for again.
+/// The pause before an announcement that is not visible yet is put and looked for again; doubles each time.
 const VISIBLE_PAUSE: Duration = Duration::from_millis(250);
+
+/// The longest such pause: when entry points come back, the server is ready soon after.
+const LONGEST_VISIBLE_PAUSE: Duration = Duration::from_secs(5);
 
 /// The longest that saying good-bye may take; holders forget a silent server anyway.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(4);
@@ -145,28 +148,34 @@ impl Announcer {
         }
     }
 
-    /// Announces that sessions are welcome, and waits until this can be read: from another member if there is any.
+    /// Announces that sessions are welcome, and waits until this can be read, as long as it takes: from another member if
+    /// there are `others`. A loaded server outlives its entry points, which may come back at any time.
     ///
     /// # Errors
-    /// [`ServeError::NotVisible`] if no other member shows it in time.
+    /// [`ServeError::Twin`] if another live process speaks under this identity.
     pub(super) async fn announce_serving(&mut self, profile: &Profile, others: bool) -> Result<(), ServeError> {
         self.profile = Some(profile.clone());
-        let deadline = Instant::now() + VISIBLE_WITHIN;
-        let seen = self.look().await?;
+        let mut pause = VISIBLE_PAUSE;
+        let mut told = Instant::now();
         loop {
+            let seen = self.look().await?;
             let sequence = self.put(ServerState::Serving).await.unwrap_or(0);
             let missing = self.not_shown(profile, sequence, others).await;
             if missing == 0 {
-                break;
+                self.put_in_directory(&seen).await;
+                return Ok(());
             }
-            if Instant::now() >= deadline {
-                let reason = format!("{missing} of its records were not found within {VISIBLE_WITHIN:?}");
-                return Err(ServeError::NotVisible(reason));
+            if told.elapsed() >= VISIBLE_WITHIN {
+                told = Instant::now();
+                warn!(
+                    missing,
+                    "no other member of the swarm shows this server's announcement yet; announcing goes on, check that \
+                     the bootstrap peers run and can be reached"
+                );
             }
-            sleep(VISIBLE_PAUSE).await;
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_VISIBLE_PAUSE);
         }
-        self.put_in_directory(&seen).await;
-        Ok(())
     }
 
     /// How many of the announcement's records no member shows.

@@ -31,7 +31,7 @@ pub enum ServeError {
     /// The system does not say how much memory is free.
     #[error("this system does not say how much memory is free; pass --blocks N or --block-range A..B")]
     UnknownMemory,
-    /// Another server of the model holds other weights.
+    /// Most of the model's servers that were asked hold other weights.
     #[error(
         "your weights differ from those of peer {peer} in block{blocks}; one of you has a damaged or different \
          checkpoint: compare the files, or use another --swarm"
@@ -45,11 +45,6 @@ pub enum ServeError {
     /// The blocks do not compute.
     #[error("the self-check failed: {0}; the checkpoint may be damaged")]
     SelfCheck(String),
-    /// No other member shows the announcement.
-    #[error(
-        "no other member of the swarm shows this server's announcement ({0}); check the connection to the bootstrap peers"
-    )]
-    NotVisible(String),
     /// Another process runs with the same identity.
     #[error(
         "another live server uses this identity ({0}); stop it, or start this one with an --identity FILE of its own"

@@ -50,8 +50,10 @@ pub enum ServeEvent {
     Listening {
         /// Its id.
         peer: PeerId,
-        /// Where others can dial it, best first.
+        /// Where others can dial it, best first; where it listens, if they cannot.
         addresses: Vec<Multiaddr>,
+        /// Whether others can dial any of them.
+        reachable: bool,
     },
     /// It knows which blocks it will host.
     Chosen {
@@ -94,11 +96,17 @@ pub type Report = Arc<dyn Fn(ServeEvent) + Send + Sync>;
 /// # Errors
 /// [`ServeError`] if the server cannot start, or cannot go on.
 pub async fn serve(config: ServeConfig, report: Report, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
-    let plan = Plan::make(&config).await?;
-    let mut startup = StartUp::begin(config, plan, report).await?;
     tokio::pin!(stop);
+    let begin = async {
+        let plan = Plan::make(&config).await?;
+        StartUp::begin(config, plan, report).await
+    };
+    let mut startup = tokio::select! {
+        startup = begin => startup?,
+        () = &mut stop => return Ok(()),
+    };
     let running = tokio::select! {
-        running = startup.ready() => running,
+        running = startup.load_and_start() => running,
         () = &mut stop => {
             startup.announcer.say_goodbye().await;
             startup.network.shut_down().await;
@@ -108,7 +116,7 @@ pub async fn serve(config: ServeConfig, report: Report, stop: impl Future<Output
     let StartUp { mut announcer, network, report, drain_timeout, .. } = startup;
     let (mut running, why) = match running {
         Ok(mut running) => {
-            let why = running.until_it_ends(&mut announcer, &mut stop).await;
+            let why = running.until_it_ends(&mut announcer, &report, &mut stop).await;
             (Some(running), why)
         }
         Err(error) => (None, Err(error)),
@@ -199,7 +207,10 @@ impl StartUp {
         let company = !bootstrap.is_empty() || config.network.mdns;
         let (network, inbound) = Network::start(config.network).await?;
         addresses_settled(&network).await;
-        report(ServeEvent::Listening { peer: network.peer_id(), addresses: network.dialable_addresses() });
+        let dialable = network.dialable_addresses();
+        let reachable = !dialable.is_empty();
+        let addresses = if reachable { dialable } else { network.listening() };
+        report(ServeEvent::Listening { peer: network.peer_id(), addresses, reachable });
         let ttl = (config.announce_interval * INTERVALS_PER_TTL).min(Duration::from_secs(MAX_TTL_SECONDS.into()));
         let about = Arc::new(About {
             network: network.clone(),
@@ -228,8 +239,8 @@ impl StartUp {
         })
     }
 
-    /// Joins, chooses, loads, checks, and announces.
-    async fn ready(&mut self) -> Result<Running, ServeError> {
+    /// Joins, chooses, loads, checks, and lets sessions in.
+    async fn load_and_start(&mut self) -> Result<Running, ServeError> {
         self.network.join(&self.bootstrap).await?;
         let blocks = self.choose().await?;
         (self.report)(ServeEvent::Chosen { blocks });
@@ -240,19 +251,8 @@ impl StartUp {
             never = reset_all(&mut inbound) => return Err(never),
         };
         let seen = self.announcer.look().await?;
-        compare_with_others(&self.network, &seen.view, blocks, loaded.blocks.digests()).await?;
-        let (running, profile) = self.start(loaded, inbound)?;
-        self.announcer.announce_serving(&profile, !self.bootstrap.is_empty()).await?;
-        (self.report)(ServeEvent::Ready {
-            peer: self.network.peer_id(),
-            model: self.plan.model,
-            name: self.plan.checkpoint.name().to_string(),
-            blocks,
-            class: profile.class,
-            rates: profile.rates,
-            addresses: self.network.dialable_addresses(),
-        });
-        Ok(running)
+        compare_with_others(&self.network, self.plan.model, &seen.view, blocks, loaded.blocks.digests()).await?;
+        self.start(loaded, inbound)
     }
 
     async fn choose(&mut self) -> Result<BlockRange, ServeError> {
@@ -280,7 +280,7 @@ impl StartUp {
     }
 
     /// Lets sessions in.
-    fn start(&mut self, loaded: Loaded, inbound: InboundStreams) -> Result<(Running, Profile), ServeError> {
+    fn start(&mut self, loaded: Loaded, inbound: InboundStreams) -> Result<Running, ServeError> {
         let Loaded { blocks, pool, rates } = loaded;
         let profile = Profile { blocks: blocks.range(), class: blocks.numeric_class().clone(), rates };
         let config = self.plan.checkpoint.config();
@@ -313,7 +313,8 @@ impl StartUp {
             protocol_errors: AtomicU64::new(0),
         });
         let streams = tokio::spawn(serve_streams(host, inbound));
-        Ok((Running { registry, rooms, phase: phase_sender, compute_ended: ended, streams }, profile))
+        let (about, others) = (self.about.clone(), !self.bootstrap.is_empty());
+        Ok(Running { about, profile, others, registry, rooms, phase: phase_sender, compute_ended: ended, streams })
     }
 }
 
@@ -340,6 +341,18 @@ async fn load(plan: &Plan, blocks: BlockRange, report: Report) -> Result<Loaded,
     .await?
 }
 
+fn ready(about: &About, profile: &Profile) -> ServeEvent {
+    ServeEvent::Ready {
+        peer: about.network.peer_id(),
+        model: about.model,
+        name: about.model_name.clone(),
+        blocks: profile.blocks,
+        class: profile.class.clone(),
+        rates: profile.rates,
+        addresses: about.network.dialable_addresses(),
+    }
+}
+
 /// Who asks a server that is not ready learns so at once.
 async fn reset_all(inbound: &mut InboundStreams) -> ServeError {
     while inbound.recv().await.is_some() {}
@@ -352,6 +365,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 /// A server that takes sessions.
 struct Running {
+    about: Arc<About>,
+    profile: Profile,
+    /// Whether there must be another member to be seen by.
+    others: bool,
     registry: Registry,
     rooms: watch::Receiver<Rooms>,
     phase: watch::Sender<Phase>,
@@ -360,17 +377,26 @@ struct Running {
 }
 
 impl Running {
-    /// Serves until told to stop, or until it cannot go on.
+    /// Serves until told to stop, or until it cannot go on; says when the swarm knows of it.
     async fn until_it_ends(
         &mut self,
         announcer: &mut Announcer,
+        report: &Report,
         stop: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
+        let Self { about, profile, others, compute_ended, streams, .. } = self;
+        let announcing = async {
+            if let Err(error) = announcer.announce_serving(profile, *others).await {
+                return error;
+            }
+            report(ready(about, profile));
+            announcer.keep_announcing(ServerState::Serving).await
+        };
         tokio::select! {
             () = stop => Ok(()),
-            error = announcer.keep_announcing(ServerState::Serving) => Err(error),
-            _ = &mut self.compute_ended => Err(ServeError::ComputeEnded),
-            _ = &mut self.streams => Err(ServeError::NetworkEnded),
+            error = announcing => Err(error),
+            _ = compute_ended => Err(ServeError::ComputeEnded),
+            _ = streams => Err(ServeError::NetworkEnded),
         }
     }
 
