@@ -1,5 +1,6 @@
 //! `swarm-node chat`: a conversation through the swarm.
 
+use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::{Result, bail};
@@ -12,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::common::SwarmArgs;
 use super::generate::{PeerArgs, SamplingArgs};
-use super::stop::or_interrupted;
+use super::stop::or_interrupted_unless;
 use super::text_view::TextView;
 
 /// Room that a conversation reserves on every hop, in tokens, where the model's context allows it: some twenty turns.
@@ -49,13 +50,14 @@ pub(crate) struct ChatArgs {
 /// Runs the command.
 pub(crate) async fn run(args: ChatArgs) -> Result<()> {
     let config = args.sampling.config()?;
-    or_interrupted(async {
+    let at_rest = Cell::new(false);
+    or_interrupted_unless(&at_rest, async {
         let swarm = Swarm::join(args.swarm.network_config()?, args.peers.config()).await?;
         let model = swarm.open_model(&args.model, args.format).await?;
         let context = args.context.unwrap_or(DEFAULT_CONTEXT).min(model.max_positions());
         let session = model.text_session(context).await?;
         let mut chat = Chat { model, session, config, system: args.system, messages: Vec::new() };
-        let ended = chat.run().await;
+        let ended = chat.run(&at_rest).await;
         swarm.leave().await;
         ended
     })
@@ -71,7 +73,8 @@ struct Chat {
 }
 
 impl Chat {
-    async fn run(&mut self) -> Result<()> {
+    /// Answers line by line; sets `at_rest` while it waits for the next one.
+    async fn run(&mut self, at_rest: &Cell<bool>) -> Result<()> {
         self.start_over();
         // A model without a template is found out before anything is typed.
         self.model.encode_chat(&[ChatMessage::new("user", "hello")])?;
@@ -81,9 +84,11 @@ impl Chat {
             if person {
                 let _ = write!(io::stderr(), "{} ", style("you>").bold().for_stderr());
             }
+            at_rest.set(true);
             let Some(line) = lines.next_line().await? else {
                 return Ok(());
             };
+            at_rest.set(false);
             match line.trim() {
                 "" => {}
                 "/quit" | "/exit" => return Ok(()),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use serde_json::json;
 use swarm_protocol::p2p::{
     BootstrapPeer, DhtMode, Identity, Network, NetworkConfig, StreamKind, SwarmKey, join_flags, pasteable,
@@ -35,7 +36,7 @@ pub(crate) struct SwarmArgs {
     #[arg(long, env = "SWARM_IDENTITY", value_name = "FILE")]
     pub(crate) identity: Option<PathBuf>,
     /// Look for members on the local network
-    #[arg(long, env = "SWARM_MDNS")]
+    #[arg(long, env = "SWARM_MDNS", value_parser = FalseyValueParser::new())]
     pub(crate) mdns: bool,
 }
 
@@ -138,6 +139,12 @@ pub(crate) fn warn_of_readers(printer: Printer, args: &SwarmArgs) {
              them: do not send secrets.",
         );
     }
+}
+
+/// Where a member can be dialled; where it listens, if nobody else can dial it.
+pub(crate) fn shown_addresses(network: &Network) -> Vec<Multiaddr> {
+    let dialable = network.dialable_addresses();
+    if dialable.is_empty() { network.listening() } else { dialable }
 }
 
 /// The address that others are best told, with the peer id.

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use swarm_client::{ClientConfig, GenerationConfig, GenerationEvent, Model, PeerFilter, Swarm};
 use swarm_model::{ModelSpec, SamplingConfig};
 use swarm_protocol::PeerId;
 use swarm_protocol::model_id::WeightFormat;
 
 use super::common::SwarmArgs;
+use super::output::BadUsage;
 use super::stop::or_interrupted;
 use super::text_view::TextView;
 
@@ -42,10 +44,10 @@ pub(crate) struct GenerateArgs {
     #[arg(long, env = "SWARM_FORMAT")]
     format: Option<WeightFormat>,
     /// Print one JSON object a line
-    #[arg(long, env = "SWARM_JSON")]
+    #[arg(long, env = "SWARM_JSON", value_parser = FalseyValueParser::new())]
     json: bool,
     /// Say on stderr which route was taken and why
-    #[arg(long, env = "SWARM_SHOW_ROUTE")]
+    #[arg(long, env = "SWARM_SHOW_ROUTE", value_parser = FalseyValueParser::new())]
     show_route: bool,
 }
 
@@ -97,7 +99,7 @@ impl SamplingArgs {
             repetition_penalty: self.repetition_penalty,
             seed: self.seed,
         };
-        sampling.validate()?;
+        sampling.validate().map_err(|error| BadUsage(error.into()))?;
         Ok(GenerationConfig { max_tokens: self.max_tokens as usize, sampling })
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use serde_json::json;
 use swarm_protocol::p2p::SwarmKey;
 
@@ -13,7 +14,7 @@ pub(crate) struct KeygenArgs {
     /// Where to write the key; never overwritten
     file: PathBuf,
     /// Print one JSON object a line
-    #[arg(long, env = "SWARM_JSON")]
+    #[arg(long, env = "SWARM_JSON", value_parser = FalseyValueParser::new())]
     json: bool,
 }
 

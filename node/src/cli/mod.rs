@@ -17,13 +17,30 @@ mod units;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use swarm_client::ClientError;
+
+/// What is printed when nothing is asked for.
+const INTRODUCTION: &str = "\
+swarm-node runs a language model over many machines: each serves some of its blocks, together they answer.
+
+Watch a swarm on this machine lose a server and finish its text:
+  swarm-node demo
+Serve a model; it prints how others join, and how to use it:
+  swarm-node serve --model demo
+Generate text through a swarm:
+  swarm-node generate --model demo --bootstrap MULTIADDR/p2p/PEERID --prompt \"Once upon a time\"
+
+All commands: swarm-node --help";
+
+/// The exit code for a command line that cannot be obeyed; clap's too.
+const BAD_USAGE: u8 = 2;
 
 /// Serve blocks of a model to a swarm, and use models that a swarm serves.
 #[derive(Debug, Parser)]
 #[command(name = "swarm-node", version, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -45,11 +62,14 @@ enum Command {
     BootstrapPeer(bootstrap_peer::BootstrapPeerArgs),
 }
 
-/// Parses the command line and runs what it asks for. Bad usage ends the process with code 2 here.
+/// Parses the command line and runs what it asks for. Bad usage gives code 2, most of it here.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let Some(command) = Cli::parse().command else {
+        output::Printer::new(false).note(INTRODUCTION);
+        return ExitCode::from(BAD_USAGE);
+    };
     output::init_logs();
-    let done = match cli.command {
+    let done = match command {
         Command::Serve(args) => run(serve::serve(args)),
         Command::Generate(args) => run(generate::run(args)),
         Command::Chat(args) => run(chat::run(args)),
@@ -62,9 +82,13 @@ pub(crate) fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::print_error(&error);
-            ExitCode::FAILURE
+            if is_bad_usage(&error) { ExitCode::from(BAD_USAGE) } else { ExitCode::FAILURE }
         }
     }
+}
+
+fn is_bad_usage(error: &anyhow::Error) -> bool {
+    error.is::<output::BadUsage>() || matches!(error.downcast_ref(), Some(ClientError::NoEntryPoint))
 }
 
 /// Runs a command that needs the network.
@@ -78,7 +102,8 @@ fn run(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> 
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::builder::ValueParser;
+    use clap::{ArgAction, CommandFactory};
 
     use super::*;
 
@@ -97,6 +122,10 @@ mod tests {
                 let twin = format!("SWARM_{}", long.to_uppercase().replace('-', "_"));
                 let env = flag.get_env().and_then(|env| env.to_str()).unwrap_or_default();
                 assert_eq!(env, twin, "{} --{long}", command.get_name());
+                // clap's own parser of switches takes `true` and `false` only.
+                let of_switches = matches!(flag.get_action(), ArgAction::SetTrue);
+                let strict = format!("{:?}", flag.get_value_parser()) == format!("{:?}", ValueParser::bool());
+                assert!(!(of_switches && strict), "{twin}=1 would be refused");
             }
         };
         Cli::command().get_subcommands().for_each(check);

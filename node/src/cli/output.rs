@@ -51,6 +51,18 @@ fn line(mut to: impl Write, what: impl fmt::Display) {
     let _ = to.flush();
 }
 
+/// `text`, which another peer may have written, without anything that would steer a terminal: control characters, and
+/// those that turn the direction of writing.
+pub(crate) fn plain(text: &str) -> String {
+    let steers = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|c| if steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// The command line cannot be obeyed, whatever the swarm is like.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(crate) struct BadUsage(pub(crate) anyhow::Error);
+
 /// What to try, attached to an error with [`anyhow::Error::context`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hint(pub(crate) String);
@@ -79,7 +91,7 @@ fn cause_chain(error: &anyhow::Error, hint: Option<&Hint>) -> String {
             parts.push(cause);
         }
     }
-    parts.join(": ").replace(['\n', '\r'], " ")
+    plain(&parts.join(": ").replace(['\n', '\r'], " "))
 }
 
 #[cfg(test)]
@@ -98,5 +110,13 @@ mod tests {
         let hint = error.downcast_ref::<Hint>();
         assert_eq!(hint.map(ToString::to_string).as_deref(), Some("free some space"));
         assert_eq!(cause_chain(&error, hint), "saving: writing x failed: disk full");
+    }
+
+    #[test]
+    fn what_peers_say_never_steers_the_terminal() {
+        let error = anyhow!("the peer said \u{1b}[2J\u{9b}31m\u{202e}no\nand more");
+        let shown = cause_chain(&error, None);
+        assert_eq!(shown, "the peer said \u{fffd}[2J\u{fffd}31m\u{fffd}no and more");
+        assert_eq!(plain("äöü 漢字 🦊"), "äöü 漢字 🦊");
     }
 }

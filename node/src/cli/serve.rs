@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use swarm_model::ModelSpec;
@@ -60,10 +61,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "SWARM_ANNOUNCE_INTERVAL", value_name = "DURATION", value_parser = duration, hide = true)]
     announce_interval: Option<Duration>,
     /// End when stdin closes: whoever started this process is gone
-    #[arg(long, env = "SWARM_UNTIL_STDIN_CLOSES", hide = true)]
+    #[arg(long, env = "SWARM_UNTIL_STDIN_CLOSES", value_parser = FalseyValueParser::new(), hide = true)]
     until_stdin_closes: bool,
     /// Print one JSON object a line
-    #[arg(long, env = "SWARM_JSON")]
+    #[arg(long, env = "SWARM_JSON", value_parser = FalseyValueParser::new())]
     json: bool,
 }
 

@@ -1,11 +1,13 @@
 //! `swarm-node status`: the swarm as its DHT and its servers show it.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use futures::future::join_all;
 use serde_json::{Value, json};
 use swarm_client::finder::{Probe, probe};
@@ -17,7 +19,7 @@ use swarm_protocol::model_id::{ModelId, WeightFormat};
 
 use super::common::SwarmArgs;
 use super::status_view;
-use super::stop::or_interrupted;
+use super::stop::or_interrupted_unless;
 
 /// How long a server may take to answer before it is shown as silent.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -43,10 +45,10 @@ pub(crate) struct StatusArgs {
     #[command(flatten)]
     swarm: SwarmArgs,
     /// Print one JSON object a look
-    #[arg(long, env = "SWARM_JSON")]
+    #[arg(long, env = "SWARM_JSON", value_parser = FalseyValueParser::new())]
     json: bool,
     /// Look again every two seconds
-    #[arg(long, env = "SWARM_WATCH")]
+    #[arg(long, env = "SWARM_WATCH", value_parser = FalseyValueParser::new())]
     watch: bool,
 }
 
@@ -64,27 +66,57 @@ pub(crate) struct ModelStatus {
     pub(crate) servers: Vec<ServerStatus>,
 }
 
-/// One server: its newest word, and its answer if it gave one.
+/// One server: its newest word, and what came of asking it.
 pub(crate) struct ServerStatus {
     /// What it says of itself.
     pub(crate) announcement: Announcement,
-    /// Round-trip time; `None` if it did not answer.
-    pub(crate) rtt: Option<Duration>,
-    /// Seconds since it became ready, if it answered.
-    pub(crate) uptime_seconds: Option<u64>,
+    /// What came of asking it.
+    pub(crate) answer: Answer,
+}
+
+/// What came of asking a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It was not asked, since there are so many: its announcement is believed.
+    NotAsked,
+    /// It did not answer.
+    Silent,
+    /// It answered.
+    Given {
+        /// Round-trip time.
+        rtt: Duration,
+        /// Seconds since it became ready.
+        uptime_seconds: u64,
+    },
 }
 
 impl ServerStatus {
-    /// Whether sessions can be opened on it now.
+    /// Whether sessions can be opened on it now, as far as is known.
     pub(crate) fn serves(&self) -> bool {
-        self.rtt.is_some() && self.announcement.state == ServerState::Serving
+        self.answer != Answer::Silent && self.announcement.state == ServerState::Serving
+    }
+
+    /// Round-trip time, if it answered.
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        match self.answer {
+            Answer::Given { rtt, .. } => Some(rtt),
+            Answer::NotAsked | Answer::Silent => None,
+        }
+    }
+
+    fn uptime_seconds(&self) -> Option<u64> {
+        match self.answer {
+            Answer::Given { uptime_seconds, .. } => Some(uptime_seconds),
+            Answer::NotAsked | Answer::Silent => None,
+        }
     }
 }
 
 /// Runs the command.
 pub(crate) async fn run(args: StatusArgs) -> Result<()> {
     let only = args.model.as_ref().map(|model| local_model(model, args.format)).transpose()?;
-    or_interrupted(async {
+    // Who watches stops by interrupting.
+    or_interrupted_unless(&Cell::new(args.watch), async {
         let swarm = Swarm::join(args.swarm.network_config()?, ClientConfig::default()).await?;
         loop {
             let models = look(&swarm, only.as_ref()).await?;
@@ -135,15 +167,14 @@ async fn model_status(swarm: &Swarm, id: ModelId, name: String, blocks: BlockRan
     let known: Vec<Announcement> = view.all().cloned().collect();
     let asked = known.into_iter().enumerate().map(|(number, announcement)| async move {
         if number >= MOST_PROBES {
-            return ServerStatus { announcement, rtt: None, uptime_seconds: None };
+            return ServerStatus { announcement, answer: Answer::NotAsked };
         }
         match probe(swarm.network(), announcement.peer, &announcement.addresses, PROBE_TIMEOUT).await {
-            Ok(Probe { info, rtt }) => ServerStatus {
-                announcement: info.announcement,
-                rtt: Some(rtt),
-                uptime_seconds: Some(info.uptime_seconds),
-            },
-            Err(_) => ServerStatus { announcement, rtt: None, uptime_seconds: None },
+            Ok(Probe { info, rtt }) => {
+                let uptime_seconds = info.uptime_seconds;
+                ServerStatus { announcement: info.announcement, answer: Answer::Given { rtt, uptime_seconds } }
+            }
+            Err(_) => ServerStatus { announcement, answer: Answer::Silent },
         }
     });
     let mut servers: Vec<ServerStatus> = join_all(asked).await;
@@ -188,8 +219,8 @@ fn server_json(server: &ServerStatus) -> Value {
         "blocks": [said.blocks.start(), said.blocks.end()],
         "state": status_view::state(server),
         "addresses": said.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "rtt_ms": server.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
-        "uptime_seconds": server.uptime_seconds,
+        "rtt_ms": server.rtt().map(|rtt| rtt.as_secs_f64() * 1000.0),
+        "uptime_seconds": server.uptime_seconds(),
         "numeric_class": said.class.as_str(),
         "decode_us_per_block": said.rates.decode_us_per_block,
         "prefill_ns_per_token_block": said.rates.prefill_ns_per_token_block,

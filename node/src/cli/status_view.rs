@@ -8,7 +8,8 @@ use swarm_protocol::announcement::ServerState;
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::swarm_name::SwarmName;
 
-use super::status::{ModelStatus, ServerStatus};
+use super::output::plain;
+use super::status::{Answer, ModelStatus, ServerStatus};
 use super::text_view::{millis, short};
 
 /// Widest coverage bar in characters; deeper models show several blocks a character.
@@ -16,8 +17,9 @@ const BAR: u32 = 64;
 
 /// The state of a server in one word.
 pub(crate) fn state(server: &ServerStatus) -> &'static str {
-    match (server.rtt, server.announcement.state) {
-        (None, _) => "silent",
+    match (server.answer, server.announcement.state) {
+        (Answer::Silent, _) => "silent",
+        (Answer::NotAsked, ServerState::Serving) => "announced",
         (_, ServerState::Joining) => "joining",
         (_, ServerState::Serving) => "serving",
         (_, ServerState::Leaving) => "leaving",
@@ -41,7 +43,7 @@ fn model_text(text: &mut String, swarm: &SwarmName, model: &ModelStatus) {
     let _ = writeln!(
         text,
         "{}  {} blocks, {} servers  swarm \"{swarm}\"  model id {}",
-        style(&model.name).bold(),
+        style(plain(&model.name)).bold(),
         model.blocks.len(),
         model.servers.len(),
         model.id.short()
@@ -88,11 +90,11 @@ fn table(servers: &[ServerStatus]) -> Table {
     table.set_header(["SERVER", "NAME", "BLOCKS", "STATE", "RTT", "DECODE", "KV FREE", "SESSIONS"]);
     for server in servers {
         let said = &server.announcement;
-        let rtt = server.rtt.map_or_else(|| "-".to_string(), |rtt| format!("{:.1} ms", millis(rtt)));
+        let rtt = server.rtt().map_or_else(|| "-".to_string(), |rtt| format!("{:.1} ms", millis(rtt)));
         let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
         table.add_row([
             Cell::new(short(&said.peer.to_string())),
-            Cell::new(said.name.as_deref().unwrap_or("-")),
+            Cell::new(plain(said.name.as_deref().unwrap_or("-"))),
             Cell::new(said.blocks.to_string()),
             Cell::new(state(server)),
             right(rtt),
@@ -102,4 +104,67 @@ fn table(servers: &[ServerStatus]) -> Table {
         ]);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use swarm_protocol::PeerId;
+    use swarm_protocol::announcement::{Announcement, Load, Rates};
+    use swarm_protocol::model_id::{ModelId, NumericClass};
+    use swarm_protocol::session::TokenCount;
+
+    use super::*;
+
+    fn server(answer: Answer, state: ServerState, name: &str) -> ServerStatus {
+        let announcement = Announcement {
+            peer: PeerId::random(),
+            instance: 0,
+            sequence: 1,
+            state,
+            addresses: Vec::new(),
+            model: ModelId([0; 32]),
+            blocks: BlockRange::new(0, 4).unwrap(),
+            class: NumericClass::new("x").unwrap(),
+            rates: Rates { decode_us_per_block: 1, prefill_ns_per_token_block: 1 },
+            load: Load { queue_us: 0, sessions: 0, free_tokens: TokenCount(0), total_tokens: TokenCount(0) },
+            neighbours: Vec::new(),
+            ttl_seconds: 1,
+            name: Some(name.to_string()),
+            version: String::new(),
+        };
+        ServerStatus { announcement, answer }
+    }
+
+    #[test]
+    fn who_was_not_asked_is_believed() {
+        let given = Answer::Given { rtt: Duration::from_millis(1), uptime_seconds: 1 };
+        let cases = [
+            (Answer::NotAsked, ServerState::Serving, "announced", true),
+            (Answer::NotAsked, ServerState::Leaving, "leaving", false),
+            (Answer::Silent, ServerState::Serving, "silent", false),
+            (given, ServerState::Serving, "serving", true),
+            (given, ServerState::Joining, "joining", false),
+        ];
+        for (answer, said, shown, serves) in cases {
+            let server = server(answer, said, "a");
+            assert_eq!((state(&server), server.serves()), (shown, serves), "{answer:?} {said:?}");
+        }
+    }
+
+    #[test]
+    fn no_name_steers_the_terminal() {
+        let model = ModelStatus {
+            id: ModelId([0; 32]),
+            name: "demo\u{1b}[8m".to_string(),
+            blocks: BlockRange::new(0, 4).unwrap(),
+            missing: Vec::new(),
+            servers: vec![server(Answer::NotAsked, ServerState::Serving, "at\u{1b}]0;x\u{7}tic\r")],
+        };
+        console::set_colors_enabled(false);
+        let text = text(&SwarmName::default(), &[model]);
+        assert!(text.contains("at\u{fffd}]0;x\u{fffd}tic"), "{text}");
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    }
 }

@@ -1,5 +1,7 @@
 //! Being told to stop: Ctrl-C and SIGTERM.
 
+use std::cell::Cell;
+
 use tokio::sync::watch;
 
 /// The exit code of a process that was told twice to stop.
@@ -39,11 +41,22 @@ impl Stop {
 ///
 /// # Errors
 /// The work's own, or that it was interrupted.
-pub(crate) async fn or_interrupted<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+pub(crate) async fn or_interrupted(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    or_interrupted_unless(&Cell::new(false), work).await
+}
+
+/// The same, but to be interrupted while `at_rest` is a good end: nothing is left unfinished.
+///
+/// # Errors
+/// The work's own, or that it was interrupted.
+pub(crate) async fn or_interrupted_unless(
+    at_rest: &Cell<bool>,
+    work: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
     let stop = Stop::on_signals()?;
     tokio::select! {
         result = work => result,
-        () = stop.wait() => anyhow::bail!("interrupted"),
+        () = stop.wait() => if at_rest.get() { Ok(()) } else { Err(anyhow::anyhow!("interrupted")) },
     }
 }
 

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use swarm_client::route::Route;
 use swarm_client::{GenerationEvent, HopInfo, Summary};
 
+use super::output::plain;
+
 /// Writes generation events: text to stdout and remarks to stderr, or JSON lines to stdout.
 pub(crate) struct TextView {
     json: bool,
@@ -59,7 +61,10 @@ impl TextView {
 
     fn text(&mut self, text: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes())?;
+        match out.is_terminal() {
+            true => out.write_all(for_terminal(text).as_bytes())?,
+            false => out.write_all(text.as_bytes())?,
+        }
         self.mid_line = !text.ends_with('\n') && (self.mid_line || !text.is_empty());
         out.flush()
     }
@@ -85,8 +90,20 @@ impl TextView {
             self.mid_line = false;
         }
         // Where stderr is gone nobody reads remarks.
-        let _ = writeln!(err, "{}", style(line).dim().for_stderr());
+        let _ = writeln!(err, "{}", style(plain(line)).dim().for_stderr());
     }
+}
+
+/// A generated text as a terminal is shown it: what the model says moves no cursor but by its line breaks and tabs.
+fn for_terminal(text: &str) -> String {
+    let part = |part: &str| {
+        let (text, layout) = match part.char_indices().last() {
+            Some((at, '\n' | '\t')) => part.split_at(at),
+            _ => (part, ""),
+        };
+        plain(text) + layout
+    };
+    text.split_inclusive(['\n', '\t']).map(part).collect()
 }
 
 /// `peer blocks a..b -> ...` with peer ids cut to what tells them apart.
@@ -132,5 +149,17 @@ fn event_json(event: &GenerationEvent) -> Value {
             "route": hops_json(&summary.route),
             "reroutes": summary.reroutes,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_breaks_lines_and_nothing_else() {
+        assert_eq!(for_terminal("one\n\ttwo\u{1b}[2J\r\n"), "one\n\ttwo\u{fffd}[2J\u{fffd}\n");
+        assert_eq!(for_terminal("\n\nöl"), "\n\nöl");
+        assert_eq!(for_terminal(""), "");
     }
 }
