@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::Parser;
+use clap::builder::FalseyValueParser;
 use swarm_protocol::p2p::{BootstrapPeer, DhtMode, Identity, NetworkConfig, StreamKind, SwarmKey};
 use swarm_protocol::swarm_name::{DEFAULT_SWARM, SwarmName};
 use swarm_protocol::{Multiaddr, PeerId};
@@ -43,7 +44,7 @@ pub(crate) struct Args {
     #[arg(long, env = "SWARM_SWARM_KEY", value_name = "FILE")]
     pub(crate) swarm_key: Option<PathBuf>,
     /// Print one JSON object a line
-    #[arg(long, env = "SWARM_JSON")]
+    #[arg(long, env = "SWARM_JSON", value_parser = FalseyValueParser::new())]
     pub(crate) json: bool,
 }
 
@@ -81,12 +82,22 @@ fn without_peer(address: &Multiaddr, own: PeerId) -> anyhow::Result<Multiaddr> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::builder::ValueParser;
+    use clap::{ArgAction, CommandFactory};
 
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn switches_take_the_usual_words_from_the_environment() {
+        // clap's own parser of switches takes `true` and `false` only, and refuses SWARM_JSON=1.
+        let strict = format!("{:?}", ValueParser::bool());
+        for flag in Args::command().get_arguments().filter(|flag| matches!(flag.get_action(), ArgAction::SetTrue)) {
+            assert_ne!(format!("{:?}", flag.get_value_parser()), strict, "{}", flag.get_id());
+        }
     }
 }

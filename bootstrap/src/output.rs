@@ -21,10 +21,12 @@ pub(crate) fn init_logs() {
 
 /// Prints where the node listens and how others join through it.
 pub(crate) fn print_listening(args: &Args, network: &Network) {
-    let addresses: Vec<String> =
-        network.dialable_addresses().iter().map(|address| pasteable(address, network)).collect();
+    let dialable = network.dialable_addresses();
+    // Whoever started it may know a way that it cannot see, for example through a forwarded port.
+    let shown = if dialable.is_empty() { network.listening() } else { dialable.clone() };
+    let addresses: Vec<String> = shown.iter().map(|address| pasteable(address, network)).collect();
     let peer_id = network.peer_id().to_string();
-    if addresses.is_empty() {
+    if dialable.is_empty() {
         note(
             "warning: none of this machine's addresses can be dialled by the other members of this swarm; pass \
              --announce with an address at which others reach this machine.",
@@ -38,6 +40,9 @@ pub(crate) fn print_listening(args: &Args, network: &Network) {
     }
     result(format_args!("peer id   {peer_id}"));
     addresses.iter().for_each(|address| result(format_args!("listening {address}")));
+    if dialable.is_empty() {
+        return;
+    }
     if args.identity.is_none() {
         note("note: without --identity FILE the peer id, and so the lines below, are new at each start.");
     }
