@@ -20,7 +20,8 @@ fn text(bytes: &[u8]) -> &str {
 fn asked_for_nothing_it_says_what_to_try() {
     let output = command(&[]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    for example in ["swarm-node demo", "swarm-node serve --model demo", "swarm-node generate --model demo --bootstrap"] {
+    for example in ["swarm-node demo", "swarm-node serve --model demo", "swarm-node generate --model demo --bootstrap"]
+    {
         assert!(text(&output.stderr).contains(example), "{example}: {}", text(&output.stderr));
     }
 }

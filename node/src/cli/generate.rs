@@ -141,11 +141,12 @@ async fn generate(model: &Model, prompt: &str, config: GenerationConfig, args: &
     let ids = model.encode(prompt)?;
     let tokens = session_tokens(model, ids.len(), config.max_tokens)?;
     let mut view = TextView::new(args.json, args.show_route);
+    let mut session = model.text_session(tokens).await?;
     if args.show_route {
+        // The session has looked for servers with more patience than a plan has.
         let plan = model.plan(model.config().all_blocks()?, tokens).await?;
         view.explain(&plan.route);
     }
-    let mut session = model.text_session(tokens).await?;
     let mut generation = session.generate(&ids, config)?;
     while let Some(event) = generation.next().await? {
         view.show(&event)?;

@@ -10,7 +10,7 @@ use swarm_model::{Blocks, Checkpoint, ComputePool, LoadProgress};
 use swarm_protocol::announcement::{MAX_NAME_BYTES, MAX_TTL_SECONDS, Rates, ServerState};
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::{ModelId, NumericClass, WeightFormat};
-use swarm_protocol::p2p::{BootstrapPeer, InboundStreams, Network, addresses_settled};
+use swarm_protocol::p2p::{BootstrapPeer, InboundStreams, JoinError, Network, addresses_settled};
 use swarm_protocol::session::TokenCount;
 use swarm_protocol::wire::MAX_STEP_ROWS;
 use swarm_protocol::{Multiaddr, PeerId};
@@ -241,7 +241,11 @@ impl StartUp {
 
     /// Joins, chooses, loads, checks, and lets sessions in.
     async fn load_and_start(&mut self) -> Result<Running, ServeError> {
-        self.network.join(&self.bootstrap).await?;
+        match self.network.join(&self.bootstrap).await {
+            // Somebody has to be the first.
+            Err(JoinError::NoNeighbour { .. }) => {}
+            joined => joined?,
+        }
         let blocks = self.choose().await?;
         (self.report)(ServeEvent::Chosen { blocks });
         let mut inbound = self.inbound.take().ok_or(ServeError::NetworkEnded)?;

@@ -77,7 +77,9 @@ pub(super) fn announceable(listening: &[Multiaddr], given: &[Multiaddr], swarm: 
         (Some(Scope::Public), _) => true,
     };
     let mut chosen: Vec<Multiaddr> = Vec::new();
-    for address in given.iter().chain(listening.iter().filter(fits)) {
+    // TCP first: it passes where UDP is blocked, and it is the better one for bulk.
+    let (udp, tcp): (Vec<&Multiaddr>, Vec<&Multiaddr>) = listening.iter().filter(fits).partition(is_udp);
+    for address in given.iter().chain(tcp).chain(udp) {
         if !chosen.contains(address) && chosen.len() < most {
             chosen.push(address.clone());
         }
@@ -87,6 +89,10 @@ pub(super) fn announceable(listening: &[Multiaddr], given: &[Multiaddr], swarm: 
         chosen.extend(listening.iter().take(most).cloned());
     }
     chosen
+}
+
+fn is_udp(address: &&Multiaddr) -> bool {
+    address.iter().any(|part| matches!(part, Protocol::Udp(_)))
 }
 
 /// The addresses of a peer that can be dialled from here, given the address it is connected by: a neighbour on this
@@ -148,6 +154,13 @@ mod tests {
         assert_eq!(announceable(&listening, &given, Scope::Public, 8), given.to_vec());
         assert_eq!(announceable(&listening, &given, Scope::Private, 1), given.to_vec());
         assert_eq!(announceable(&listening[..1], &[], Scope::Private, 8), listening[..1].to_vec());
+    }
+
+    #[test]
+    fn tcp_is_announced_first() {
+        let listening = ["/ip4/10.0.0.1/udp/9/quic-v1", "/ip4/10.0.0.1/tcp/9"].map(address);
+        let announced = announceable(&listening, &[], Scope::Private, 8);
+        assert_eq!(announced, [listening[1].clone(), listening[0].clone()]);
     }
 
     #[test]

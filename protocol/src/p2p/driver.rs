@@ -50,6 +50,8 @@ pub(super) struct Outputs {
     pub(super) inbound: mpsc::Sender<InboundStream>,
     pub(super) listening: watch::Sender<Vec<Multiaddr>>,
     pub(super) bootstrap: watch::Sender<Vec<BootstrapStatus>>,
+    /// Whether any member of the swarm's DHT has been met.
+    pub(super) met: watch::Sender<bool>,
 }
 
 struct Driver {
@@ -285,6 +287,7 @@ impl Driver {
         if !ours || !info.protocols.contains(&kad_protocol(&self.name)) {
             return;
         }
+        self.outputs.met.send_replace(true);
         let kad = &mut self.swarm.behaviour_mut().kad;
         let room = ADDRESSES_PER_MEMBER.saturating_sub(addresses_known(kad, peer_id));
         for address in dialable(&info.listen_addrs, &info.observed_addr).into_iter().take(room) {

@@ -20,6 +20,9 @@ const STARTING_UP: Duration = Duration::from_secs(3);
 /// How much longer it waits for those that have not answered at all: the rest of a handshake.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
+/// How long a node waits for members on its local network: mDNS answers within milliseconds, and is repeated after seconds.
+const NEIGHBOURS: Duration = Duration::from_secs(6);
+
 /// How long a plain TCP connection to an entry point may take when the cause of a failed handshake is looked for.
 const TCP_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -79,6 +82,14 @@ pub enum JoinError {
         /// What it calls its protocols.
         speaks: String,
     },
+    /// Nobody on the local network is in the swarm.
+    #[error(
+        "no member of swarm \"{swarm}\" was found on the local network; start one there with --mdns, or pass --bootstrap"
+    )]
+    NoNeighbour {
+        /// The swarm.
+        swarm: SwarmName,
+    },
     /// The driver ended.
     #[error("the network has been shut down")]
     Stopped,
@@ -92,7 +103,7 @@ impl Network {
     /// [`JoinError`] if none has within seconds: with the cause and what to do, for the first whose cause is certain.
     pub async fn join(&self, peers: &[BootstrapPeer]) -> Result<(), JoinError> {
         if peers.is_empty() {
-            return Ok(());
+            return self.meet_a_neighbour().await;
         }
         let mut statuses = self.bootstrap_status();
         let decided = |statuses: &Vec<BootstrapStatus>| {
@@ -110,6 +121,18 @@ impl Network {
         match peers.iter().zip(last).min_by_key(|(_, status)| !status.is_final()) {
             Some((peer, status)) => Err(self.explain(peer.clone(), status).await),
             None => Ok(()),
+        }
+    }
+
+    /// Without bootstrap peers: waits a while for a member on the local network, if one is looked for there.
+    async fn meet_a_neighbour(&self) -> Result<(), JoinError> {
+        if !self.looks_around() {
+            return Ok(());
+        }
+        match tokio::time::timeout(NEIGHBOURS, self.met().wait_for(|met| *met)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(JoinError::Stopped),
+            Err(_) => Err(JoinError::NoNeighbour { swarm: self.swarm().clone() }),
         }
     }
 

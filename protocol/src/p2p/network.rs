@@ -148,6 +148,8 @@ pub struct Network {
     keypair: libp2p::identity::Keypair,
     listening: watch::Receiver<Vec<Multiaddr>>,
     bootstrap: watch::Receiver<Vec<BootstrapStatus>>,
+    met: watch::Receiver<bool>,
+    mdns: bool,
 }
 
 impl Network {
@@ -160,6 +162,7 @@ impl Network {
         let (inbound_sender, inbound) = mpsc::channel(INBOUND_CAPACITY);
         let (listening_sender, mut listening) = watch::channel(Vec::new());
         let (bootstrap_sender, bootstrap) = watch::channel(Vec::new());
+        let (met_sender, met) = watch::channel(false);
         let keypair = config.identity.keypair().clone();
         let network = Self {
             commands,
@@ -171,9 +174,15 @@ impl Network {
             keypair,
             listening: listening.clone(),
             bootstrap,
+            met,
+            mdns: config.mdns,
         };
-        let outputs =
-            driver::Outputs { inbound: inbound_sender, listening: listening_sender, bootstrap: bootstrap_sender };
+        let outputs = driver::Outputs {
+            inbound: inbound_sender,
+            listening: listening_sender,
+            bootstrap: bootstrap_sender,
+            met: met_sender,
+        };
         let listeners = driver::spawn(config, command_queue, outputs)?;
         if listeners > 0 {
             listening.wait_for(|addresses| !addresses.is_empty()).await.map_err(|_| NetworkError::Stopped)?;
@@ -226,6 +235,16 @@ impl Network {
     /// How the entry points of the swarm are doing.
     pub fn bootstrap_status(&self) -> watch::Receiver<Vec<BootstrapStatus>> {
         self.bootstrap.clone()
+    }
+
+    /// Whether any member of the swarm has been met.
+    pub(super) fn met(&self) -> watch::Receiver<bool> {
+        self.met.clone()
+    }
+
+    /// Whether members are looked for on the local network.
+    pub(super) fn looks_around(&self) -> bool {
+        self.mdns
     }
 
     /// Opens a stream to `peer`, dialling it at `addresses` and those the DHT knows if it is not connected.
