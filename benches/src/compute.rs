@@ -7,14 +7,16 @@ mod ours;
 mod workloads;
 
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
-use swarm_model::{Checkpoint, ComputePool, Tensor, activations};
+use swarm_model::{Checkpoint, ComputePool, ModelSpec, Tensor, activations};
 use swarm_protocol::model_id::WeightFormat;
+use tokio::sync::oneshot;
 
 use self::bandwidth::Bandwidth;
 use self::candle::Candle;
@@ -74,28 +76,40 @@ struct Row {
 ///
 /// # Errors
 /// If the blocks cannot be loaded.
-pub(crate) fn run(settings: Settings) -> Result<Report<Settings, Results>> {
+pub(crate) async fn run(settings: Settings) -> Result<Report<Settings, Results>> {
     with_threads_variable(settings.threads)?;
     let machine = Machine::here();
     let model = RandomModel::write(one_billion_shape(settings.blocks))?;
-    let checkpoint = model.open()?;
-    let pool = ComputePool::new(settings.threads)?;
-    let bandwidth = Bandwidth::new(settings.threads);
-    let load = |format| pool.run(|| Loaded::load(&model, &checkpoint, format));
+    let (weights, directory) = (model.block_weights(), model.path().to_path_buf());
+    let (done, results) = oneshot::channel();
+    let (rounds, threads) = (settings.rounds, settings.threads);
+    // A thread of its own, which nobody waits for when this process is told to stop.
+    std::thread::spawn(move || {
+        // Then nobody is there to be told.
+        let _ = done.send(measure(&directory, weights, rounds, threads));
+    });
+    let results = results.await??;
+    let goals = results.goals();
+    Ok(Report { benchmark: "compute", machine, settings, results, goals })
+}
+
+fn measure(directory: &Path, weights: usize, rounds: usize, threads: usize) -> Result<Results> {
+    let checkpoint = Checkpoint::open(&ModelSpec::Directory(directory.to_path_buf()))?;
+    let pool = ComputePool::new(threads)?;
+    let load = |format| pool.run(|| Loaded::load(directory, &checkpoint, format));
     let mut formats = FORMATS.into_iter().map(load).collect::<Result<Vec<_>>>()?;
+    let bandwidth = Bandwidth::new(threads);
     let mut reads = Vec::new();
-    for _ in 0..=settings.rounds {
+    for _ in 0..=rounds {
         reads.push(bandwidth.measure());
         pool.run(|| formats.iter_mut().try_for_each(Loaded::round))?;
     }
     let read_gb_per_second = Summary::of(reads);
-    let weights = model.block_weights();
     let read_ms = |format| (weights * activations::element_bytes(format)) as f64 / 1e6 / read_gb_per_second.median;
-    let rows = formats.iter().flat_map(|loaded| loaded.rows(settings.blocks, read_ms(loaded.format))).collect();
-    let model = format!("{} blocks of {weights} random weights, the shape of Llama 3.2 1B", settings.blocks);
-    let results = Results { model, read_gb_per_second, rows };
-    let goals = results.goals();
-    Ok(Report { benchmark: "compute", machine, settings, results, goals })
+    let blocks = checkpoint.config().blocks;
+    let rows = formats.iter().flat_map(|loaded| loaded.rows(blocks, read_ms(loaded.format))).collect();
+    let model = format!("{blocks} blocks of {weights} random weights, the shape of Llama 3.2 1B");
+    Ok(Results { model, read_gb_per_second, rows })
 }
 
 /// Starts this program anew with the variable set, unless it is.
@@ -126,9 +140,9 @@ struct Contest {
 }
 
 impl Loaded {
-    fn load(model: &RandomModel, checkpoint: &Checkpoint, format: WeightFormat) -> Result<Self> {
+    fn load(directory: &Path, checkpoint: &Checkpoint, format: WeightFormat) -> Result<Self> {
         let ours = Ours::load(checkpoint, format)?;
-        let candle = Candle::load(&model.path().join(WEIGHTS), checkpoint.config(), activations::dtype(format))?;
+        let candle = Candle::load(&directory.join(WEIGHTS), checkpoint.config(), activations::dtype(format))?;
         let edges = checkpoint.load_edges(format)?;
         let embed = |count: usize| {
             let vocab = checkpoint.config().vocab as u32;
@@ -155,10 +169,10 @@ impl Loaded {
     }
 
     /// The first round found cold caches and is left out.
-    fn rows(&self, blocks: usize, read_ms: f64) -> impl Iterator<Item = Row> {
+    fn rows(&self, blocks: u32, read_ms: f64) -> impl Iterator<Item = Row> {
         self.contests.iter().map(move |contest| {
             let times = contest.times.iter().skip(1);
-            let per_block = |time: f64| time / blocks as f64;
+            let per_block = |time: f64| time / f64::from(blocks);
             Row {
                 format: self.format.name(),
                 workload: contest.workload,

@@ -48,16 +48,16 @@ enum Benchmark {
 fn main() -> Result<()> {
     let Cli { benchmark, json } = Cli::parse();
     match benchmark {
-        Benchmark::Compute(settings) => compute::run(settings)?.print(json),
-        Benchmark::Hop(settings) => with_processes(hop::run(settings))?.print(json),
-        Benchmark::Start(settings) => with_processes(start::run(settings))?.print(json),
-        Benchmark::IdleClient(settings) => with_processes(idle_client::run(settings)),
+        Benchmark::Compute(settings) => stoppable(compute::run(settings))?.print(json),
+        Benchmark::Hop(settings) => stoppable(hop::run(settings))?.print(json),
+        Benchmark::Start(settings) => stoppable(start::run(settings))?.print(json),
+        Benchmark::IdleClient(settings) => stoppable(idle_client::run(settings)),
     }
 }
 
-/// Runs what starts other processes. They are owned by the future, so they are killed however it ends, also when it is
-/// dropped because this process is told to stop.
-fn with_processes<T>(benchmark: impl Future<Output = Result<T>>) -> Result<T> {
+/// Runs a benchmark. Its future owns the processes and files that it makes, so they go away however it ends, also when it
+/// is dropped because this process is told to stop.
+fn stoppable<T>(benchmark: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;

@@ -122,12 +122,13 @@ async fn repeat(settings: &Settings, model: &RandomModel, samples: &mut Samples)
     for blocks in even_ranges(model.spec.blocks as u32, SERVERS)? {
         samples.ready.push(swarm.serve(model.path(), blocks, settings.threads).await?);
     }
-    for server in swarm.server_ids()? {
-        samples.servers.push(Resident::of(server)?);
-    }
     for _ in 0..settings.clients {
         samples.first_token.push(first_token(&swarm, model.path()).await?);
         samples.clients.push(idle_client(&swarm, model.path()).await?);
+    }
+    // After sessions have come and gone: what they leave behind is part of idling.
+    for server in swarm.server_ids()? {
+        samples.servers.push(Resident::of(server)?);
     }
     swarm.kill().await
 }
