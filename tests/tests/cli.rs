@@ -80,11 +80,25 @@ fn stdout_is_the_text_and_nothing_else() {
 }
 
 #[test]
+fn a_reader_may_leave_before_the_end() {
+    let swarm = TestSwarm::demo(&[(0, 12)]);
+    for option in ["", "--json"] {
+        let program = program("swarm-node");
+        let node = format!("{} generate --bootstrap {}", program.display(), swarm.bootstrap.address);
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{node} --model demo --prompt \"$1\" {option} | head -c 5"), "sh", PROMPT]);
+        let exit = swarm.run("reader", command);
+        assert_eq!((exit.code, exit.stdout.len()), (Some(0), 5), "{}", exit.stderr);
+        assert!(!exit.stderr.contains("panicked"), "{}", exit.stderr);
+    }
+}
+
+#[test]
 fn the_json_events_are_the_documented_ones() {
     let swarm = TestSwarm::demo(&[(0, 6), (6, 12)]);
     let mut generating = swarm.generate(&["--prompt", PROMPT, "--max-tokens", "12"]);
     let mut events = Vec::new();
-    while let Some(event) = generating.next() {
+    while let Some(event) = generating.next_event() {
         events.push(event);
     }
     let kinds: Vec<&str> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
@@ -111,7 +125,7 @@ fn the_json_events_are_the_documented_ones() {
 #[test]
 fn bad_usage_is_told_from_failure() {
     let swarm = TestSwarm::demo(&[(0, 12)]);
-    let usage: [&[&str]; 12] = [
+    let usage: [&[&str]; 15] = [
         &[],
         &["nonsense"],
         &["serve"],
@@ -124,6 +138,10 @@ fn bad_usage_is_told_from_failure() {
         &["generate", "--model", "demo", "--prompt", "x", "--bootstrap", "/ip4/127.0.0.1/tcp/1"],
         &["generate", "--model", "demo", "--prompt", "x", "--max-tokens", "0"],
         &["generate", "--model", "demo", "--prompt", "x", "--swarm", "Not A Name"],
+        &["generate", "--model", "demo", "--prompt", "x", "--bootstrap", &swarm.bootstrap.address, "--top-p", "3"],
+        // No way in.
+        &["generate", "--model", "demo", "--prompt", "x"],
+        &["status"],
     ];
     for arguments in usage {
         let mut command = Command::new(program("swarm-node"));
@@ -132,11 +150,9 @@ fn bad_usage_is_told_from_failure() {
         assert_eq!((exit.code, exit.stdout.as_str()), (Some(2), ""), "{arguments:?}: {exit:?}");
         assert!(!exit.stderr.is_empty(), "{arguments:?}");
     }
-    let failures: [&[&str]; 3] = [
-        // No way in.
-        &["generate", "--model", "demo", "--prompt", "x"],
-        &["generate", "--model", "demo", "--prompt-file", "/no/such/file"],
-        &["status"],
+    let failures: [&[&str]; 2] = [
+        &["keygen", "/dev/null/swarm.key"],
+        &["generate", "--model", "demo", "--bootstrap", &swarm.bootstrap.address, "--prompt-file", "/no/such/file"],
     ];
     for arguments in failures {
         let mut command = Command::new(program("swarm-node"));

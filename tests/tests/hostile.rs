@@ -17,7 +17,9 @@ use swarm_protocol::wire::{
     SessionReply, SessionRequest, Step, encode,
 };
 use swarm_protocol::{Multiaddr, PeerId};
-use swarm_tests::harness::{Client, Impostor, Local, Manner, PROMPT, TestSwarm, eventually_async, greedy, range};
+use swarm_tests::harness::{
+    Client, Impostor, Local, Manner, PROMPT, TestSwarm, eventually_async, greedy, range, ready,
+};
 
 /// Tokens of each text.
 const TOKENS: usize = 24;
@@ -306,6 +308,26 @@ async fn a_newer_word_counts_whatever_the_clock_says() {
     .await;
     assert!(sequence(swarm.servers[0].peer).await.is_some(), "the honest server is still there");
     tells(&client).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_goes_on_above_the_words_of_its_former_life() {
+    let mut swarm = TestSwarm::demo(&[(0, 6)]);
+    let file = swarm.new_identity();
+    let client = Client::of(&swarm).await;
+    let like = client.info(&swarm.servers[0]).await.unwrap();
+    // Its clock was ten thousand years ahead then.
+    let ahead = like.announcement.sequence.saturating_mul(10_000);
+    {
+        let former = Impostor::with_identity(&swarm, Identity::load_or_create(&file).unwrap(), &like).await;
+        former.announce(ahead).await;
+        former.network.shut_down().await;
+    }
+    let server = ready(swarm.start("returned", swarm.serve_command_as(&file, "6..12")));
+    let view = client.swarm.look_up(like.announcement.model, range(0, 12)).await;
+    let found = view.get(server.peer).expect("the server is announced");
+    assert!(found.sequence > ahead && found.blocks == range(6, 12), "{found:?}");
+    tells(&Client::of(&swarm).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

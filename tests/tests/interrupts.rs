@@ -22,10 +22,18 @@ fn ended(exit: &Exit, code: i32, started: bool) {
 /// How far a process is when it is interrupted.
 const MOMENTS: [&[&str]; 3] = [&[], &["listening"], &["listening", "ready"]];
 
+/// Whether Ctrl-C is ignored from the start, as by what a shell runs in the background: children inherit that, and begin
+/// to listen a moment after their start.
+fn deaf() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    u64::from_str_radix(ignored.trim(), 16).unwrap() >> (INTERRUPT - 1) & 1 == 1
+}
+
 #[test]
 fn a_server_ends_at_any_moment_of_its_start() {
     let mut swarm = TestSwarm::demo(&[(0, 12)]);
-    for moments in MOMENTS {
+    for moments in MOMENTS.into_iter().skip(usize::from(deaf())) {
         let command = swarm.serve_command("0..12");
         let mut server = swarm.start("interrupted", command);
         for moment in moments {
@@ -66,11 +74,11 @@ async fn a_server_with_sessions_waits_for_them_until_told_twice() {
 #[test]
 fn a_text_that_is_interrupted_is_not_reported_as_finished() {
     let swarm = TestSwarm::demo(&[(0, 6), (6, 12)]);
-    for tokens in [None, Some(0), Some(1), Some(10)] {
+    for tokens in [None, Some(0), Some(1), Some(10)].into_iter().skip(usize::from(deaf())) {
         let mut generating = swarm.generate(&["--prompt", PROMPT, "--max-tokens", "1900"]);
         match tokens {
             None => {}
-            Some(0) => assert_eq!(generating.next().unwrap()["event"], "route"),
+            Some(0) => assert_eq!(generating.next_event().unwrap()["event"], "route"),
             Some(count) => {
                 generating.tokens(count);
             }
@@ -113,7 +121,7 @@ fn the_demo_tells_its_story_and_cleans_up() {
 
 #[test]
 fn the_demo_leaves_nothing_behind_when_it_is_interrupted() {
-    for lines in [0, 2, 5, 8, 12] {
+    for lines in [0, 2, 5, 8, 12].into_iter().skip(usize::from(deaf())) {
         let folder = tempfile::tempdir().unwrap();
         let mut demo = demo(&folder);
         for _ in 0..lines {

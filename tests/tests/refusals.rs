@@ -152,7 +152,6 @@ fn what_is_missing_is_said() {
     let context = "2048";
     names(&said, &["context", context]);
     names(&reason(&generate(&swarm, &["--prompt", ""])), &["prompt", "empty"]);
-    names(&reason(&generate(&swarm, &["--prompt", PROMPT, "--top-p", "3"])), &["top_p"]);
     still_tells(&swarm);
 }
 

@@ -44,7 +44,7 @@ impl Generating {
     }
 
     /// The next event; `None` at the end.
-    pub fn next(&mut self) -> Option<Value> {
+    pub fn next_event(&mut self) -> Option<Value> {
         let event = self.process.any_event()?;
         self.events.push(event.clone());
         Some(event)
@@ -56,7 +56,7 @@ impl Generating {
     /// If it ends before.
     pub fn tokens(&mut self, count: usize) -> Vec<Hop> {
         for _ in 0..count {
-            while self.next().expect("more tokens")["event"] != "token" {}
+            while self.next_event().expect("more tokens")["event"] != "token" {}
         }
         let routes = self.events.iter().rev().filter(|event| event["event"] == "route");
         hops(&routes.map(|event| &event["hops"]).next().expect("a route before the first token").clone())
@@ -64,7 +64,7 @@ impl Generating {
 
     /// Waits for the end.
     pub fn finish(mut self) -> GenerateOutput {
-        while self.next().is_some() {}
+        while self.next_event().is_some() {}
         let exit = self.process.exit();
         let of = |kind: &'static str| self.events.iter().filter(move |event| event["event"] == kind);
         let done = of("done").next().cloned().unwrap_or(Value::Null);

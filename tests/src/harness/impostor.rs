@@ -52,7 +52,16 @@ pub struct Impostor {
 impl Impostor {
     /// A member that says it is as `like`, only much faster, and behaves in that manner. It is announced when this returns.
     pub async fn start(swarm: &TestSwarm, like: &ServerInfo, manner: Manner) -> Self {
-        let (network, inbound) = member(swarm).await;
+        Self::of(swarm, Identity::ephemeral(), like, manner).await
+    }
+
+    /// The same under that identity; it refuses every session.
+    pub async fn with_identity(swarm: &TestSwarm, identity: Identity, like: &ServerInfo) -> Self {
+        Self::of(swarm, identity, like, Manner::Refuses).await
+    }
+
+    async fn of(swarm: &TestSwarm, identity: Identity, like: &ServerInfo, manner: Manner) -> Self {
+        let (network, inbound) = member(swarm, identity).await;
         let mut info = like.clone();
         info.announcement.peer = network.peer_id();
         info.announcement.addresses = network.dialable_addresses();
@@ -83,10 +92,10 @@ impl Impostor {
 }
 
 /// A member of the swarm that listens and takes every kind of stream.
-async fn member(swarm: &TestSwarm) -> (Network, InboundStreams) {
+async fn member(swarm: &TestSwarm, identity: Identity) -> (Network, InboundStreams) {
     let listen: Multiaddr = "/ip4/127.0.0.1/tcp/0".parse().expect("an address");
     let config = NetworkConfig {
-        identity: Identity::ephemeral(),
+        identity,
         listen: vec![listen],
         dht: DhtMode::Server,
         serve: StreamKind::ALL.to_vec(),
