@@ -13,8 +13,8 @@ use swarm_protocol::model_id::WeightFormat;
 use swarm_protocol::p2p::NetworkConfig;
 use swarm_protocol::wire::ServerInfo;
 
-use super::TestSwarm;
 use super::swarm::Server;
+use super::{DEADLINE, TestSwarm};
 
 /// How long a server may take to describe itself.
 const PROBE: Duration = Duration::from_secs(5);
@@ -79,6 +79,9 @@ impl Client {
     ///
     /// # Errors
     /// [`SessionError`] of the session.
+    ///
+    /// # Panics
+    /// If the text takes longer than any of these tests may.
     pub async fn tell_with(
         &self,
         prompt: &str,
@@ -88,7 +91,9 @@ impl Client {
     ) -> Result<Told, SessionError> {
         let ids = self.model.encode(prompt)?;
         let mut session = self.model.text_session(ids.len() + most).await?;
-        tell(&mut session, &ids, GenerationConfig { max_tokens: most, sampling }, meanwhile).await
+        let telling = tell(&mut session, &ids, GenerationConfig { max_tokens: most, sampling }, meanwhile);
+        let told = tokio::time::timeout(2 * DEADLINE, telling).await;
+        told.unwrap_or_else(|_| panic!("the text does not come to an end: {prompt:?}"))
     }
 }
 
