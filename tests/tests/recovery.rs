@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use swarm_client::{ClientConfig, HopInfo};
-use swarm_model::{ModelSpec, SamplingConfig};
+use swarm_model::{ModelSpec, SamplingConfig, activations};
 use swarm_protocol::PeerId;
 use swarm_tests::harness::{
     Client, Local, PROMPT, TestSwarm, Told, eventually, greedy, host, leftovers, range, sampled,
@@ -179,33 +180,58 @@ fn long_prompt() -> String {
     prompt
 }
 
+/// Kills the server of `block` in `route` once it has computed for so many clock ticks: it computes nothing else, so that
+/// says how far a prompt has come.
+fn kill_at(swarm: &mut TestSwarm, route: &[HopInfo], block: u32, ticks: u64) -> JoinHandle<PeerId> {
+    let victim = host(route, block);
+    let place = swarm.servers.iter().position(|server| server.peer == victim).unwrap();
+    let mut victim = swarm.servers.remove(place);
+    let before = victim.process.ticks();
+    std::thread::spawn(move || {
+        eventually("the victim computes", || (victim.process.ticks() >= before + ticks).then_some(()));
+        victim.process.kill();
+        victim.peer
+    })
+}
+
+const MOMENTS: [(u32, u64); 3] = [(0, 1), (11, 1), (11, 12)];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_loss_in_the_middle_of_a_long_prompt_changes_nothing() {
     let prompt = long_prompt();
-    let expected = Local::demo().text(&prompt, &greedy(), 8);
-    for (block, ticks) in [(0, 1), (11, 1), (11, 12)] {
+    let expected = Local::demo().text(&prompt, &sampled(3), 40);
+    for (block, ticks) in MOMENTS {
         let mut swarm = TestSwarm::demo(&[(0, 6), (0, 6), (6, 12), (6, 12)]);
         let client = client(&swarm).await;
         let mut killer = None;
         let meanwhile = async |tokens: usize, route: &[HopInfo]| {
             if tokens == 0 {
-                let victim = host(route, block);
-                let place = swarm.servers.iter().position(|server| server.peer == victim).unwrap();
-                let mut victim = swarm.servers.remove(place);
-                let before = victim.process.ticks();
-                // It computes nothing else, so what it has computed says how far the prompt has come.
-                killer = Some(std::thread::spawn(move || {
-                    eventually("the victim computes", || (victim.process.ticks() >= before + ticks).then_some(()));
-                    victim.process.kill();
-                    victim.peer
-                }));
+                killer = Some(kill_at(&mut swarm, route, block, ticks));
             }
         };
-        let told = client.tell_with(&prompt, greedy(), 8, meanwhile).await.unwrap();
+        let told = client.tell_with(&prompt, sampled(3), 40, meanwhile).await.unwrap();
         let victim = killer.unwrap().join().unwrap();
         let what = format!("the server of block {block} after {ticks} ticks");
         assert_eq!(told.summary.tokens, expected.tokens, "{what}");
         assert_eq!(told.lost.iter().map(|(peer, _)| *peer).collect::<Vec<_>>(), [victim], "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loss_in_the_middle_of_a_long_prompt_changes_no_bit() {
+    let local = Local::demo();
+    let input = local.embed(&local.encode(&long_prompt()));
+    let expected = activations::to_bytes(&local.forward(range(0, 12), &input)).unwrap();
+    for (block, ticks) in MOMENTS {
+        let mut swarm = TestSwarm::demo(&[(0, 6), (0, 6), (6, 12), (6, 12)]);
+        let client = client(&swarm).await;
+        let mut session = client.model.session(range(0, 12), input.dims()[0]).await.unwrap();
+        let killer = kill_at(&mut swarm, &session.route(), block, ticks);
+        let output = session.forward(&input).await.unwrap();
+        let victim = killer.join().unwrap();
+        let what = format!("the server of block {block} after {ticks} ticks");
+        assert!(activations::to_bytes(&output).unwrap() == expected, "{what}: the hidden states differ");
+        assert!(session.route().iter().all(|hop| hop.peer != victim), "{what}");
     }
 }
 
