@@ -73,16 +73,16 @@ pub(crate) struct SamplingArgs {
     #[arg(long, env = "SWARM_MAX_TOKENS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     max_tokens: u32,
     /// Sample with this temperature [default: none, the likeliest token always]
-    #[arg(long, env = "SWARM_TEMPERATURE")]
+    #[arg(long, env = "SWARM_TEMPERATURE", allow_negative_numbers = true)]
     temperature: Option<f64>,
     /// Sample among the likeliest tokens that together reach this probability
-    #[arg(long, env = "SWARM_TOP_P")]
+    #[arg(long, env = "SWARM_TOP_P", allow_negative_numbers = true)]
     top_p: Option<f64>,
     /// Sample among this many of the likeliest tokens
     #[arg(long, env = "SWARM_TOP_K")]
     top_k: Option<usize>,
     /// Make tokens that were used already less likely; above 1
-    #[arg(long, env = "SWARM_REPETITION_PENALTY")]
+    #[arg(long, env = "SWARM_REPETITION_PENALTY", allow_negative_numbers = true)]
     repetition_penalty: Option<f32>,
     /// Seed of the sampling: the same seed gives the same text
     #[arg(long, env = "SWARM_SEED", default_value_t = 0)]
