@@ -1,6 +1,6 @@
 //! The network driver: the only code that touches libp2p's swarm, Kademlia and streams.
 //!
-//! One task ([`driver`]) owns the swarm; everybody else holds a [`Network`], a cheap handle with a bounded queue.
+//! One task (`driver`) owns the swarm; everybody else holds a [`Network`], a cheap handle with a bounded queue.
 
 mod addresses;
 mod behaviour;
