@@ -6,8 +6,7 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use swarm_client::{ClientConfig, GenerationConfig, GenerationEvent, Swarm};
-//! use swarm_protocol::p2p::NetworkConfig;
+//! use swarm_client::{ClientConfig, GenerationConfig, GenerationEvent, NetworkConfig, Swarm};
 //!
 //! let bootstrap = vec!["/ip4/127.0.0.1/tcp/4001/p2p/12D3KooW...".parse()?];
 //! let swarm = Swarm::join(NetworkConfig::client("public".parse()?, bootstrap), ClientConfig::default()).await?;
@@ -41,3 +40,4 @@ pub use generate::{Finish, Generation, GenerationConfig, GenerationEvent, Summar
 pub use model::{HiddenSession, Model};
 pub use session::{ActivationRows, HopInfo, OpenFailure, RouteEvent, Session, SessionError};
 pub use swarm::{ClientError, Swarm};
+pub use swarm_protocol::p2p::NetworkConfig;

@@ -13,7 +13,7 @@ use super::book::PeerBook;
 use crate::route::{self, Links, NoRoute, Route};
 
 /// Reasons named in one error.
-const MOST_REASONS: usize = 4;
+const MOST_REASONS: usize = 2;
 
 /// What a session needs of the servers it does not have yet.
 #[derive(Debug, Clone)]
@@ -49,7 +49,7 @@ pub enum NoPlan {
     NoRoute(#[from] NoRoute),
     /// Some blocks have servers, but none that can be used now.
     #[error(
-        "no server of blocks {} can be used now ({}); try again later, or start another with `swarm-node serve`",
+        "no server of blocks {} can be used now ({}); try again later, or start another server of them",
         missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         reasons.join("; ")
     )]

@@ -8,7 +8,7 @@ use swarm_protocol::PeerId;
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::session::{SessionId, TokenCount};
 use swarm_protocol::wire::{Input, Open, Output, Refusal};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::link::{self, OpenFailure, OpenedLink};
 use super::{Session, SessionError};
@@ -21,6 +21,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest such pause: a server that comes back is used within a second.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long a session waits for a replacement before it says so.
+const TELL_AFTER: Duration = Duration::from_secs(1);
+
 /// One attempt at a server of a planned route.
 type Attempt = (PeerId, BlockRange, Result<OpenedLink, OpenFailure>);
 
@@ -30,7 +33,7 @@ impl Session {
     /// # Errors
     /// [`SessionError`] if no servers are found within the configured patience, or too many fail.
     pub(super) async fn repair(&mut self) -> Result<(), SessionError> {
-        let start = Instant::now();
+        let (start, mut told) = (Instant::now(), false);
         let patience = if self.started { self.config.repair_patience } else { self.config.start_patience };
         let (mut pause, mut last) =
             (FIRST_PAUSE, self.losses.last().map(|(peer, reason, _)| format!("{peer}: {reason}")));
@@ -45,6 +48,10 @@ impl Session {
                 Err(_) if !self.started && self.class.is_some() => self.begin_again(),
                 Err(reason) if start.elapsed() >= patience => return Err(self.gave_up(span.range, last, reason)),
                 Err(reason) => {
+                    if self.started && !told && start.elapsed() >= TELL_AFTER {
+                        told = true;
+                        warn!(blocks = %span.range, up_to = ?patience, "waiting for a server to take over: {reason}");
+                    }
                     debug!(session = %self.id, %reason, "no replacement yet");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);

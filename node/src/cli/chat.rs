@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::common::SwarmArgs;
 use super::generate::{PeerArgs, SamplingArgs};
+use super::output::print_error;
 use super::stop::or_interrupted_unless;
 use super::text_view::TextView;
 
@@ -80,12 +81,19 @@ impl Chat {
         self.model.encode_chat(&[ChatMessage::new("user", "hello")])?;
         let mut lines = BufReader::new(tokio::io::stdin()).lines();
         let person = io::stdin().is_terminal() && io::stderr().is_terminal();
+        if person {
+            let banner = format!("chatting with {}; /new starts over, /quit ends", self.model.name());
+            let _ = writeln!(io::stderr(), "{}", style(banner).dim().for_stderr());
+        }
         loop {
             if person {
                 let _ = write!(io::stderr(), "{} ", style("you>").bold().for_stderr());
             }
             at_rest.set(true);
             let Some(line) = lines.next_line().await? else {
+                if person {
+                    let _ = writeln!(io::stderr());
+                }
                 return Ok(());
             };
             at_rest.set(false);
@@ -93,7 +101,14 @@ impl Chat {
                 "" => {}
                 "/quit" | "/exit" => return Ok(()),
                 "/new" => self.start_over(),
-                message => self.answer(message).await?,
+                message => match self.answer(message).await {
+                    // The conversation is not lost: the session looks for servers again with the next message.
+                    Err(error) if person => {
+                        print_error(&error);
+                        self.messages.pop();
+                    }
+                    answered => answered?,
+                },
             }
         }
     }
@@ -107,14 +122,14 @@ impl Chat {
         let ids = self.model.encode_chat(&self.messages)?;
         if ids.len() >= self.session.capacity() {
             bail!(
-                "the conversation has {} tokens, the session has room for {}; begin again, or pass a larger --context",
+                "the conversation has {} tokens, the session has room for {}; begin again with /new, or pass a larger --context",
                 ids.len(),
                 self.session.capacity()
             );
         }
         let mut view = TextView::new(false, false);
         let mut generation = self.session.generate(&ids, self.config.clone())?;
-        while let Some(event) = generation.next().await? {
+        while let Some(event) = generation.next().await.inspect_err(|_| view.end_line())? {
             view.show(&event)?;
             if let GenerationEvent::Done(summary) = event {
                 self.messages.push(ChatMessage::new("assistant", summary.text));

@@ -148,7 +148,7 @@ async fn generate(model: &Model, prompt: &str, config: GenerationConfig, args: &
         view.explain(&plan.route);
     }
     let mut generation = session.generate(&ids, config)?;
-    while let Some(event) = generation.next().await? {
+    while let Some(event) = generation.next().await.inspect_err(|_| view.end_line())? {
         view.show(&event)?;
         if let GenerationEvent::Done(_) = event {
             break;

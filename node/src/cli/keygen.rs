@@ -24,7 +24,7 @@ pub(crate) fn keygen(args: &KeygenArgs) -> anyhow::Result<()> {
     key.write_new(&args.file)?;
     let (file, fingerprint) = (args.file.display().to_string(), key.fingerprint());
     let words = format!(
-        "wrote the key {fingerprint} to {file}\n\
+        "wrote a key to {file} (fingerprint {fingerprint}, the same for all who hold it)\n\
          Give every member a copy, over a channel you trust, and pass --swarm-key {file} everywhere."
     );
     Printer::new(args.json).result(&json!({ "event": "key", "file": file, "fingerprint": fingerprint }), words);

@@ -75,6 +75,11 @@ impl fmt::Display for Hint {
 
 /// Prints an error in one line, and what to try in another if there is a hint.
 pub(crate) fn print_error(error: &anyhow::Error) {
+    // Whoever read stdout has seen enough, as `head` does.
+    let reader_left = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
+    if error.downcast_ref::<std::io::Error>().is_some_and(reader_left) {
+        return;
+    }
     let hint = error.downcast_ref::<Hint>();
     line(std::io::stderr(), format_args!("error: {}", cause_chain(error, hint)));
     if let Some(hint) = hint {

@@ -178,6 +178,11 @@ async fn model_status(swarm: &Swarm, id: ModelId, name: String, blocks: BlockRan
         }
     });
     let mut servers: Vec<ServerStatus> = join_all(asked).await;
+    // Its last word was that it leaves, and it is no longer there.
+    let gone = |server: &ServerStatus| {
+        matches!(server.answer, Answer::Silent) && server.announcement.state == ServerState::Leaving
+    };
+    servers.retain(|server| !gone(server));
     servers.sort_by_key(|server| (server.announcement.blocks, server.announcement.peer));
     let serving = servers.iter().filter(|server| server.serves()).map(|server| server.announcement.blocks);
     let missing = swarm_protocol::swarm_view::uncovered(blocks, serving);

@@ -87,10 +87,10 @@ fn bar(model: &ModelStatus) -> String {
 fn table(servers: &[ServerStatus]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    table.set_header(["SERVER", "NAME", "BLOCKS", "STATE", "RTT", "DECODE", "KV FREE", "SESSIONS"]);
+    table.set_header(["SERVER", "NAME", "BLOCKS", "STATE", "RTT MS", "MS/BLOCK", "KV FREE", "SESSIONS"]);
     for server in servers {
         let said = &server.announcement;
-        let rtt = server.rtt().map_or_else(|| "-".to_string(), |rtt| format!("{:.1} ms", millis(rtt)));
+        let rtt = server.rtt().map_or_else(|| "-".to_string(), |rtt| format!("{:.1}", millis(rtt)));
         let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
         table.add_row([
             Cell::new(short(&said.peer.to_string())),
@@ -98,8 +98,8 @@ fn table(servers: &[ServerStatus]) -> Table {
             Cell::new(said.blocks.to_string()),
             Cell::new(state(server)),
             right(rtt),
-            right(format!("{:.2} ms/block", f64::from(said.rates.decode_us_per_block) / 1000.0)),
-            right(format!("{} of {}", said.load.free_tokens, said.load.total_tokens)),
+            right(format!("{:.2}", f64::from(said.rates.decode_us_per_block) / 1000.0)),
+            right(format!("{}/{}", said.load.free_tokens, said.load.total_tokens)),
             right(said.load.sessions.to_string()),
         ]);
     }

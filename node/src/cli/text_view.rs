@@ -69,6 +69,14 @@ impl TextView {
         out.flush()
     }
 
+    /// Ends the line that the text has begun, so that what follows stands on its own.
+    pub(crate) fn end_line(&mut self) {
+        if self.mid_line && !self.json {
+            // Where stdout is gone nobody sees the line either.
+            let _ = self.text("\n");
+        }
+    }
+
     fn done(&mut self, summary: &Summary) -> io::Result<()> {
         self.text(&summary.tail)?;
         self.text("\n")?;
@@ -119,9 +127,9 @@ pub(crate) fn short(peer: &str) -> String {
     peer.chars().skip(peer.chars().count().saturating_sub(SHOWN)).collect()
 }
 
-/// A duration in milliseconds.
+/// A duration in milliseconds, to the microsecond.
 pub(crate) fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
+    (time.as_secs_f64() * 1e6).round() / 1000.0
 }
 
 fn hops_json(hops: &[HopInfo]) -> Value {

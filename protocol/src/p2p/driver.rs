@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use libp2p::kad::{self, QueryResult, Quorum, Record, RecordKey};
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{self, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns, ping};
@@ -88,6 +89,9 @@ pub(super) fn spawn(
             debug!(%address, "a swarm with a key uses TCP only");
             continue;
         }
+        if let Some(busy) = busy(address) {
+            return Err(failed(busy.to_string()));
+        }
         swarm.listen_on(address.clone()).map_err(|error| failed(error.to_string()))?;
         listeners += 1;
     }
@@ -112,6 +116,21 @@ fn addresses_known(kad: &mut kad::Behaviour<StatementStore>, peer: PeerId) -> us
         return 0;
     };
     bucket.iter().find(|entry| *entry.node.key.preimage() == peer).map_or(0, |entry| entry.node.value.len())
+}
+
+/// Whether another program listens on the TCP port already. libp2p shares ports, so the system would give half of the
+/// callers to each of the two.
+fn busy(address: &Multiaddr) -> Option<std::io::Error> {
+    let mut parts = address.iter();
+    let ip: std::net::IpAddr = match parts.next()? {
+        Protocol::Ip4(ip) => ip.into(),
+        Protocol::Ip6(ip) => ip.into(),
+        _ => return None,
+    };
+    match parts.next()? {
+        Protocol::Tcp(port) if port != 0 => std::net::TcpListener::bind((ip, port)).err(),
+        _ => None,
+    }
 }
 
 fn is_quic(address: &Multiaddr) -> bool {

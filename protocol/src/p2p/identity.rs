@@ -78,12 +78,23 @@ impl Identity {
 fn create(path: &Path) -> io::Result<Keypair> {
     let keypair = Keypair::generate_ed25519();
     let bytes = keypair.to_protobuf_encoding().map_err(io::Error::other)?;
-    create_private(path)?.write_all(&bytes)?;
+    write_private(path, &bytes)?;
     Ok(keypair)
 }
 
+/// Writes a new file that only its owner can read; leaves none behind if it cannot be written.
+pub(super) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = create_private(path)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // The cause is the write's; a file that cannot be removed either changes nothing.
+        let _ = std::fs::remove_file(path);
+    }
+    written
+}
+
 /// A new file that only its owner can read, with the folders above it.
-pub(super) fn create_private(path: &Path) -> io::Result<File> {
+fn create_private(path: &Path) -> io::Result<File> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }

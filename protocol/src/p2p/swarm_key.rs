@@ -1,7 +1,6 @@
 //! The pre-shared key of a private swarm, in the file format that every libp2p implementation reads.
 
 use std::fmt;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use libp2p::pnet::PreSharedKey;
@@ -29,6 +28,9 @@ pub enum SwarmKeyError {
     /// The file holds something else.
     #[error("{path} is no swarm key; make one with `swarm-node keygen FILE` and give every member a copy", path = .0.display())]
     Malformed(PathBuf),
+    /// There is such a file.
+    #[error("{path} exists, and a key is never overwritten; choose another name", path = .0.display())]
+    Exists(PathBuf),
     /// The file cannot be written.
     #[error("the swarm key cannot be written to {path}: {source}", path = .path.display())]
     Write {
@@ -66,9 +68,11 @@ impl SwarmKey {
     /// # Errors
     /// [`SwarmKeyError::Write`]; also if the file exists, since overwriting a key locks members out.
     pub fn write_new(&self, path: &Path) -> Result<(), SwarmKeyError> {
-        super::identity::create_private(path)
-            .and_then(|mut file| file.write_all(self.0.to_key_file().as_bytes()))
-            .map_err(|source| SwarmKeyError::Write { path: path.to_path_buf(), source })
+        let written = super::identity::write_private(path, self.0.to_key_file().as_bytes());
+        written.map_err(|source| match source.kind() {
+            std::io::ErrorKind::AlreadyExists => SwarmKeyError::Exists(path.to_path_buf()),
+            _ => SwarmKeyError::Write { path: path.to_path_buf(), source },
+        })
     }
 
     /// A few digits that are the same for all holders of the key, safe to show.

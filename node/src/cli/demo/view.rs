@@ -43,7 +43,7 @@ impl View {
     /// What this is.
     pub(crate) fn title(&mut self) {
         self.line(&style("swarm-node demo").bold().to_string());
-        self.line("A language model of 12 blocks, served by processes none of which holds all of it.");
+        self.line("A model of 12 blocks, served by processes none of which holds all of it.");
         self.heading("The swarm forms");
     }
 
@@ -177,6 +177,8 @@ impl View {
         for line in table.to_string().lines() {
             self.line(&format!("  {}", line.trim_end()));
         }
+        self.line("");
+        self.line("Your own: `swarm-node serve --model demo` prints how others join, and how to use it.");
     }
 
     fn short_route(&self, telling: &Telling) -> String {
