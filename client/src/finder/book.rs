@@ -281,7 +281,7 @@ impl PeerBook {
         let known = known.filter_map(|known| Some((known.announcement.peer, known.exclusion(class, now)?)));
         let strangers = self.strangers.iter().filter(|(_, stranger)| concerns(stranger.blocks));
         let strangers = strangers.map(|(peer, stranger)| (*peer, stranger.last_failure.clone()));
-        known.chain(strangers).map(|(peer, reason)| format!("{peer}: {reason}")).collect()
+        known.chain(strangers).map(|(peer, reason)| format!("..{}: {reason}", tail(peer))).collect()
     }
 
     /// The most room that any usable server of some of `range` has left.
@@ -312,6 +312,13 @@ fn agreed_digests(servers: &[&Known], need: &Need) -> BTreeMap<BlockIndex, Block
 fn avoidance(failures: u32, rng: &mut impl Rng) -> Duration {
     let pause = (FIRST_AVOIDANCE * 2u32.saturating_pow(failures.min(16))).min(LONGEST_AVOIDANCE);
     pause.mul_f64(rng.random_range(0.75..1.25))
+}
+
+/// The end of a peer id, which tells it from others: ed25519 ids all begin alike.
+fn tail(peer: PeerId) -> String {
+    const SHOWN: usize = 8;
+    let id = peer.to_string();
+    id.chars().skip(id.len().saturating_sub(SHOWN)).collect()
 }
 
 fn smoothed(before: Duration, new: Duration) -> Duration {

@@ -200,7 +200,7 @@ impl Task {
                 }
                 Err(error) => {
                     debug!(%peer, %error, "a probe failed");
-                    self.book.probe_failed(&server, error.to_string(), now, &mut rand::rng());
+                    self.book.probe_failed(&server, error.reason(), now, &mut rand::rng());
                 }
             }
         }

@@ -33,6 +33,16 @@ pub enum ProbeError {
     TimedOut(Duration),
 }
 
+impl ProbeError {
+    /// What happened, without naming the peer again.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Open(OpenError::Unreachable { reason, .. }) => format!("it cannot be reached: {reason}"),
+            other => other.to_string(),
+        }
+    }
+}
+
 /// A server's word about itself and the round-trip time to it.
 #[derive(Debug, Clone)]
 pub struct Probe {

@@ -50,7 +50,7 @@ impl Session {
                 Err(reason) => {
                     if self.started && !told && start.elapsed() >= TELL_AFTER {
                         told = true;
-                        warn!(blocks = %span.range, up_to = ?patience, "waiting for a server to take over: {reason}");
+                        warn!("no server of blocks {} can be used now; waiting up to {patience:?} for one", span.range);
                     }
                     debug!(session = %self.id, %reason, "no replacement yet");
                     tokio::time::sleep(pause).await;

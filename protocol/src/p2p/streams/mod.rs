@@ -3,11 +3,12 @@
 
 mod handler;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::task::{Context, Poll};
 
 use futures::io::AsyncReadExt;
+use libp2p::TransportError;
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::multiaddr::Protocol;
@@ -222,15 +223,21 @@ impl Behaviour {
 /// A dial error in one line.
 pub(super) fn describe_dial_error(error: &DialError) -> String {
     match error {
-        DialError::Transport(attempts) if attempts.len() == 1 => innermost(&attempts[0].1),
-        DialError::Transport(attempts) if !attempts.is_empty() => attempts
-            .iter()
-            .map(|(address, error)| format!("{address}: {}", innermost(error)))
-            .collect::<Vec<_>>()
-            .join("; "),
+        DialError::Transport(attempts) if !attempts.is_empty() => describe_attempts(attempts),
         DialError::NoAddresses => "no address of it is known".to_string(),
         other => innermost(other),
     }
+}
+
+/// One reason if all attempts ended alike, else each address with its own.
+fn describe_attempts(attempts: &[(Multiaddr, TransportError<std::io::Error>)]) -> String {
+    let reasons: BTreeSet<String> = attempts.iter().map(|(_, error)| innermost(error)).collect();
+    if reasons.len() == 1 {
+        return reasons.into_iter().collect();
+    }
+    let lines: BTreeSet<String> =
+        attempts.iter().map(|(address, error)| format!("{address}: {}", innermost(error))).collect();
+    lines.into_iter().collect::<Vec<_>>().join("; ")
 }
 
 /// The cause at the end of an error's chain, which is what a person can act on.
