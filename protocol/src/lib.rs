@@ -6,8 +6,10 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod activations;
 pub mod announcement;
 pub mod block;
+pub mod liveness;
 pub mod model_id;
 pub mod session;
 pub mod swarm_name;

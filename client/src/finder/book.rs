@@ -263,6 +263,7 @@ impl PeerBook {
         usable
             .iter()
             .filter(genuine)
+            .filter(|known| !need.avoid.contains(&known.announcement.peer))
             .filter(|known| !with_room || known.has_room(need.tokens, now))
             .map(|known| known.candidate())
             .collect()

@@ -1,6 +1,6 @@
 //! From what is known of the servers to a route that a session can open. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Instant;
 
 use swarm_protocol::block::{BlockIndex, BlockRange};
@@ -26,6 +26,8 @@ pub struct Need {
     pub class: Option<NumericClass>,
     /// What the session's blocks hold, for those it has had a server of.
     pub digests: BTreeMap<BlockIndex, BlockDigest>,
+    /// Servers that are not to be used.
+    pub avoid: HashSet<PeerId>,
 }
 
 /// A route and what is needed to open it.

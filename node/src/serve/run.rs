@@ -309,6 +309,7 @@ impl StartUp {
             details,
             offer,
             shape,
+            kv_bytes_per_token_block: config.kv_bytes_per_token_block(self.plan.format),
             idle_timeout: self.idle_timeout,
             compute,
             registry: registry.clone(),
