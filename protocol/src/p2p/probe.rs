@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use swarm_protocol::p2p::{FrameReader, FrameWriter, Network, OpenError, StreamError, StreamKind};
-use swarm_protocol::wire::{InfoReply, InfoRequest, ServerInfo};
-use swarm_protocol::{Multiaddr, PeerId};
 use thiserror::Error;
+
+use super::{FrameReader, FrameWriter, Network, OpenError, StreamError, StreamKind};
+use crate::wire::{InfoReply, InfoRequest, ServerInfo};
+use crate::{Multiaddr, PeerId};
 
 /// Pings of one probe; the fastest counts, since everything else is noise on top of the distance.
 const PINGS: u64 = 3;
