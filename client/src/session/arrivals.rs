@@ -124,7 +124,7 @@ impl Session {
         match self.chain.unlinked(hop, link) {
             Unlinked::Stale => {}
             Unlinked::Again => {
-                tracing::info!(session = %self.id, %hop, reason, "two hops lost their connection; it is made anew");
+                tracing::debug!(session = %self.id, %hop, reason, "two hops lost their connection; it is made anew");
             }
             Unlinked::Shadow(shadow) => self.give_up(shadow, reason),
             Unlinked::GiveUp(hop) => self.lose(hop, reason),

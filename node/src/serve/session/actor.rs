@@ -342,8 +342,11 @@ impl<'a> Actor<'a> {
         }
     }
 
-    /// The owner has named another input: whoever fed the session does so no more.
+    /// The owner has named another input: whoever fed the session does so no more. To name the same again changes nothing.
     fn accept(&mut self, input: Input) {
+        if *self.state.input() == input {
+            return;
+        }
         self.feed = None;
         self.import = None;
         self.state.accept(input);
