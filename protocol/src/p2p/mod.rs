@@ -27,6 +27,6 @@ pub use identity::{Identity, IdentityError};
 pub use info_stream::answer_info;
 pub use join::JoinError;
 pub use network::{DhtMode, Found, InboundStream, InboundStreams, Network, NetworkConfig, NetworkError, QueryError};
-pub use probe::{Probe, ProbeError, probe};
+pub use probe::{Probe, ProbeError, probe, round_trip};
 pub use streams::{ByteStream, OpenError, StreamKind};
 pub use swarm_key::{SwarmKey, SwarmKeyError};
