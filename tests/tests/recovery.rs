@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use swarm_client::{ClientConfig, HopInfo};
 use swarm_model::{ModelSpec, SamplingConfig, activations};
@@ -113,16 +112,10 @@ fn operate(swarm: &mut TestSwarm, route: &[HopInfo], operation: Operation) -> Op
     Some(victim.peer)
 }
 
-async fn client(swarm: &TestSwarm) -> Client {
-    // A frozen server is given up sooner than over the internet.
-    let config = ClientConfig { silence_timeout: Duration::from_secs(2), ..ClientConfig::default() };
-    Client::with(swarm, &ModelSpec::Demo, None, config).await
-}
-
 /// Tells the text while the scenario plays; gives the victims too.
-async fn play(scenario: &Scenario, sampling: SamplingConfig) -> (Told, Vec<PeerId>) {
+async fn play(scenario: &Scenario, sampling: SamplingConfig, config: ClientConfig) -> (Told, Vec<PeerId>) {
     let mut swarm = TestSwarm::demo(scenario.servers);
-    let client = client(&swarm).await;
+    let client = Client::with(&swarm, &ModelSpec::Demo, None, config).await;
     let mut victims = Vec::new();
     let meanwhile = async |tokens: usize, route: &[HopInfo]| {
         let due = scenario.operations.iter().filter(|(after, _)| *after == tokens);
@@ -155,7 +148,7 @@ fn check(scenario: &Scenario, sampling: &SamplingConfig, told: &Told, victims: &
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn greedy_text_survives_every_loss() {
     for scenario in &SCENARIOS {
-        let (told, victims) = play(scenario, greedy()).await;
+        let (told, victims) = play(scenario, greedy(), ClientConfig::default()).await;
         check(scenario, &greedy(), &told, &victims);
     }
 }
@@ -166,8 +159,17 @@ async fn sampled_text_survives_losses_given_its_seed() {
         let sampling = SamplingConfig { top_p: None, ..sampled(seed as u64) };
         let expected = Local::demo().text(PROMPT, &sampling, TOKENS);
         assert_ne!(expected.text, Local::demo().text(PROMPT, &greedy(), TOKENS).text);
-        let (told, victims) = play(scenario, sampling.clone()).await;
+        let (told, victims) = play(scenario, sampling.clone(), ClientConfig::default()).await;
         check(scenario, &sampling, &told, &victims);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn text_with_standbys_survives_every_loss() {
+    for scenario in &SCENARIOS {
+        let config = ClientConfig { standby: true, ..ClientConfig::default() };
+        let (told, victims) = play(scenario, greedy(), config).await;
+        check(scenario, &greedy(), &told, &victims);
     }
 }
 
@@ -202,7 +204,7 @@ async fn a_loss_in_the_middle_of_a_long_prompt_changes_nothing() {
     let expected = Local::demo().text(&prompt, &sampled(3), 40);
     for (block, ticks) in MOMENTS {
         let mut swarm = TestSwarm::demo(&[(0, 6), (0, 6), (6, 12), (6, 12)]);
-        let client = client(&swarm).await;
+        let client = Client::of(&swarm).await;
         let mut killer = None;
         let meanwhile = async |tokens: usize, route: &[HopInfo]| {
             if tokens == 0 {
@@ -224,7 +226,7 @@ async fn a_loss_in_the_middle_of_a_long_prompt_changes_no_bit() {
     let expected = activations::to_bytes(&local.forward(range(0, 12), &input)).unwrap();
     for (block, ticks) in MOMENTS {
         let mut swarm = TestSwarm::demo(&[(0, 6), (0, 6), (6, 12), (6, 12)]);
-        let client = client(&swarm).await;
+        let client = Client::of(&swarm).await;
         let mut session = client.model.session(range(0, 12), input.dims()[0]).await.unwrap();
         let killer = kill_at(&mut swarm, &session.route(), block, ticks);
         let output = session.forward(&input).await.unwrap();
@@ -238,7 +240,7 @@ async fn a_loss_in_the_middle_of_a_long_prompt_changes_no_bit() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hidden_states_survive_losses_too() {
     let mut swarm = TestSwarm::demo(&[(0, 6), (6, 12), (0, 6), (6, 12)]);
-    let client = client(&swarm).await;
+    let client = Client::of(&swarm).await;
     let local = Local::demo();
     let ids = local.encode(PROMPT);
     let mut session = client.model.session(range(2, 10), 200).await.unwrap();
