@@ -2,6 +2,7 @@
 
 mod error;
 mod link;
+mod recorder;
 mod repair;
 mod rows;
 
@@ -23,10 +24,12 @@ pub use link::OpenFailure;
 pub use rows::ActivationRows;
 
 use self::link::{Arrival, Flight, Link, LinkEvent};
+use self::recorder::Recorder;
 use crate::chain::{Chain, ChainConfig, Completed, HopId, Input, OutputRows, Outputs, Rows, Work};
 use crate::config::ClientConfig;
 use crate::edges::EdgesWorker;
 use crate::finder::{Finder, Outcome};
+use crate::trace::TraceRecord;
 
 /// Events of all hops waiting for the session: a window of answers and pongs from each of a long chain.
 const EVENTS: usize = 256;
@@ -113,6 +116,7 @@ pub struct Session {
     /// Losses whose replacement has not been opened.
     losses: Vec<(PeerId, String, Instant)>,
     news: VecDeque<RouteEvent>,
+    recorder: Recorder,
 }
 
 impl Session {
@@ -163,6 +167,7 @@ impl Session {
             setbacks: 0,
             losses: Vec::new(),
             news: VecDeque::new(),
+            recorder: Recorder::off(),
         };
         session.mend().await?;
         session.started = true;
@@ -203,6 +208,18 @@ impl Session {
     /// The next thing that happened to the route since it was last asked; the first is the route it was opened with.
     pub fn next_route_event(&mut self) -> Option<RouteEvent> {
         self.news.pop_front()
+    }
+
+    /// Writes down where time goes from now on, counted from `start`; `None` ends it.
+    pub(crate) fn trace(&mut self, start: Option<Instant>) {
+        self.recorder = start.map_or_else(Recorder::off, Recorder::since);
+        let route = self.route();
+        self.recorder.routed(&route);
+    }
+
+    /// The oldest record of the trace that was not taken.
+    pub(crate) fn next_record(&mut self) -> Option<TraceRecord> {
+        self.recorder.next()
     }
 
     /// Forgets every position from `position` on, here and on the hops.
@@ -292,10 +309,13 @@ impl Session {
         let now = Instant::now();
         self.links.values_mut().for_each(|link| link.heard = now);
         for (lost, reason, noticed) in std::mem::take(&mut self.losses) {
-            self.news.push_back(RouteEvent::Rerouted { lost, reason, took: noticed.elapsed() });
+            let took = noticed.elapsed();
+            self.recorder.rerouted(lost, &reason, took);
+            self.news.push_back(RouteEvent::Rerouted { lost, reason, took });
         }
         let route = self.route();
         info!(session = %self.id, hops = route.len(), "route opened");
+        self.recorder.routed(&route);
         self.news.push_back(RouteEvent::Route(route));
         Ok(())
     }
@@ -335,7 +355,10 @@ impl Session {
             Input::Rows(rows) => rows,
             Input::Tokens => {
                 let ids = self.ids[from..from + count].to_vec();
-                self.edges.embed(ids).await?
+                let began = Instant::now();
+                let rows = self.edges.embed(ids).await?;
+                self.recorder.step_sent(work.from.0, work.rows.0, began);
+                rows
             }
         };
         let (header, payload) = (rows.header(), rows.into_bytes());
@@ -406,6 +429,7 @@ impl Session {
             self.lose(hop, "it answered a step it was not given".to_string());
             return;
         };
+        self.recorder.hop_answered(link, &flight, &output, at);
         let measured = measured(link, flight, output, at);
         let peer = link.peer;
         if let Some(outcome) = measured {
@@ -421,6 +445,7 @@ impl Session {
         match self.chain.complete(flight.work, rows) {
             Ok(Completed::Output { rows, .. }) => {
                 self.setbacks = 0;
+                self.recorder.output_arrived(flight.position, at);
                 match outputs {
                     Some(outputs) => outputs.append(rows),
                     None => *outputs = Some(rows),

@@ -12,6 +12,7 @@ mod status;
 mod status_view;
 mod stop;
 mod text_view;
+mod trace;
 mod units;
 
 use std::process::ExitCode;
@@ -53,6 +54,8 @@ enum Command {
     Chat(chat::ChatArgs),
     /// Show who serves what in a swarm
     Status(status::StatusArgs),
+    /// Show where the time of a generated text went
+    Trace(trace::TraceArgs),
     /// Watch a whole swarm on this machine lose a server and tell its story to the end
     Demo,
     /// Make the key of a private swarm
@@ -74,6 +77,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Generate(args) => run(generate::run(args)),
         Command::Chat(args) => run(chat::run(args)),
         Command::Status(args) => run(status::run(args)),
+        Command::Trace(args) => trace::run(&args),
         Command::Demo => run(stop::or_interrupted(demo::run())),
         Command::Keygen(args) => keygen::keygen(&args),
         Command::BootstrapPeer(args) => run(bootstrap_peer::bootstrap_peer(args)),
