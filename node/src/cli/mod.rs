@@ -3,7 +3,9 @@
 mod bootstrap_peer;
 mod chat;
 mod common;
+mod control;
 mod demo;
+mod drain;
 mod generate;
 mod keygen;
 mod output;
@@ -52,6 +54,8 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Chat with a model
     Chat(chat::ChatArgs),
+    /// Let a server on this machine leave its swarm
+    Drain(drain::DrainArgs),
     /// Show who serves what in a swarm
     Status(status::StatusArgs),
     /// Show where the time of a generated text went
@@ -76,6 +80,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Serve(args) => run(serve::serve(args)),
         Command::Generate(args) => run(generate::run(args)),
         Command::Chat(args) => run(chat::run(args)),
+        Command::Drain(args) => run(drain::run(args)),
         Command::Status(args) => run(status::run(args)),
         Command::Trace(args) => trace::run(&args),
         Command::Demo => run(stop::or_interrupted(demo::run())),
