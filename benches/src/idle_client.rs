@@ -53,7 +53,7 @@ async fn first_token(model: &Model, prompt: &str) -> Result<()> {
         match generation.next().await?.context("no token came")? {
             // A random model may end its text with the first token.
             GenerationEvent::Token { .. } | GenerationEvent::Done(_) => return say(FIRST_TOKEN),
-            GenerationEvent::Route { .. } | GenerationEvent::Reroute { .. } => {}
+            GenerationEvent::Route { .. } | GenerationEvent::Reroute { .. } | GenerationEvent::Trace(_) => {}
         }
     }
 }

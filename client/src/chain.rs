@@ -140,9 +140,13 @@ impl<R: Rows> Chain<R> {
 
     /// Whether nothing is left to wait for: every output that was wanted has come; if none was, every hop holds everything.
     pub fn is_settled(&self) -> bool {
+        self.wanted.is_satisfied() && (self.wanted.had_any() || self.is_whole())
+    }
+
+    /// Whether every hop is known to hold every position.
+    pub fn is_whole(&self) -> bool {
         let length = self.source.len();
-        let whole = |hop: &Hop| !hop.lost && hop.kv >= length;
-        self.wanted.is_satisfied() && (self.wanted.had_any() || self.hops.iter().all(whole))
+        self.hops.iter().all(|hop| !hop.lost && hop.kv >= length)
     }
 
     /// The first hop that holds less than the one before it: whom everybody waits for.

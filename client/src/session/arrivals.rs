@@ -27,7 +27,7 @@ impl Session {
 
     fn on_reply(&mut self, hop: HopId, reply: SessionReply, rows: Vec<u8>, at: Instant) {
         match reply {
-            SessionReply::Output(output) => self.on_output(hop, output, rows),
+            SessionReply::Output(output) => self.on_output(hop, output, rows, at),
             SessionReply::Done(done) => self.on_done(hop, done, at),
             SessionReply::Failed { epoch, error, .. } => self.on_failed(hop, epoch, error),
             SessionReply::Pong { nonce } => {
@@ -69,13 +69,14 @@ impl Session {
         }
     }
 
-    fn on_output(&mut self, hop: HopId, output: StepOutput, bytes: Vec<u8>) {
+    fn on_output(&mut self, hop: HopId, output: StepOutput, bytes: Vec<u8>, at: Instant) {
         let fits = (output.rows.hidden, output.rows.element) == (self.hidden, self.format.into());
         let Some(rows) = ActivationRows::of_wire(output.rows, bytes).filter(|_| fits) else {
             return self.lose(hop, "it answered with rows of another shape".to_string());
         };
         match self.chain.output(hop, &output, rows) {
-            Ok(Came::Output { rows, .. }) => {
+            Ok(Came::Output { from, rows }) => {
+                self.recorder.output_arrived(from.0, at);
                 self.setbacks = 0;
                 match &mut self.outputs {
                     Some(outputs) => outputs.append(rows),
@@ -94,6 +95,7 @@ impl Session {
                 let Some(link) = self.links.get_mut(&hop) else {
                     return;
                 };
+                self.recorder.hop_answered(link, &done, at);
                 link.progressed = at;
                 link.last_step = Duration::from_micros(u64::from(done.queue_us) + u64::from(done.compute_us));
                 // Longer steps say nothing about decoding.

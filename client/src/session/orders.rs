@@ -1,5 +1,7 @@
 //! Doing what the chain says.
 
+use std::time::Instant;
+
 use swarm_protocol::activations::ActivationRows;
 use swarm_protocol::session::TokenCount;
 use swarm_protocol::wire::{self, Connect, Lane, Output, SessionRequest, Step};
@@ -44,7 +46,10 @@ impl Session {
             Input::Rows(rows) => rows,
             Input::Tokens => {
                 let ids = self.ids[from..from + count].to_vec();
-                self.edges.embed(ids).await?
+                let began = Instant::now();
+                let rows = self.edges.embed(ids).await?;
+                self.recorder.step_sent(work.from.0, work.rows.0, began);
+                rows
             }
         };
         self.send_step(work.hop, work.epoch, work.from, work.wanted_from, rows);
