@@ -83,7 +83,7 @@ impl Session {
                     None => self.outputs = Some(rows),
                 }
             }
-            Ok(Came::ToRelay(work)) => self.relay(work),
+            Ok(Came::ToRelay(work)) => self.relaying.push_back(work),
             Ok(Came::Advanced | Came::Stale) => {}
             Err(error) => self.on_wrong(hop, &error),
         }

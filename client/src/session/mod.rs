@@ -30,7 +30,7 @@ pub use link::OpenFailure;
 use self::link::{Arrival, Link};
 use self::recorder::Recorder;
 use self::shadows::Shadows;
-use crate::chain::{BadHops, Chain, ChainConfig, HopId, Outputs};
+use crate::chain::{BadHops, Chain, ChainConfig, HopId, Outputs, Work};
 use crate::config::ClientConfig;
 use crate::edges::EdgesWorker;
 use crate::finder::{Finder, Outcome};
@@ -108,6 +108,8 @@ pub struct Session {
     /// Outputs of the last hop that came since the last call.
     outputs: Option<ActivationRows>,
     shadows: Shadows,
+    /// Rows that are handed on for a hop, and wait for room at the next one: never more than the session has positions.
+    relaying: VecDeque<Work<ActivationRows>>,
     /// A first route was opened.
     started: bool,
     /// The last call was not dropped midway.
@@ -161,6 +163,7 @@ impl Session {
             events,
             outputs: None,
             shadows: Shadows::default(),
+            relaying: VecDeque::new(),
             started: false,
             settled: true,
             setbacks: 0,
@@ -271,6 +274,7 @@ impl Session {
     async fn settle(&mut self) -> Result<Option<ActivationRows>, SessionError> {
         self.outputs = None;
         if !std::mem::replace(&mut self.settled, false) {
+            self.relaying.clear();
             self.chain.abandon_unanswered();
         }
         let mut check = TokioInstant::now() + CHECK_INTERVAL;
@@ -282,6 +286,7 @@ impl Session {
             while let Some(order) = self.chain.next_order() {
                 self.obey(order).await?;
             }
+            self.relay();
             // A trace waits for every hop's word about the step, which nothing else needs.
             let told = !self.recorder.is_on() || self.chain.is_whole();
             if self.chain.is_settled() && told && self.chain.lost().is_empty() {

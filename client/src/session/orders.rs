@@ -56,10 +56,20 @@ impl Session {
         Ok(())
     }
 
-    /// Hands rows on that their hop cannot bring to the next one.
-    pub(super) fn relay(&mut self, work: Work<ActivationRows>) {
-        if let Input::Rows(rows) = work.input {
-            self.send_step(work.hop, work.epoch, work.from, work.wanted_from, rows);
+    /// Hands rows on that their hop cannot bring to the next one, as far as that one takes them. What it does not take now
+    /// goes when it has computed something.
+    pub(super) fn relay(&mut self) {
+        while let Some(work) = self.relaying.pop_front() {
+            let Some(link) = self.links.get(&work.hop) else {
+                continue;
+            };
+            if !link.has_room() {
+                self.relaying.push_front(work);
+                return;
+            }
+            if let Input::Rows(rows) = work.input {
+                self.send_step(work.hop, work.epoch, work.from, work.wanted_from, rows);
+            }
         }
     }
 
