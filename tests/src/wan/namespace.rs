@@ -1,6 +1,6 @@
 //! Network namespaces with a TUN device each.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
@@ -23,6 +23,14 @@ pub(super) const MTU: u16 = 1500;
 
 /// Packets that wait for the hub: a burst of a few megabytes, which a real network card would pace.
 const WAITING_PACKETS: u32 = 5000;
+
+/// How TCP decides what to send at once, for the calling thread's namespace.
+const CONGESTION_CONTROL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+
+/// The first of these that the system lets a namespace choose: cubic is what most systems do, reno is like it on short
+/// links, so that measurements of two machines can be compared. BBR, which some systems have, sends rows of activations at a
+/// pace that it derives from their own small number.
+const USUAL: [&str; 2] = ["cubic", "reno"];
 
 /// The hosts' network; each namespace knows only its own device, so that networks side by side do not meet.
 const NETWORK_BITS: u8 = 24;
@@ -55,6 +63,8 @@ impl Namespace {
         // A thread of its own, since it moves into the namespace. Who holds the device need not be there.
         let opening = std::thread::spawn(move || -> Result<SyncDevice, WanError> {
             enter(&name)?;
+            // If it takes none of them, it has its reasons.
+            let _ = USUAL.iter().any(|usual| fs::write(CONGESTION_CONTROL, usual).is_ok());
             let device = DeviceBuilder::new().name(DEVICE).enable(false).build_sync();
             let device = device.map_err(|source| WanError::Io { what: "opening a TUN device", source })?;
             device.set_nonblocking(true).map_err(|source| WanError::Io { what: "a TUN device", source })?;

@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use swarm_client::HopInfo;
-use swarm_model::{Blocks, Tensor, activations};
-use swarm_protocol::model_id::{ModelId, WeightFormat};
-use swarm_protocol::p2p::{FrameReader, FrameWriter, Network, StreamKind};
+use swarm_client::{HopInfo, Model, Swarm};
+use swarm_model::{Tensor, activations};
+use swarm_protocol::model_id::WeightFormat;
+use swarm_protocol::p2p::{FrameReader, FrameWriter, StreamKind};
 use swarm_protocol::session::{SessionId, TokenCount};
 use swarm_protocol::wire::{
     Input, MAX_STEP_ROWS, Open, Output, OutputRows, RowsHeader, SessionReply, SessionRequest, Step, StepOutput,
@@ -45,26 +45,22 @@ impl StepTimes {
 
 impl BareChain {
     /// Opens a session with room for `tokens` positions on each server of `route`.
-    pub(crate) async fn open(
-        network: &Network,
-        model: ModelId,
-        blocks: &Blocks,
-        route: &[HopInfo],
-        tokens: u32,
-    ) -> Result<Self> {
-        let row = RowsHeader { rows: 1, hidden: blocks.config().hidden as u32, element: blocks.format().into() };
+    pub(crate) async fn open(swarm: &Swarm, model: &Model, route: &[HopInfo], tokens: u32) -> Result<Self> {
+        let row = RowsHeader { rows: 1, hidden: model.config().hidden as u32, element: model.format().into() };
+        let known = model.servers().await;
         let mut hops = Vec::new();
         for hop in route {
+            let announced = known.iter().map(|known| &known.announcement).find(|said| said.peer == hop.peer);
             let request = Open {
                 session: SessionId::random(&mut rand::rng()),
-                model,
-                class: blocks.numeric_class().clone(),
+                model: model.id(),
+                class: announced.context("the server has not been probed")?.class.clone(),
                 blocks: hop.blocks,
                 tokens: TokenCount(tokens),
                 input: Input::Owner,
                 output: Output::Owner,
             };
-            let stream = network.open(hop.peer, &[], StreamKind::Session).await?;
+            let stream = swarm.network().open(hop.peer, &[], StreamKind::Session).await?;
             let limit = RowsHeader { rows: MAX_STEP_ROWS, ..row }.payload_bytes()?;
             let (reader, writer) = stream.into_frames(limit);
             let mut hop = Hop { reader, writer };
@@ -73,7 +69,7 @@ impl BareChain {
                 (other, _) => bail!("no session: {other:?}"),
             }
         }
-        Ok(Self { hops, format: blocks.format(), row, position: 0 })
+        Ok(Self { hops, format: model.format(), row, position: 0 })
     }
 
     /// Pushes rows through all hops.
