@@ -12,7 +12,7 @@ use swarm_protocol::p2p::{
 use swarm_protocol::session::TokenCount;
 use swarm_protocol::swarm_name::SwarmName;
 use swarm_protocol::wire::{
-    ElementType, InfoReply, InfoRequest, OutputRows, RowsHeader, SessionReply, SessionRequest, Step, StepOutput,
+    ElementType, InfoReply, InfoRequest, RowsHeader, SessionReply, SessionRequest, Step, StepOutput,
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -165,7 +165,7 @@ async fn serve_session(
     let (steps, mut queue) = mpsc::channel(4);
     let writing = tokio::spawn(async move {
         while let Some((Step { epoch, position, rows, .. }, payload)) = queue.recv().await {
-            let output = StepOutput { epoch, position, rows, queue_us: 0, compute_us: 0 };
+            let output = StepOutput { link: 0, epoch, position, rows };
             writer.send(&SessionReply::Output(output), &payload as &Vec<u8>).await?;
         }
         writer.close().await
@@ -184,7 +184,7 @@ async fn serve_session(
 pub(crate) fn step(number: u32, rows: u32, hidden: u32) -> (SessionRequest, Vec<u8>) {
     let header = RowsHeader { rows, hidden, element: ElementType::Bf16 };
     let payload = (0..header.payload_bytes().unwrap()).map(|at| (at as u32 ^ number) as u8).collect();
-    (SessionRequest::Step(Step { epoch: 0, position: number, rows: header, output: OutputRows::All }), payload)
+    (SessionRequest::Step(Step { epoch: 0, position: number, rows: header, wanted_from: 0 }), payload)
 }
 
 /// Opens an info stream and exchanges one ping.

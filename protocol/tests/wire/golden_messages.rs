@@ -4,11 +4,12 @@ use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::{BlockDigest, ModelId, NumericClass};
 use swarm_protocol::session::{SessionId, TokenCount};
 use swarm_protocol::wire::{
-    CloseReason, ElementType, InfoReply, InfoRequest, Input, Open, Output, OutputRows, Refusal, RowsHeader, ServerInfo,
-    SessionReply, SessionRequest, Step, StepError, StepOutput, encode,
+    CloseReason, Connect, ElementType, HandOver, Incoming, InfoReply, InfoRequest, Input, KvHeader, Lane, Next, Open,
+    Output, Refusal, RowsHeader, ServerInfo, SessionReply, SessionRequest, Step, StepDone, StepError, StepOutput,
+    encode,
 };
 
-use crate::golden::{Part, assert_golden, assert_layout};
+use crate::golden::{EIGHT, Part, SEVEN, assert_golden, assert_layout, keys};
 use crate::golden_records::{ANNOUNCEMENT, announcement};
 
 const NONCE: Part = ("ac02", "nonce 300 (varint)");
@@ -55,15 +56,13 @@ fn info_replies() {
 }
 
 #[test]
-fn session_requests() {
+fn opening() {
     let open = Open {
         session: SessionId([0x51; 16]),
         model: ModelId([0x33; 32]),
         class: class(),
         blocks: blocks(),
         tokens: TokenCount(2048),
-        input: Input::Owner,
-        output: Output::Owner,
     };
     assert_golden(
         &SessionRequest::Open(open),
@@ -74,18 +73,20 @@ fn session_requests() {
             CLASS,
             ("04 0c", "blocks 4..12"),
             ("8010", "2048 tokens"),
-            ("00", "Input::Owner"),
-            ("00", "Output::Owner"),
         ],
     );
-    assert_golden(&SessionRequest::Step(step()), &STEP);
-    assert_golden(&SessionRequest::Ping { nonce: 300 }, &[("02", "Ping"), NONCE]);
-    assert_golden(&SessionRequest::Close, &[("03", "Close")]);
+    assert_golden(
+        &SessionReply::Opened { max_step_rows: 512, max_steps: 4, idle_timeout_ms: 60_000 },
+        &[("00", "Opened"), ("8004", "512 rows a step"), ("04", "4 steps"), ("e0d403", "60000 ms")],
+    );
+}
+
+fn rows(rows: u32) -> RowsHeader {
+    RowsHeader { rows, hidden: 3, element: ElementType::Bf16 }
 }
 
 fn step() -> Step {
-    let rows = RowsHeader { rows: 2, hidden: 3, element: ElementType::Bf16 };
-    Step { epoch: 5, position: 300, rows, output: OutputRows::Last }
+    Step { epoch: 5, position: 300, rows: rows(2), wanted_from: 301 }
 }
 
 const STEP: [Part; 7] = [
@@ -95,52 +96,160 @@ const STEP: [Part; 7] = [
     ("02", "2 rows"),
     ("03", "of 3 elements"),
     ("02", "Bf16"),
-    ("01", "Last output row"),
+    ("ad02", "output is wanted from position 301 on"),
 ];
 
 #[test]
-fn small_enums() {
-    for (element, byte) in [(ElementType::F32, "00"), (ElementType::F16, "01"), (ElementType::Bf16, "02")] {
-        assert_golden(&element, &[(byte, "element type")]);
-    }
-    for (rows, byte) in [(OutputRows::All, "00"), (OutputRows::Last, "01"), (OutputRows::None, "02")] {
-        assert_golden(&rows, &[(byte, "output rows")]);
-    }
-}
-
-#[test]
-fn session_replies() {
-    assert_golden(
-        &SessionReply::Opened { max_step_rows: 512, idle_timeout_ms: 60_000 },
-        &[("00", "Opened"), ("8004", "512 rows"), ("e0d403", "60000 ms")],
-    );
-    let output = StepOutput {
-        epoch: 5,
-        position: 300,
-        rows: RowsHeader { rows: 1, hidden: 3, element: ElementType::Bf16 },
-        queue_us: 5,
-        compute_us: 900,
-    };
+fn steps() {
+    assert_golden(&SessionRequest::Step(step()), &STEP);
+    let output = StepOutput { link: 9, epoch: 5, position: 300, rows: rows(1) };
     assert_golden(
         &SessionReply::Output(output),
         &[
             ("02", "Output"),
+            ("09", "link 9"),
             ("05", "epoch 5"),
             ("ac02", "position 300"),
             ("01", "1 row"),
             ("03", "of 3 elements"),
             ("02", "Bf16"),
+        ],
+    );
+    let done = StepDone { epoch: 5, position: 300, rows: 2, queue_us: 5, compute_us: 900 };
+    assert_golden(
+        &SessionReply::Done(done),
+        &[
+            ("07", "Done"),
+            ("05", "epoch 5"),
+            ("ac02", "position 300"),
+            ("02", "2 rows"),
             ("05", "queued 5 µs"),
             ("8407", "computed 900 µs"),
         ],
     );
+    for (element, byte) in [(ElementType::F32, "00"), (ElementType::F16, "01"), (ElementType::Bf16, "02")] {
+        assert_golden(&element, &[(byte, "element type")]);
+    }
+}
+
+#[test]
+fn words_without_more() {
+    assert_golden(&SessionRequest::Ping { nonce: 300 }, &[("02", "Ping"), NONCE]);
     assert_golden(&SessionReply::Pong { nonce: 300 }, &[("04", "Pong"), NONCE]);
+    assert_golden(&SessionRequest::Close, &[("03", "Close")]);
     assert_golden(&SessionReply::Leaving { within_ms: 30_000 }, &[("05", "Leaving"), ("b0ea01", "30000 ms")]);
+}
+
+fn next() -> Next {
+    Next {
+        peer: keys(7).public().to_peer_id(),
+        addresses: vec!["/ip4/127.0.0.1/tcp/4001".parse().unwrap()],
+        session: SessionId([0x52; 16]),
+        max_rows: 300,
+    }
+}
+
+const NEXT: [Part; 6] = [
+    SEVEN,
+    ("01", "one address"),
+    ("08", "of 8 bytes"),
+    ("04 7f000001 06 0fa1", "/ip4/127.0.0.1/tcp/4001"),
+    ("52*16", "its session"),
+    ("ac02", "300 rows a step"),
+];
+
+#[test]
+fn where_rows_come_from() {
+    let peer = keys(8).public().to_peer_id();
+    let inputs: [(Input, &[Part]); 3] = [
+        (Input::Owner, &[("00", "Owner")]),
+        (Input::Upstream { peer, link: 300 }, &[("01", "Upstream"), EIGHT, LINK]),
+        (Input::Import { peer, link: 300 }, &[("02", "Import"), EIGHT, LINK]),
+    ];
+    for (input, layout) in inputs {
+        let layout: Vec<Part> = [("04", "Accept")].into_iter().chain(layout.iter().copied()).collect();
+        assert_golden(&SessionRequest::Accept(input), &layout);
+    }
+}
+
+const LINK: Part = ("ac02", "link 300");
+
+#[test]
+fn where_output_goes() {
+    let to_next: Vec<Part> = [("03", "Next")].into_iter().chain(NEXT).collect();
+    let outputs: [(Output, &[Part]); 4] = [
+        (Output::Nobody, &[("00", "Nobody")]),
+        (Output::Owner, &[("01", "Owner")]),
+        (Output::Relay, &[("02", "Relay")]),
+        (Output::Next(next()), &to_next),
+    ];
+    let lanes = [(Lane::Main, ("00", "main lane")), (Lane::Mirror, ("01", "mirror lane"))];
+    for (output, to) in outputs {
+        for (lane, named) in lanes {
+            let mut layout = vec![("05", "Connect"), named, LINK];
+            layout.extend(to);
+            layout.push(("ad02", "from position 301 on"));
+            assert_golden(
+                &SessionRequest::Connect(Connect { lane, link: 300, output: output.clone(), position: 301 }),
+                &layout,
+            );
+        }
+    }
+    assert_golden(
+        &SessionReply::Unlinked { link: 300, reason: "no".to_string() },
+        &[("08", "Unlinked"), LINK, ("02 6e6f", "\"no\"")],
+    );
+}
+
+#[test]
+fn a_server_comes_to_another() {
+    let incoming = Incoming { session: SessionId([0x52; 16]), link: 300 };
+    let who = [("52*16", "session"), LINK];
+    let layout = |head| [head].into_iter().chain(who).collect::<Vec<Part>>();
+    assert_golden(&SessionRequest::Feed(incoming), &layout(("07", "Feed")));
+    assert_golden(&SessionRequest::Import(incoming), &layout(("08", "Import")));
+    assert_golden(&SessionReply::Expected, &[("09", "Expected")]);
+    assert_golden(&SessionReply::Received { position: 300 }, &[("0a", "Received"), ("ac02", "up to position 300")]);
+    assert_golden(
+        &SessionRequest::Warm(rows(2)),
+        &[("0a", "Warm"), ("02", "2 rows"), ("03", "of 3 elements"), ("02", "Bf16")],
+    );
+}
+
+fn piece() -> KvHeader {
+    KvHeader { epoch: 5, position: 300, positions: 2, kv_bytes: 4, outputs: rows(2) }
+}
+
+const PIECE: [Part; 8] = [
+    ("09", "Kv"),
+    ("05", "epoch 5"),
+    ("ac02", "position 300"),
+    ("02", "2 positions"),
+    ("04", "4 bytes of keys and values"),
+    ("02", "2 rows of outputs"),
+    ("03", "of 3 elements"),
+    ("02", "Bf16"),
+];
+
+#[test]
+fn a_hand_over() {
+    let mut layout = vec![("06", "HandOver"), LINK];
+    layout.extend(NEXT);
+    assert_golden(&SessionRequest::HandOver(HandOver { link: 300, to: next() }), &layout);
+    assert_golden(&SessionRequest::Kv(piece()), &PIECE);
+    assert_golden(
+        &SessionReply::HandedOver { link: 300, failure: None },
+        &[("0b", "HandedOver"), LINK, ("00", "no failure")],
+    );
+    assert_golden(
+        &SessionReply::HandedOver { link: 300, failure: Some("no".to_string()) },
+        &[("0b", "HandedOver"), LINK, ("01", "a failure"), ("02 6e6f", "\"no\"")],
+    );
 }
 
 #[test]
 fn refusals() {
-    let refusals: [(Refusal, &[Part]); 8] = [
+    let refusals: [(Refusal, &[Part]); 9] = [
         (Refusal::WrongModel { serves: ModelId([0x33; 32]) }, &[("00", "WrongModel"), ("33*32", "serves")]),
         (Refusal::WrongClass { serves: class() }, &[("01", "WrongClass"), CLASS]),
         (Refusal::NotHosted { hosted: blocks() }, &[("02", "NotHosted"), ("04 0c", "blocks 4..12")]),
@@ -152,6 +261,7 @@ fn refusals() {
         (Refusal::TooManySessions { retry_after_ms: 1500 }, &[("05", "TooManySessions"), ("dc0b", "1500 ms")]),
         (Refusal::Leaving, &[("06", "Leaving")]),
         (Refusal::BadRequest("no".to_string()), &[("07", "BadRequest"), ("02 6e6f", "\"no\"")]),
+        (Refusal::NotExpected, &[("08", "NotExpected")]),
     ];
     for (refusal, layout) in refusals {
         let layout: Vec<Part> = [("01", "Refused")].into_iter().chain(layout.iter().copied()).collect();
@@ -191,9 +301,16 @@ fn ends_of_sessions() {
 fn a_frame() {
     let payload: Vec<u8> = (0..12).collect();
     let frame = encode(&SessionRequest::Step(step()), &payload).unwrap();
-    let mut layout = vec![("08000000", "8 bytes of header (u32, little-endian)")];
+    let mut layout = vec![("09000000", "9 bytes of header (u32, little-endian)")];
     layout.extend(STEP);
     layout.push(("000102030405 060708090a0b", "2 rows of 3 elements of 2 bytes, row by row, little-endian"));
+    assert_layout(&frame, &layout);
+    let payload: Vec<u8> = (0..16).collect();
+    let frame = encode(&SessionRequest::Kv(piece()), &payload).unwrap();
+    let mut layout = vec![("09000000", "9 bytes of header")];
+    layout.extend(PIECE);
+    layout.push(("00010203", "keys and values"));
+    layout.push(("040506070809 0a0b0c0d0e0f", "2 rows of outputs behind them"));
     assert_layout(&frame, &layout);
     let bare = encode(&SessionRequest::Close, &[]).unwrap();
     assert_layout(&bare, &[("01000000", "1 byte of header"), ("03", "Close; no payload")]);

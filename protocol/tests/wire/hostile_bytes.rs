@@ -15,6 +15,7 @@ use swarm_protocol::wire::{
     FrameError, InfoReply, InfoRequest, MAX_HEADER_BYTES, PREFIX_BYTES, SessionReply, SessionRequest, decode, encode,
 };
 
+use crate::golden::{SEVEN, bytes};
 use crate::round_trips::keys_of;
 use crate::strategies;
 
@@ -180,8 +181,11 @@ fn the_worst_lists() {
         }
         bytes
     };
+    // Connect and HandOver, up to the list of the next hop's addresses.
+    let peer = bytes(SEVEN.0);
+    let (connect, hand_over) = ([&[5, 0, 0, 3], &peer[..]].concat(), [&[6, 0], &peer[..]].concat());
     for len in [MAX_RECORD_BYTES, MAX_HEADER_BYTES] {
-        for start in [&[][..], &[0], &[1], &[0, 0], &[1, 1], &[2, 0x80, 0x40]] {
+        for start in [&[][..], &[0], &[1], &[0, 0], &[1, 1], &[2, 0x80, 0x40], &connect, &hand_over] {
             read_in_every_way(&claims(start, len));
             read_in_every_way(&[start, &vec![0; len - start.len()]].concat());
             read_in_every_way(&[start, &vec![0xff; len - start.len()]].concat());
@@ -203,10 +207,18 @@ fn what_is_too_long_is_refused_before_it_is_read() {
 /// Variants that a later release may append are refused, not misread.
 #[test]
 fn unknown_variants_are_refused() {
-    for variant in [7u8, 99] {
-        assert!(decode::<InfoRequest>(&[variant, 0], 0).is_err());
-        assert!(decode::<InfoReply>(&[variant, 0], 0).is_err());
-        assert!(decode::<SessionRequest>(&[variant, 0], 0).is_err());
-        assert!(decode::<SessionReply>(&[variant, 0], 0).is_err());
+    // The first that is not there, of each.
+    let malformed = |error| matches!(error, FrameError::Malformed(_));
+    for variant in [2u8, 99] {
+        assert!(malformed(decode::<InfoRequest>(&[variant, 0], 0).unwrap_err()));
+    }
+    for variant in [3u8, 99] {
+        assert!(malformed(decode::<InfoReply>(&[variant, 0], 0).unwrap_err()));
+    }
+    for variant in [11u8, 99] {
+        assert!(malformed(decode::<SessionRequest>(&[&[variant][..], &[0; 64]].concat(), 0).unwrap_err()));
+    }
+    for variant in [12u8, 99] {
+        assert!(malformed(decode::<SessionReply>(&[&[variant][..], &[0; 64]].concat(), 0).unwrap_err()));
     }
 }

@@ -10,13 +10,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use swarm_protocol::announcement::{MergedStore, SegmentKey, Shard, Signed, Statement, segments};
 use swarm_protocol::swarm_name::SwarmName;
-use swarm_protocol::wire::{MAX_HIDDEN, MAX_STEP_ROWS, PREFIX_BYTES, Payload, decode, encode};
+use swarm_protocol::wire::{
+    ElementType, KvHeader, MAX_HIDDEN, MAX_KV_BYTES, MAX_STEP_ROWS, PREFIX_BYTES, Payload, RowsHeader, SessionReply,
+    SessionRequest, Step, StepOutput, decode, encode,
+};
 
 use crate::strategies;
 
 /// Through a whole frame, with a payload of the size that the message announces.
 fn through_a_frame<M: Serialize + DeserializeOwned + Payload + PartialEq + Debug>(message: &M) {
-    let payload_bytes = message.rows().map_or(0, |rows| rows.payload_bytes().unwrap());
+    let payload_bytes = message.payload_bytes().unwrap();
     let payload: Vec<u8> = (0..payload_bytes).map(|at| at as u8).collect();
     let frame = encode(message, &payload).unwrap();
     let (prefix, rest) = frame.split_at(PREFIX_BYTES);
@@ -74,13 +77,46 @@ proptest! {
     }
 }
 
+fn rows(rows: u32, hidden: u32) -> RowsHeader {
+    RowsHeader { rows, hidden, element: ElementType::F32 }
+}
+
 /// The bounds of a shape hold at their edges.
 #[test]
 fn the_largest_rows_and_no_larger() {
-    use swarm_protocol::wire::{ElementType, RowsHeader};
-    let rows = |rows, hidden| RowsHeader { rows, hidden, element: ElementType::F32 }.payload_bytes();
-    assert_eq!(rows(MAX_STEP_ROWS, MAX_HIDDEN).unwrap(), 512 * 65_536 * 4);
-    assert!(rows(MAX_STEP_ROWS + 1, 1).is_err());
-    assert!(rows(1, MAX_HIDDEN + 1).is_err());
-    assert!(rows(u32::MAX, u32::MAX).is_err());
+    let bytes = |count, hidden| rows(count, hidden).payload_bytes();
+    assert_eq!(bytes(MAX_STEP_ROWS, MAX_HIDDEN).unwrap(), 512 * 65_536 * 4);
+    assert!(bytes(MAX_STEP_ROWS + 1, 1).is_err());
+    assert!(bytes(1, MAX_HIDDEN + 1).is_err());
+    assert!(bytes(u32::MAX, u32::MAX).is_err());
+}
+
+/// So do those of every message with a payload, whatever the reader's own limit.
+#[test]
+fn no_message_announces_more() {
+    let piece =
+        |kv_bytes, outputs| SessionRequest::Kv(KvHeader { epoch: 0, position: 0, positions: 1, kv_bytes, outputs });
+    let step = |rows| SessionRequest::Step(Step { epoch: 0, position: 0, rows, wanted_from: 0 });
+    let output = |rows| SessionReply::Output(StepOutput { link: 0, epoch: 0, position: 0, rows });
+    let largest = rows(MAX_STEP_ROWS, MAX_HIDDEN);
+    let whole = largest.payload_bytes().unwrap();
+    assert_eq!(step(largest).payload_bytes(), Ok(whole));
+    assert_eq!(SessionRequest::Warm(largest).payload_bytes(), Ok(whole));
+    assert_eq!(output(largest).payload_bytes(), Ok(whole));
+    assert_eq!(piece(MAX_KV_BYTES, largest).payload_bytes(), Ok(MAX_KV_BYTES as usize + whole));
+    assert_eq!(piece(0, rows(0, 0)).payload_bytes(), Ok(0));
+    for larger in [rows(MAX_STEP_ROWS + 1, 1), rows(1, MAX_HIDDEN + 1), rows(u32::MAX, u32::MAX)] {
+        for message in [step(larger), SessionRequest::Warm(larger), piece(0, larger)] {
+            refused(&message);
+        }
+        refused(&output(larger));
+    }
+    refused(&piece(MAX_KV_BYTES + 1, rows(0, 1)));
+    refused(&piece(u32::MAX, largest));
+}
+
+fn refused<M: Serialize + DeserializeOwned + Payload + Debug>(message: &M) {
+    let header = postcard::to_allocvec(message).unwrap();
+    assert!(decode::<M>(&header, usize::MAX).is_err(), "{message:?}");
+    assert!(encode(message, &[]).is_err(), "{message:?}");
 }

@@ -10,8 +10,9 @@ use swarm_protocol::block::{BlockRange, MAX_BLOCKS};
 use swarm_protocol::model_id::{BlockDigest, ModelId, NumericClass};
 use swarm_protocol::session::{SessionId, TokenCount};
 use swarm_protocol::wire::{
-    CloseReason, ElementType, InfoReply, InfoRequest, Input, Open, Output, OutputRows, Refusal, RowsHeader, ServerInfo,
-    SessionReply, SessionRequest, Step, StepError, StepOutput,
+    CloseReason, Connect, ElementType, HandOver, Incoming, InfoReply, InfoRequest, Input, KvHeader, Lane,
+    MAX_NEXT_ADDRESSES, Next, Open, Output, Refusal, RowsHeader, ServerInfo, SessionReply, SessionRequest, Step,
+    StepDone, StepError, StepOutput,
 };
 use swarm_protocol::{Keypair, Multiaddr, PeerId};
 
@@ -20,6 +21,7 @@ use crate::golden::keys;
 /// Wide enough to be more than one row, narrow enough for thousands of cases.
 const MAX_TEST_ROWS: u32 = 9;
 const MAX_TEST_HIDDEN: u32 = 17;
+const MAX_TEST_KV_BYTES: u32 = 100;
 
 pub(crate) fn keypair() -> impl Strategy<Value = Keypair> {
     any::<u8>().prop_map(keys)
@@ -160,26 +162,62 @@ fn rows() -> impl Strategy<Value = RowsHeader> {
     })
 }
 
+fn session_id() -> impl Strategy<Value = SessionId> {
+    any::<[u8; 16]>().prop_map(SessionId)
+}
+
 fn open() -> impl Strategy<Value = Open> {
-    (any::<[u8; 16]>(), model(), class(), blocks(), tokens()).prop_map(|(session, model, class, blocks, tokens)| Open {
-        session: SessionId(session),
+    (session_id(), model(), class(), blocks(), tokens()).prop_map(|(session, model, class, blocks, tokens)| Open {
+        session,
         model,
         class,
         blocks,
         tokens,
-        input: Input::Owner,
-        output: Output::Owner,
     })
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let output = prop_oneof![Just(OutputRows::All), Just(OutputRows::Last), Just(OutputRows::None)];
-    (any::<u32>(), any::<u32>(), rows(), output).prop_map(|(epoch, position, rows, output)| Step {
+    (any::<u32>(), any::<u32>(), rows(), any::<u32>()).prop_map(|(epoch, position, rows, wanted_from)| Step {
         epoch,
         position,
         rows,
-        output,
+        wanted_from,
     })
+}
+
+fn input() -> impl Strategy<Value = Input> {
+    prop_oneof![
+        Just(Input::Owner),
+        (peer(), any::<u32>()).prop_map(|(peer, link)| Input::Upstream { peer, link }),
+        (peer(), any::<u32>()).prop_map(|(peer, link)| Input::Import { peer, link }),
+    ]
+}
+
+fn next() -> impl Strategy<Value = Next> {
+    (peer(), vec(address(), 0..=MAX_NEXT_ADDRESSES), session_id(), any::<u32>())
+        .prop_map(|(peer, addresses, session, max_rows)| Next { peer, addresses, session, max_rows })
+}
+
+fn connect() -> impl Strategy<Value = Connect> {
+    let lane = prop_oneof![Just(Lane::Main), Just(Lane::Mirror)];
+    let output =
+        prop_oneof![Just(Output::Nobody), Just(Output::Owner), Just(Output::Relay), next().prop_map(Output::Next)];
+    (lane, any::<u32>(), output, any::<u32>()).prop_map(|(lane, link, output, position)| Connect {
+        lane,
+        link,
+        output,
+        position,
+    })
+}
+
+fn incoming() -> impl Strategy<Value = Incoming> {
+    (session_id(), any::<u32>()).prop_map(|(session, link)| Incoming { session, link })
+}
+
+fn piece() -> impl Strategy<Value = KvHeader> {
+    (any::<u32>(), any::<u32>(), any::<u32>(), 0..MAX_TEST_KV_BYTES, rows()).prop_map(
+        |(epoch, position, positions, kv_bytes, outputs)| KvHeader { epoch, position, positions, kv_bytes, outputs },
+    )
 }
 
 pub(crate) fn session_request() -> impl Strategy<Value = SessionRequest> {
@@ -188,6 +226,13 @@ pub(crate) fn session_request() -> impl Strategy<Value = SessionRequest> {
         step().prop_map(SessionRequest::Step),
         any::<u64>().prop_map(|nonce| SessionRequest::Ping { nonce }),
         Just(SessionRequest::Close),
+        input().prop_map(SessionRequest::Accept),
+        connect().prop_map(SessionRequest::Connect),
+        (any::<u32>(), next()).prop_map(|(link, to)| SessionRequest::HandOver(HandOver { link, to })),
+        incoming().prop_map(SessionRequest::Feed),
+        incoming().prop_map(SessionRequest::Import),
+        piece().prop_map(SessionRequest::Kv),
+        rows().prop_map(SessionRequest::Warm),
     ]
 }
 
@@ -201,6 +246,7 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         any::<u64>().prop_map(|retry_after_ms| Refusal::TooManySessions { retry_after_ms }),
         Just(Refusal::Leaving),
         ".{0,40}".prop_map(Refusal::BadRequest),
+        Just(Refusal::NotExpected),
     ]
 }
 
@@ -214,16 +260,30 @@ fn step_error() -> impl Strategy<Value = StepError> {
 }
 
 fn step_output() -> impl Strategy<Value = StepOutput> {
-    (any::<u32>(), any::<u32>(), rows(), any::<u32>(), any::<u32>()).prop_map(
-        |(epoch, position, rows, queue_us, compute_us)| StepOutput { epoch, position, rows, queue_us, compute_us },
-    )
+    (any::<u32>(), any::<u32>(), any::<u32>(), rows()).prop_map(|(link, epoch, position, rows)| StepOutput {
+        link,
+        epoch,
+        position,
+        rows,
+    })
+}
+
+fn step_done() -> impl Strategy<Value = StepDone> {
+    any::<[u32; 5]>().prop_map(|[epoch, position, rows, queue_us, compute_us]| StepDone {
+        epoch,
+        position,
+        rows,
+        queue_us,
+        compute_us,
+    })
 }
 
 pub(crate) fn session_reply() -> impl Strategy<Value = SessionReply> {
     let closed =
         prop_oneof![Just(CloseReason::Idle), Just(CloseReason::Left), ".{0,40}".prop_map(CloseReason::Protocol),];
-    let opened = (any::<u32>(), any::<u64>())
-        .prop_map(|(max_step_rows, idle_timeout_ms)| SessionReply::Opened { max_step_rows, idle_timeout_ms });
+    let opened = (any::<u32>(), any::<u32>(), any::<u64>()).prop_map(|(max_step_rows, max_steps, idle_timeout_ms)| {
+        SessionReply::Opened { max_step_rows, max_steps, idle_timeout_ms }
+    });
     let failed = (any::<u32>(), any::<u32>(), step_error()).prop_map(|(epoch, position, error)| SessionReply::Failed {
         epoch,
         position,
@@ -237,5 +297,10 @@ pub(crate) fn session_reply() -> impl Strategy<Value = SessionReply> {
         any::<u64>().prop_map(|nonce| SessionReply::Pong { nonce }),
         any::<u64>().prop_map(|within_ms| SessionReply::Leaving { within_ms }),
         closed.prop_map(SessionReply::Closed),
+        step_done().prop_map(SessionReply::Done),
+        (any::<u32>(), ".{0,40}").prop_map(|(link, reason)| SessionReply::Unlinked { link, reason }),
+        Just(SessionReply::Expected),
+        any::<u32>().prop_map(|position| SessionReply::Received { position }),
+        (any::<u32>(), option::of(".{0,40}")).prop_map(|(link, failure)| SessionReply::HandedOver { link, failure }),
     ]
 }
