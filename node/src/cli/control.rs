@@ -1,5 +1,6 @@
 //! How a running server and `swarm-node drain` talk: over a socket in a folder of this user, one JSON object a line. The
 //! visitor says one line, the server answers with one, or with one for each thing that happens until it has left.
+#![cfg_attr(not(unix), allow(dead_code))]
 
 #[cfg(not(unix))]
 mod elsewhere;
