@@ -1,42 +1,41 @@
-//! What a session computes next: hops, the histories of their inputs, and how losses are mended.
+//! What a session does next: hops, how they are joined, and how losses are mended.
 //!
-//! There is one mechanism: *some hop's KV is shorter than the history of its input: feed it the difference*. A chunk of
-//! prefill, a decode step, a replay and what follows a truncation are all [`Work`] of that kind. A driver sends what
-//! [`Chain::next_work`] says, reports what came of it, and opens hops for what [`Chain::lost`] names. Pure state: no
-//! clock, no IO.
+//! The client feeds the first hop; each hop feeds the next one by itself, and keeps its outputs for as long as the session
+//! lives. So whatever is to be mended is mended the same way: *some hop's KV is shorter than what the hop before it holds:
+//! join the two again at that position*. A replay, a replacement by several servers, the beginning of a session and what
+//! follows a truncation are all that. A driver does what [`Chain::next_order`] says, reports what came of it, and opens hops
+//! for what [`Chain::lost`] names. Pure state: no clock, no IO.
 
 mod error;
-mod history;
 mod hop;
-#[cfg(test)]
-mod model_test;
+mod order;
 mod repair;
+mod shadow;
+mod source;
 #[cfg(test)]
 mod tests;
 mod wanted;
-mod work;
 
-use std::collections::BTreeMap;
-
+use swarm_protocol::activations::Rows;
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::session::TokenCount;
+use swarm_protocol::wire::{Lane, StepDone, StepOutput};
 
 pub use error::{BadHops, ChainError, StaleSpan};
-pub use history::Rows;
-pub use repair::LostSpan;
-pub use work::{Completed, HopId, Input, OutputRows, Outputs, Work, WorkId};
+pub use order::{Came, HopId, Input, Order, Outputs, Target, Work};
+pub use repair::{LostSpan, Unlinked};
 
-use history::{History, Source};
-use hop::{Flight, Hop};
+use hop::{Flight, Hop, Joint};
+use source::Source;
 use wanted::Wanted;
 
 /// How much work is cut off at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChainConfig {
-    /// The most rows of one piece of work: what a server takes in one step, at least 1.
+    /// The most rows of one step: what a server takes at once, at least 1.
     pub chunk: TokenCount,
-    /// How many pieces of work a hop may have unanswered, at least 1. With 2 the next chunk is already at the server
-    /// when it has answered the one before, so that the link is not waited for.
+    /// How many steps the first hop may have unanswered, at least 1: with several the next chunk is already there when it
+    /// has computed the one before, however long the way.
     pub window: usize,
 }
 
@@ -47,11 +46,11 @@ pub struct Chain<R> {
     hops: Vec<Hop>,
     /// The input of the first hop.
     source: Source<R>,
-    /// The rows that crossed the boundary before a block, for every boundary between two hops.
-    histories: BTreeMap<u32, History<R>>,
     wanted: Wanted,
+    /// Counts truncations: what is said of an earlier epoch is void.
+    epoch: u32,
     next_hop: u64,
-    next_work: u64,
+    next_link: u32,
 }
 
 impl<R: Rows> Chain<R> {
@@ -69,29 +68,29 @@ impl<R: Rows> Chain<R> {
     /// # Errors
     /// [`BadHops`] if the hops do not tile `range`.
     pub fn of_rows(range: BlockRange, hops: &[BlockRange], config: ChainConfig) -> Result<Self, BadHops> {
-        Self::new(range, hops, config, Source::Rows(History::default()))
+        Self::new(range, hops, config, Source::rows())
     }
 
     fn new(range: BlockRange, hops: &[BlockRange], config: ChainConfig, source: Source<R>) -> Result<Self, BadHops> {
         BadHops::check(range, hops)?;
         let config = ChainConfig { chunk: config.chunk.max(TokenCount(1)), window: config.window.max(1) };
-        let mut chain = Self {
-            config,
-            hops: Vec::new(),
-            source,
-            histories: BTreeMap::new(),
-            wanted: Wanted::default(),
-            next_hop: 0,
-            next_work: 0,
-        };
+        let (hop, link) = (0, 0);
+        let mut chain =
+            Self { config, hops: vec![], source, wanted: Wanted::default(), epoch: 0, next_hop: hop, next_link: link };
         chain.hops = hops.iter().map(|&blocks| chain.fresh_hop(blocks)).collect();
-        chain.sync_boundaries();
         Ok(chain)
     }
 
-    /// Cuts work off after `most` rows from now on, if that is less than before: a server takes no more at once.
-    pub fn narrow_chunk(&mut self, most: TokenCount) {
-        self.config.chunk = self.config.chunk.min(most).max(TokenCount(1));
+    /// Cuts work off after `rows` rows, and has at most `steps` unanswered, from now on, if that is less than before: a
+    /// server takes no more.
+    pub fn narrow(&mut self, rows: TokenCount, steps: usize) {
+        self.config.chunk = self.config.chunk.min(rows).max(TokenCount(1));
+        self.config.window = self.config.window.min(steps).max(1);
+    }
+
+    /// The most rows of one step.
+    pub fn chunk(&self) -> TokenCount {
+        self.config.chunk
     }
 
     fn fresh_hop(&mut self, blocks: BlockRange) -> Hop {
@@ -99,7 +98,17 @@ impl<R: Rows> Chain<R> {
         Hop::new(HopId(self.next_hop), blocks)
     }
 
-    /// The hops in order: who computes which blocks.
+    fn fresh_link(&mut self) -> u32 {
+        self.next_link += 1;
+        self.next_link
+    }
+
+    /// A number for a link that the driver makes by itself: no other link of the session has it.
+    pub fn number_link(&mut self) -> u32 {
+        self.fresh_link()
+    }
+
+    /// The hops in order: who computes which blocks. Those that are kept beside the chain are not among them.
     pub fn hops(&self) -> impl ExactSizeIterator<Item = (HopId, BlockRange)> {
         self.hops.iter().map(|hop| (hop.id, hop.blocks))
     }
@@ -109,16 +118,43 @@ impl<R: Rows> Chain<R> {
         count(self.source.len())
     }
 
-    /// How many rows are kept for replays, over all boundaries; times the bytes of a row this is the memory it takes.
-    pub fn history_rows(&self) -> usize {
-        let inner: usize = self.histories.values().map(History::len).sum();
-        inner + self.source.kept_rows()
+    /// The positions that a hop, or one kept beside the chain, is known to hold.
+    pub fn held_by(&self, hop: HopId) -> Option<TokenCount> {
+        self.find(hop).map(|hop| count(hop.kv))
     }
 
-    /// Whether every hop has everything: nothing is lost, unanswered or left to send.
-    pub fn is_idle(&self) -> bool {
+    /// How many rows a hop that this client feeds was sent and has not computed yet.
+    pub fn unanswered_rows(&self, hop: HopId) -> usize {
+        self.find(hop).map_or(0, |hop| hop.flights.iter().map(|flight| flight.rows).sum())
+    }
+
+    /// Which truncations have happened.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// How many rows are kept here, so that they can be sent again.
+    pub fn kept_rows(&self) -> usize {
+        self.source.kept_rows()
+    }
+
+    /// Whether nothing is left to wait for: every output that was wanted has come; if none was, every hop holds everything.
+    pub fn is_settled(&self) -> bool {
         let length = self.source.len();
-        self.hops.iter().all(|hop| !hop.lost && hop.flights.is_empty() && hop.kv == length)
+        let whole = |hop: &Hop| !hop.lost && hop.kv >= length;
+        self.wanted.is_satisfied() && (self.wanted.had_any() || self.hops.iter().all(whole))
+    }
+
+    /// The first hop that holds less than the one before it: whom everybody waits for.
+    pub fn waited_for(&self) -> Option<HopId> {
+        let mut before = self.source.len();
+        for hop in &self.hops {
+            if hop.kv < before {
+                return (!hop.lost).then_some(hop.id);
+            }
+            before = hop.kv;
+        }
+        None
     }
 
     /// There are `tokens` more token ids.
@@ -126,12 +162,9 @@ impl<R: Rows> Chain<R> {
     /// # Errors
     /// [`ChainError::WrongInput`] on a chain of rows.
     pub fn extend_tokens(&mut self, tokens: TokenCount, outputs: Outputs) -> Result<(), ChainError> {
-        let Source::Tokens(length) = &mut self.source else {
-            return Err(ChainError::WrongInput);
-        };
-        let from = *length;
-        *length += tokens.as_usize();
-        self.wanted.add(from..*length, outputs);
+        let from = self.source.len();
+        self.source.add_tokens(tokens.as_usize()).ok_or(ChainError::WrongInput)?;
+        self.wanted.set(from..self.source.len(), outputs);
         Ok(())
     }
 
@@ -140,126 +173,179 @@ impl<R: Rows> Chain<R> {
     /// # Errors
     /// [`ChainError::WrongInput`] on a chain of token ids.
     pub fn extend_rows(&mut self, rows: R, outputs: Outputs) -> Result<(), ChainError> {
-        let Source::Rows(history) = &mut self.source else {
-            return Err(ChainError::WrongInput);
-        };
-        let from = history.len();
-        history.append(rows);
-        self.wanted.add(from..history.len(), outputs);
+        let from = self.source.len();
+        self.source.add_rows(rows).ok_or(ChainError::WrongInput)?;
+        self.wanted.set(from..self.source.len(), outputs);
         Ok(())
     }
 
-    /// The next thing to send, upstream hops first; `None` while everything is sent, or waits for an answer or a
-    /// replacement. Call it until it says `None`.
-    pub fn next_work(&mut self) -> Option<Work<R>> {
-        (0..self.hops.len()).find_map(|index| self.work_of(index))
+    /// The next thing to do; `None` while everything is done, or waits for an answer or a replacement. Call it until it
+    /// says `None`.
+    pub fn next_order(&mut self) -> Option<Order<R>> {
+        self.next_join().or_else(|| self.next_feed())
     }
 
-    fn work_of(&mut self, index: usize) -> Option<Work<R>> {
+    fn next_join(&mut self) -> Option<Order<R>> {
+        (0..self.hops.len()).find_map(|index| self.join_of(index).or_else(|| self.mirror_of(index)))
+    }
+
+    /// How a hop is joined to what follows it, if it is not (any more).
+    fn join_of(&mut self, index: usize) -> Option<Order<R>> {
         let hop = &self.hops[index];
-        let from = hop.sent();
-        let unsent = self.input_len(index).saturating_sub(from);
-        if hop.lost || unsent == 0 || hop.flights.len() >= self.config.window {
+        let next = self.hops.get(index + 1);
+        if hop.lost || next.is_some_and(|next| next.lost) {
             return None;
         }
-        let (rows, output) = self.output_of(index, from, unsent.min(self.config.chunk.as_usize()));
-        let input = self.input_of(index, from, rows)?;
-        self.next_work += 1;
-        let id = WorkId(self.next_work);
+        let target = next.map_or(Target::Owner, |next| Target::Hop { id: next.id, relayed: hop.relays_to(next.id) });
+        if hop.joint.is_some_and(|joint| joint.target == target) {
+            return None;
+        }
+        let position = next.map_or_else(|| self.wanted.next(), |next| next.kv);
+        // Who was a mirror's other end keeps its link, and goes on where it is.
+        let standing = hop.mirror.filter(|mirror| mirror.target == target).map(|mirror| mirror.link);
+        let link = standing.unwrap_or_else(|| self.fresh_link());
         let hop = &mut self.hops[index];
-        hop.flights.push_back(Flight { id, from, rows, output });
-        Some(Work { id, hop: hop.id, from: count(from), rows: count(rows), input, output })
-    }
-
-    /// Which rows to ask for, and how many rows to feed so that one answer fits all of them.
-    fn output_of(&self, index: usize, from: usize, rows: usize) -> (usize, OutputRows) {
-        let Some(next) = self.hops.get(index + 1) else {
-            return self.wanted.output_of(from, rows);
-        };
-        match self.len_before(next).saturating_sub(from) {
-            0 => (rows, OutputRows::All),
-            kept => (rows.min(kept), OutputRows::None),
+        hop.joint = Some(Joint { link, target });
+        if standing.is_some() {
+            hop.mirror = None;
         }
+        Some(Order::Join { link, lane: Lane::Main, from: hop.id, to: target, position: count(position) })
     }
 
-    fn input_len(&self, index: usize) -> usize {
-        if index == 0 { self.source.len() } else { self.len_before(&self.hops[index]) }
+    /// The next rows for the first hop, or for the one that is kept like it.
+    fn next_feed(&mut self) -> Option<Order<R>> {
+        let first = self.hops.first()?;
+        let shadow = first.shadow.as_ref().filter(|shadow| shadow.mirrored).map(|shadow| shadow.id);
+        let ids = [Some(first.id), shadow];
+        ids.into_iter().flatten().find_map(|id| self.feed(id))
     }
 
-    fn input_of(&self, index: usize, from: usize, rows: usize) -> Option<Input<R>> {
-        if index == 0 {
-            return self.source.slice(from, rows);
+    fn feed(&mut self, id: HopId) -> Option<Order<R>> {
+        let (config, epoch, length, wanted) = (self.config, self.epoch, self.source.len(), self.wanted.from());
+        let hop = self.find(id)?;
+        let from = hop.sent();
+        let rows = length.saturating_sub(from).min(config.chunk.as_usize());
+        if hop.lost || rows == 0 || hop.flights.len() >= config.window {
+            return None;
         }
-        let history = self.histories.get(&self.hops[index].blocks.start())?;
-        history.slice(from, rows).map(Input::Rows)
+        let input = self.source.slice(from, rows)?;
+        self.find_mut(id)?.flights.push_back(Flight { epoch, from, rows });
+        let (from, rows, wanted_from) = (count(from), count(rows), count(wanted));
+        Some(Order::Feed(Work { hop: id, epoch, from, rows, wanted_from, input }))
     }
 
-    fn len_before(&self, hop: &Hop) -> usize {
-        self.histories.get(&hop.blocks.start()).map_or(0, History::len)
-    }
-
-    /// A server answered: `rows` are the output rows that the work asked for, `None` if it asked for none.
+    /// A hop has computed a step.
     ///
     /// # Errors
-    /// [`ChainError`] if the answer is not what was asked for: the server breaks the protocol; give the hop up with
-    /// [`Chain::fail`].
-    pub fn complete(&mut self, work: WorkId, rows: Option<R>) -> Result<Completed<R>, ChainError> {
-        let Some(index) = self.hop_flying(work) else {
-            return Ok(Completed::Stale);
+    /// [`ChainError`] if that cannot be: the server breaks the protocol; give the hop up with [`Chain::fail`].
+    pub fn done(&mut self, id: HopId, done: &StepDone) -> Result<Came<R>, ChainError> {
+        let (epoch, length) = (self.epoch, self.source.len());
+        let fed = self.is_fed(id);
+        let Some(hop) = self.find_mut(id).filter(|hop| !hop.lost && done.epoch >= epoch) else {
+            return Ok(Came::Stale);
         };
-        let hop = &mut self.hops[index];
-        let flight = hop.check_answer(work, rows.as_ref().map_or(0, Rows::rows))?;
-        hop.flights.pop_front();
-        hop.kv = flight.from + flight.rows;
-        let end = hop.kv;
-        let Some(rows) = rows.filter(|rows| rows.rows() > 0) else {
-            return Ok(Completed::Advanced);
-        };
-        let Some(next) = self.hops.get(index + 1) else {
-            self.wanted.delivered(end);
-            return Ok(Completed::Output { from: count(end - rows.rows()), rows });
-        };
-        self.histories.entry(next.blocks.start()).or_default().append(rows);
-        Ok(Completed::Advanced)
+        let end = done.position as usize + done.rows as usize;
+        if end > length || (fed && !hop.answered(done)) {
+            return Err(ChainError::OutOfOrder { hop: id });
+        }
+        hop.kv = end;
+        self.forgive_joint_before(id);
+        Ok(Came::Advanced)
     }
 
-    /// A server refused a piece of work because its KV is shorter than the work's position: it holds `kv` positions.
-    /// Whatever is missing is fed to it again. Also the way to have an unanswered piece of work sent again.
-    pub fn fell_back(&mut self, work: WorkId, kv: TokenCount) {
-        if let Some(index) = self.hop_flying(work) {
-            self.hops[index].flights.clear();
-            self.hops[index].kv = self.hops[index].kv.min(kv.as_usize());
+    /// Rows came from a hop: to be handed to the user, or on to the next hop.
+    ///
+    /// # Errors
+    /// [`ChainError`] if they are not what was asked for: the server breaks the protocol.
+    pub fn output(&mut self, id: HopId, output: &StepOutput, rows: R) -> Result<Came<R>, ChainError> {
+        let (epoch, length) = (self.epoch, self.source.len());
+        let known = |joint: &Joint| joint.link == output.link;
+        let Some(joint) = self.find(id).and_then(|hop| hop.joint).filter(known).filter(|_| output.epoch >= epoch)
+        else {
+            return Ok(Came::Stale);
+        };
+        let from = output.position as usize;
+        if rows.rows() == 0 || from + rows.rows() > length {
+            return Err(ChainError::WrongRows { hop: id });
+        }
+        match joint.target {
+            Target::Hop { id: next, .. } => {
+                let work = Work {
+                    hop: next,
+                    epoch: output.epoch,
+                    from: count(from),
+                    rows: count(rows.rows()),
+                    wanted_from: count(self.wanted.from()),
+                    input: Input::Rows(rows),
+                };
+                Ok(Came::ToRelay(work))
+            }
+            Target::Owner => self.wanted.take(from, rows).map_err(|_| ChainError::WrongRows { hop: id }),
         }
     }
 
-    /// The driver was interrupted: whatever is unanswered will be sent again, its late answers are stale, and outputs that
-    /// were wanted and have not been handed out are wanted no more.
-    pub fn abandon_unanswered(&mut self) {
-        self.hops.iter_mut().for_each(|hop| hop.flights.clear());
-        self.wanted = Wanted::default();
+    /// A hop that this client feeds has not computed a step: it holds `have` positions. What it lacks is sent again.
+    pub fn fell_back(&mut self, id: HopId, have: TokenCount) {
+        let before = self.hops.iter().position(|hop| hop.id == id).and_then(|index| index.checked_sub(1));
+        if let Some(hop) = self.find_mut(id) {
+            hop.flights.clear();
+            hop.kv = hop.kv.min(have.as_usize());
+        }
+        // Relayed rows come from the hop before, which is told to send them again.
+        if let Some(before) = before {
+            self.hops[before].joint = None;
+        }
     }
 
-    fn hop_flying(&self, work: WorkId) -> Option<usize> {
-        self.hops.iter().position(|hop| hop.flights.iter().any(|flight| flight.id == work))
+    /// The driver was interrupted: whatever is unanswered will be sent again, its late answers are void, and outputs that
+    /// were wanted and have not been handed out are wanted no more.
+    pub fn abandon_unanswered(&mut self) {
+        let length = self.source.len();
+        self.truncate(count(length));
+        self.wanted = Wanted::default();
+        self.wanted.set(length..length, Outputs::None);
+        // Rows that were to be relayed may be lost: they are asked for again.
+        for hop in &mut self.hops {
+            hop.joint = hop.joint.filter(|joint| !joint.is_relayed());
+        }
     }
 
     /// Forgets every position from `position` on. Servers rewind by themselves when they are fed a position below
-    /// their length; answers to work that reached beyond `position` are stale from now on.
+    /// their length; what they say of earlier epochs is void from now on.
     pub fn truncate(&mut self, position: TokenCount) {
         let length = position.as_usize();
+        self.epoch = self.epoch.wrapping_add(1);
         self.source.truncate(length);
-        self.histories.values_mut().for_each(|history| history.truncate(length));
         self.hops.iter_mut().for_each(|hop| hop.truncate(length));
         self.wanted.truncate(length);
+        // Words about steps of the earlier epoch are void, also those that would have said that a hop holds more.
+        let least = self.hops.iter().filter(|hop| !hop.lost).map(|hop| hop.kv).min();
+        if let (Some(first), Some(least)) = (self.hops.first_mut(), least) {
+            first.kv = first.kv.min(least);
+        }
     }
 
-    /// Keeps a history for exactly the boundaries between two hops.
-    fn sync_boundaries(&mut self) {
-        let inner: Vec<u32> = self.hops.iter().skip(1).map(|hop| hop.blocks.start()).collect();
-        self.histories.retain(|boundary, _| inner.contains(boundary));
-        for boundary in inner {
-            self.histories.entry(boundary).or_default();
+    /// Whether this client feeds the hop from its own input.
+    fn is_fed(&self, id: HopId) -> bool {
+        let is_first = |first: &Hop| first.id == id || first.shadow.as_ref().is_some_and(|shadow| shadow.id == id);
+        self.hops.first().is_some_and(is_first)
+    }
+
+    fn find(&self, id: HopId) -> Option<&Hop> {
+        let all = self.hops.iter().flat_map(|hop| std::iter::once(hop).chain(hop.shadow.as_deref()));
+        all.into_iter().find(|hop| hop.id == id)
+    }
+
+    fn find_mut(&mut self, id: HopId) -> Option<&mut Hop> {
+        for hop in &mut self.hops {
+            if hop.id == id {
+                return Some(hop);
+            }
+            if hop.shadow.as_ref().is_some_and(|shadow| shadow.id == id) {
+                return hop.shadow.as_deref_mut();
+            }
         }
+        None
     }
 }
 

@@ -35,11 +35,11 @@ pub struct ClientConfig {
     pub most_probes: usize,
     /// How long a server may take to open a session, dialling included.
     pub open_timeout: Duration,
-    /// How long a hop with work may be silent before it counts as dead. It answers pings also while it computes, so
-    /// this bounds the network, not the computation.
-    pub silence_timeout: Duration,
-    /// How long one step may take on a hop that does answer pings.
+    /// The longest that one step may take on a hop that does answer pings; usually its own measured time allows for less.
     pub step_timeout: Duration,
+    /// Whether a second server is kept like each hop, fed with the same input, so that a loss costs one step and no
+    /// replay. It doubles what the session takes of the swarm.
+    pub standby: bool,
     /// How long a new session looks for servers before it says that there is no route.
     pub start_patience: Duration,
     /// How long a running session looks for a replacement of a lost hop before it gives up.
@@ -48,7 +48,7 @@ pub struct ClientConfig {
     pub most_repairs: u32,
     /// Rows of a prefill chunk: large enough to use the weights well, small enough to share a server with others.
     pub prefill_chunk: TokenCount,
-    /// Chunks a hop may have unanswered: with two, the next one is there when the first is done.
+    /// Chunks the first hop may have unanswered: as many as keep a link of 100 Mbit/s and 50 ms busy.
     pub window: usize,
 }
 
@@ -60,13 +60,13 @@ impl Default for ClientConfig {
             probe_age: Duration::from_secs(30),
             most_probes: 64,
             open_timeout: Duration::from_secs(5),
-            silence_timeout: Duration::from_secs(5),
             step_timeout: Duration::from_secs(120),
+            standby: false,
             start_patience: Duration::from_secs(4),
             repair_patience: Duration::from_secs(30),
             most_repairs: 16,
             prefill_chunk: TokenCount(128),
-            window: 2,
+            window: 4,
         }
     }
 }

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use swarm_model::{ComputePool, Edges, ModelError, Sampler, activations};
+use swarm_protocol::activations::{ActivationRows, Rows};
 use swarm_protocol::model_id::WeightFormat;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::chain::Rows;
-use crate::session::{ActivationRows, SessionError};
+use crate::session::SessionError;
 
 /// Jobs waiting for the thread; sessions wait for room.
 const QUEUE: usize = 64;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use swarm_model::{Sampler, SamplingConfig, TextDecoder, TextTokenizer};
 use swarm_protocol::PeerId;
+use swarm_protocol::activations::ActivationRows;
 use swarm_protocol::session::TokenCount;
 
 use crate::chain::Outputs;
@@ -242,7 +243,7 @@ impl Generation<'_> {
         Ok(())
     }
 
-    async fn sample(&mut self, rows: crate::session::ActivationRows) -> Result<u32, SessionError> {
+    async fn sample(&mut self, rows: ActivationRows) -> Result<u32, SessionError> {
         let sampler = self.sampler.take().ok_or(SessionError::Stopped)?;
         let history = std::mem::take(&mut self.history);
         let (id, sampler, history) = self.session.edges.sample(rows, sampler, history).await?;

@@ -38,6 +38,7 @@ pub use chain::Outputs;
 pub use config::{ClientConfig, PeerFilter};
 pub use generate::{Finish, Generation, GenerationConfig, GenerationEvent, Summary, TextSession};
 pub use model::{HiddenSession, Model};
-pub use session::{ActivationRows, HopInfo, OpenFailure, RouteEvent, Session, SessionError};
+pub use session::{HopInfo, OpenFailure, RouteEvent, Session, SessionError};
 pub use swarm::{ClientError, Swarm};
+pub use swarm_protocol::activations::ActivationRows;
 pub use swarm_protocol::p2p::NetworkConfig;

@@ -2,17 +2,18 @@
 
 use swarm_model::{ChatMessage, ChatTemplate, GenerationDefaults, ModelConfig, ModelError, TextDecoder, TextTokenizer};
 use swarm_model::{Tensor, activations};
+use swarm_protocol::activations::{ActivationRows, Rows};
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::{ModelId, WeightFormat};
 use swarm_protocol::p2p::Network;
 use swarm_protocol::session::{SessionId, TokenCount};
 
-use crate::chain::{Outputs, Rows};
+use crate::chain::Outputs;
 use crate::config::ClientConfig;
 use crate::edges::EdgesWorker;
 use crate::finder::{Finder, Known, Need, NoPlan, Plan};
 use crate::generate::TextSession;
-use crate::session::{ActivationRows, HopInfo, RouteEvent, Session, SessionError, SessionParts};
+use crate::session::{HopInfo, RouteEvent, Session, SessionError, SessionParts};
 
 /// What a client reads of a checkpoint.
 pub(crate) struct ModelParts {
@@ -106,7 +107,8 @@ impl Model {
     /// # Errors
     /// [`NoPlan`] names the blocks that are not to be had.
     pub async fn plan(&self, blocks: BlockRange, tokens: usize) -> Result<Plan, NoPlan> {
-        let need = Need { range: blocks, tokens: count(tokens), class: None, digests: Default::default() };
+        let (class, digests, avoid) = (None, Default::default(), Default::default());
+        let need = Need { range: blocks, tokens: count(tokens), class, digests, avoid };
         self.finder.plan(need, true).await
     }
 

@@ -1,5 +1,6 @@
 //! What can go wrong with a model, and what to do about it.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use swarm_protocol::block::BlockRange;
@@ -134,6 +135,30 @@ pub enum ModelError {
         needed: usize,
         /// Positions reserved.
         max_tokens: usize,
+    },
+    /// Keys and values of positions were asked for that the KV cache does not hold.
+    #[error("positions {}..{} were asked for, but the KV cache holds 0..{len}", .asked.start, .asked.end)]
+    PositionsNotHeld {
+        /// What was asked for.
+        asked: Range<usize>,
+        /// Positions held.
+        len: usize,
+    },
+    /// Keys and values do not follow those a KV cache holds.
+    #[error("the keys and values start at position {position}, but the KV cache goes on at {len}")]
+    WrongPosition {
+        /// The first position brought.
+        position: usize,
+        /// Positions held.
+        len: usize,
+    },
+    /// Raw keys and values are empty or break off within a position.
+    #[error("{found} bytes of keys and values were brought; expected one or more positions of {per_position} bytes")]
+    WrongKvBytes {
+        /// Bytes given.
+        found: usize,
+        /// Bytes of one position in all blocks of the KV cache.
+        per_position: usize,
     },
     /// The input of a step has the wrong shape or type.
     #[error("the step's input is {found}; expected {expected}")]

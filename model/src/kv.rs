@@ -1,5 +1,7 @@
 //! Keys and values of one sequence, in pages.
 
+mod transfer;
+
 use std::fmt;
 
 use half::{bf16, f16};

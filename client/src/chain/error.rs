@@ -3,7 +3,7 @@
 use swarm_protocol::block::BlockRange;
 use thiserror::Error;
 
-use super::work::HopId;
+use super::order::HopId;
 
 /// The hops do not join to the range without a hole or an overlap.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -28,18 +28,14 @@ impl BadHops {
 /// An answer or an input that does not fit the chain.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ChainError {
-    /// The answer has another number of rows than was asked for.
-    #[error("{hop} answered with {got} rows where {expected} were asked for; it is given up and replaced")]
+    /// Rows came that do not follow those before.
+    #[error("{hop} sent rows of positions that were not asked for; it is given up and replaced")]
     WrongRows {
-        /// Who answered.
+        /// Who sent them.
         hop: HopId,
-        /// The rows asked for.
-        expected: usize,
-        /// The rows that came.
-        got: usize,
     },
-    /// The answer overtook an earlier one of the same hop.
-    #[error("{hop} answered out of order; it is given up and replaced")]
+    /// It speaks of a step that it was not given, or overtakes an earlier one.
+    #[error("{hop} answered a step it was not given; it is given up and replaced")]
     OutOfOrder {
         /// Who answered.
         hop: HopId,
@@ -53,7 +49,7 @@ impl ChainError {
     /// The hop that broke the protocol, to be given up.
     pub fn culprit(&self) -> Option<HopId> {
         match self {
-            Self::WrongRows { hop, .. } | Self::OutOfOrder { hop } => Some(*hop),
+            Self::WrongRows { hop } | Self::OutOfOrder { hop } => Some(*hop),
             Self::WrongInput => None,
         }
     }

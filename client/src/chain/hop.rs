@@ -3,22 +3,49 @@
 use std::collections::VecDeque;
 
 use swarm_protocol::block::BlockRange;
+use swarm_protocol::wire::StepDone;
 
-use super::error::ChainError;
-use super::work::{HopId, OutputRows, WorkId};
+use super::order::HopId;
 
-/// Work that was sent and not yet answered.
+/// How often a link between two hops may break before their rows take the way through the client: once may be a
+/// connection that was closed in that moment.
+const DIRECT_ATTEMPTS: u32 = 2;
+
+/// How often a joint may break before its upper hop is given up: it cannot send what it should have kept.
+const ATTEMPTS: u32 = 4;
+
+/// Rows that were sent to a hop which this client feeds, and about which it has said nothing yet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Flight {
-    pub(super) id: WorkId,
+    pub(super) epoch: u32,
     pub(super) from: usize,
     pub(super) rows: usize,
-    pub(super) output: OutputRows,
 }
 
-impl Flight {
-    fn end(&self) -> usize {
-        self.from + self.rows
+/// Where a hop's output goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// To another hop.
+    Hop {
+        /// Which.
+        id: HopId,
+        /// Through the client, since the one cannot reach the other.
+        relayed: bool,
+    },
+    /// To the client: the hop is the last one.
+    Owner,
+}
+
+/// A hop's output has been told where to go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Joint {
+    pub(super) link: u32,
+    pub(super) target: Target,
+}
+
+impl Joint {
+    pub(super) fn is_relayed(&self) -> bool {
+        matches!(self.target, Target::Hop { relayed: true, .. })
     }
 }
 
@@ -28,40 +55,84 @@ pub(super) struct Hop {
     pub(super) blocks: BlockRange,
     /// The positions its KV is known to hold.
     pub(super) kv: usize,
-    /// In the order of sending, which is the order of answering.
+    /// In the order of sending, which is the order of answering; only of a hop that this client feeds.
     pub(super) flights: VecDeque<Flight>,
     pub(super) lost: bool,
+    /// Where its output goes, if it has been told.
+    pub(super) joint: Option<Joint>,
+    /// Where its output goes besides.
+    pub(super) mirror: Option<Joint>,
+    /// The next hop that it has failed to reach, and how often.
+    pub(super) unreached: Option<(HopId, u32)>,
+    /// A server that is kept like this one, or brought up to date to take its place.
+    pub(super) shadow: Option<Box<Hop>>,
+    /// Of a shadow: whether it gets the same input; if not, it gets a KV cache.
+    pub(super) mirrored: bool,
 }
 
 impl Hop {
     pub(super) fn new(id: HopId, blocks: BlockRange) -> Self {
-        Self { id, blocks, kv: 0, flights: VecDeque::new(), lost: false }
+        Self {
+            id,
+            blocks,
+            kv: 0,
+            flights: VecDeque::new(),
+            lost: false,
+            joint: None,
+            mirror: None,
+            unreached: None,
+            shadow: None,
+            mirrored: false,
+        }
     }
 
     /// The positions its KV holds once everything sent is computed.
     pub(super) fn sent(&self) -> usize {
-        self.flights.back().map_or(self.kv, Flight::end)
+        self.flights.back().map_or(self.kv, |flight| flight.from + flight.rows)
     }
 
-    /// The flight that `work` names, if an answer of that many rows is its right answer.
-    pub(super) fn check_answer(&self, work: WorkId, rows: usize) -> Result<Flight, ChainError> {
-        let hop = self.id;
-        let flight = self.flights.front().filter(|flight| flight.id == work);
-        let flight = *flight.ok_or(ChainError::OutOfOrder { hop })?;
-        let expected = flight.output.of(flight.rows);
-        if rows != expected {
-            return Err(ChainError::WrongRows { hop, expected, got: rows });
-        }
-        Ok(flight)
+    /// Whether the oldest flight is the one that was computed, which is over then.
+    pub(super) fn answered(&mut self, done: &StepDone) -> bool {
+        let is_it = |flight: &Flight| {
+            (flight.epoch, flight.from, flight.rows) == (done.epoch, done.position as usize, done.rows as usize)
+        };
+        self.flights.pop_front().as_ref().is_some_and(is_it)
     }
 
     pub(super) fn truncate(&mut self, length: usize) {
         self.kv = self.kv.min(length);
-        self.flights.retain(|flight| flight.end() <= length);
+        self.flights.clear();
+        self.unreached = None;
+        match &mut self.shadow {
+            Some(shadow) if shadow.mirrored => shadow.truncate(length),
+            // What is being handed over to it may be of positions that are no more.
+            _ => self.shadow = None,
+        }
     }
 
     pub(super) fn lose(&mut self) {
         self.lost = true;
         self.flights.clear();
+        self.joint = None;
+        self.mirror = None;
+    }
+
+    /// Its link to `next` broke. Whether it may be tried again, one way or the other.
+    pub(super) fn missed(&mut self, next: HopId) -> bool {
+        let before = self.unreached.filter(|(id, _)| *id == next).map_or(0, |(_, times)| times);
+        self.unreached = Some((next, before + 1));
+        before + 1 < ATTEMPTS
+    }
+
+    /// Rows arrived at the next hop: what went wrong before is over, but a way through the client stays.
+    pub(super) fn reached(&mut self) {
+        if let Some((_, times)) = &mut self.unreached {
+            *times = if *times >= DIRECT_ATTEMPTS { DIRECT_ATTEMPTS } else { 0 };
+        }
+    }
+
+    /// Whether its output to `next` takes the way through the client.
+    pub(super) fn relays_to(&self, next: HopId) -> bool {
+        self.unreached.is_some_and(|(id, times)| id == next && times >= DIRECT_ATTEMPTS)
     }
 }

@@ -1,15 +1,14 @@
-//! Losing hops and putting others in their place.
+//! Losing hops and links, and putting others in their place.
 
 use std::ops::Range;
 
+use swarm_protocol::activations::Rows;
 use swarm_protocol::block::BlockRange;
-use swarm_protocol::session::TokenCount;
 
+use super::Chain;
 use super::error::{BadHops, StaleSpan};
-use super::history::Rows;
-use super::hop::Hop;
-use super::work::HopId;
-use super::{Chain, count};
+use super::hop::{Hop, Target};
+use super::order::HopId;
 
 /// Neighbouring hops that were lost, to be replaced together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,14 +32,63 @@ impl LostSpan {
     }
 }
 
+/// What becomes of a link that broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unlinked {
+    /// It was no longer in use.
+    Stale,
+    /// It is made anew, perhaps through the client.
+    Again,
+    /// It led to a hop beside the chain, which is let go of.
+    Shadow(HopId),
+    /// Nothing helps: the hop cannot send what it should. Give it up.
+    GiveUp(HopId),
+}
+
 impl<R: Rows> Chain<R> {
-    /// The hop is gone, with its KV: its late answers are stale from now on. Idempotent; `false` if the chain has no
-    /// such hop, or has lost it already.
+    /// The hop is gone, with its KV: what it says late is ignored. One that was kept beside the chain is forgotten.
+    /// Idempotent; `false` if the chain has no such hop, or has lost it already.
     pub fn fail(&mut self, hop: HopId) -> bool {
-        let living = self.hops.iter_mut().find(|known| known.id == hop && !known.lost);
-        let failed = living.is_some();
-        living.into_iter().for_each(Hop::lose);
-        failed
+        for known in &mut self.hops {
+            if known.shadow.as_ref().is_some_and(|shadow| shadow.id == hop) {
+                self.drop_shadow(hop);
+                return true;
+            }
+            if known.id == hop && !known.lost {
+                known.lose();
+                return true;
+            }
+        }
+        false
+    }
+
+    /// A hop says that a link cannot be fed (any more).
+    pub fn unlinked(&mut self, id: HopId, link: u32) -> Unlinked {
+        let Some(hop) = self.hops.iter_mut().find(|hop| hop.id == id && !hop.lost) else {
+            return Unlinked::Stale;
+        };
+        if let Some(Target::Hop { id: shadow, .. }) =
+            hop.mirror.filter(|joint| joint.link == link).map(|joint| joint.target)
+        {
+            hop.mirror = None;
+            self.drop_shadow(shadow);
+            return Unlinked::Shadow(shadow);
+        }
+        let Some(joint) = hop.joint.take_if(|joint| joint.link == link) else {
+            return Unlinked::Stale;
+        };
+        match joint.target {
+            Target::Hop { id: next, .. } if hop.missed(next) => Unlinked::Again,
+            _ => Unlinked::GiveUp(id),
+        }
+    }
+
+    /// Rows arrived at a hop: the link to it works.
+    pub(super) fn forgive_joint_before(&mut self, id: HopId) {
+        let before = self.hops.iter().position(|hop| hop.id == id).and_then(|index| index.checked_sub(1));
+        if let Some(before) = before {
+            self.hops[before].reached();
+        }
     }
 
     /// What is lost and not yet replaced; neighbours are one span.
@@ -54,14 +102,7 @@ impl<R: Rows> Chain<R> {
         merged.collect()
     }
 
-    /// How many positions a replacement of the hop has to hold at once: its input so far.
-    pub fn input_length(&self, hop: HopId) -> Option<TokenCount> {
-        let index = self.hops.iter().position(|known| known.id == hop)?;
-        Some(count(self.input_len(index)))
-    }
-
-    /// Puts new hops with an empty KV in the place of lost ones, and says their ids. Their inputs are fed to them as
-    /// work like any other; the histories of boundaries that exist no more are dropped.
+    /// Puts new hops with an empty KV in the place of lost ones, and says their ids.
     ///
     /// # Errors
     /// [`StaleSpan`] if a hop of the span is not lost (any more), or the new hops do not tile it. Nothing is changed.
@@ -71,7 +112,6 @@ impl<R: Rows> Chain<R> {
         let fresh: Vec<Hop> = hops.iter().map(|&blocks| self.fresh_hop(blocks)).collect();
         let ids = fresh.iter().map(|hop| hop.id).collect();
         self.hops.splice(place, fresh);
-        self.sync_boundaries();
         Ok(ids)
     }
 

@@ -1,60 +1,75 @@
 //! The last hop's outputs that the user still waits for.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::work::{OutputRows, Outputs};
+use swarm_protocol::activations::Rows;
 
-/// Runs of positions, in order and apart. The last hop's KV never reaches past the first of them.
+use super::order::{Came, Outputs};
+use super::{TokenCount, count};
+
+/// Consecutive positions at the end of the input, handed out in order and each once.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Wanted {
-    runs: VecDeque<Range<usize>>,
+    /// Those of the newest extension.
+    asked: Range<usize>,
+    /// The first that has not been handed out.
+    next: usize,
 }
 
+/// Rows that do not follow those before.
+pub(super) struct OutOfPlace;
+
 impl Wanted {
-    /// The positions were added to the input.
-    pub(super) fn add(&mut self, positions: Range<usize>, outputs: Outputs) {
+    /// The positions were added to the input; what was wanted before has been handed out, or is wanted no more.
+    pub(super) fn set(&mut self, positions: Range<usize>, outputs: Outputs) {
         let start = match outputs {
             Outputs::All => positions.start,
             Outputs::Last => positions.start.max(positions.end.saturating_sub(1)),
             Outputs::None => positions.end,
         };
-        match self.runs.back_mut() {
-            Some(run) if run.end == start => run.end = positions.end,
-            _ if start < positions.end => self.runs.push_back(start..positions.end),
-            _ => {}
-        }
+        // Several extensions before the first output: all of them are wanted from the first on.
+        let waiting = !self.is_satisfied() && self.asked.end == positions.start;
+        self.asked = if waiting { self.asked.start..positions.end } else { start..positions.end };
+        self.next = if waiting { self.next } else { start };
     }
 
-    /// How many of the `rows` rows from `from` on to feed, and what to ask for, so that nothing comes back unwanted.
-    pub(super) fn output_of(&self, from: usize, rows: usize) -> (usize, OutputRows) {
-        let end = from + rows;
-        let Some(run) = self.runs.iter().find(|run| run.end > from && run.start < end) else {
-            return (rows, OutputRows::None);
-        };
-        if run.start + 1 == end.min(run.end) {
-            return (run.start + 1 - from, OutputRows::Last);
-        }
-        if run.start <= from {
-            return (rows.min(run.end - from), OutputRows::All);
-        }
-        (run.start - from, OutputRows::None)
+    /// From which position on the last hop sends its output.
+    pub(super) fn from(&self) -> usize {
+        self.asked.start
     }
 
-    /// Every wanted output below `end` was handed to the user.
-    pub(super) fn delivered(&mut self, end: usize) {
-        while self.runs.front().is_some_and(|run| run.end <= end) {
-            self.runs.pop_front();
+    /// The next position to come.
+    pub(super) fn next(&self) -> usize {
+        self.next
+    }
+
+    pub(super) fn had_any(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    pub(super) fn is_satisfied(&self) -> bool {
+        self.next >= self.asked.end
+    }
+
+    /// Takes in rows of the last hop; those that came before, and came again since their hop was replaced, are left out.
+    pub(super) fn take<R: Rows>(&mut self, from: usize, rows: R) -> Result<Came<R>, OutOfPlace> {
+        let end = from + rows.rows();
+        if end <= self.next || self.is_satisfied() {
+            return Ok(Came::Stale);
         }
-        if let Some(run) = self.runs.front_mut() {
-            run.start = run.start.max(end);
+        if from > self.next {
+            return Err(OutOfPlace);
         }
+        let known = self.next - from;
+        let rows = if known == 0 { rows } else { rows.slice(known, end - self.next) };
+        let from: TokenCount = count(self.next);
+        self.next = end;
+        Ok(Came::Output { from, rows })
     }
 
     pub(super) fn truncate(&mut self, length: usize) {
-        self.runs.retain(|run| run.start < length);
-        if let Some(run) = self.runs.back_mut() {
-            run.end = run.end.min(length);
-        }
+        let start = self.asked.start.min(length);
+        self.asked = start..self.asked.end.min(length).max(start);
+        self.next = self.next.min(length);
     }
 }

@@ -263,9 +263,23 @@ impl PeerBook {
         usable
             .iter()
             .filter(genuine)
+            .filter(|known| !need.avoid.contains(&known.announcement.peer))
             .filter(|known| !with_room || known.has_room(need.tokens, now))
             .map(|known| known.candidate())
             .collect()
+    }
+
+    /// The round trips that servers have measured to one another.
+    pub fn round_trips_between_servers(&self) -> HashMap<(PeerId, PeerId), Duration> {
+        let told = self.peers.values().flat_map(|known| {
+            let from = known.announcement.peer;
+            known
+                .announcement
+                .neighbours
+                .iter()
+                .map(move |(to, micros)| ((from, *to), Duration::from_micros((*micros).into())))
+        });
+        told.collect()
     }
 
     /// The digests of the blocks in `range` on `peer`.

@@ -1,6 +1,6 @@
 //! From what is known of the servers to a route that a session can open. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Instant;
 
 use swarm_protocol::block::{BlockIndex, BlockRange};
@@ -26,6 +26,8 @@ pub struct Need {
     pub class: Option<NumericClass>,
     /// What the session's blocks hold, for those it has had a server of.
     pub digests: BTreeMap<BlockIndex, BlockDigest>,
+    /// Servers that are not to be used.
+    pub avoid: HashSet<PeerId>,
 }
 
 /// A route and what is needed to open it.
@@ -126,10 +128,10 @@ fn blocks_in(ranges: &[BlockRange]) -> u32 {
 
 fn plan_in(book: &PeerBook, need: &Need, class: NumericClass, now: Instant) -> Result<Plan, NoPlan> {
     let with_room = book.candidates(need, &class, true, now);
-    let route = route::find(&with_room, need.range, &Links::ViaClient).or_else(|no_room| {
+    let links = Links::Direct(book.round_trips_between_servers());
+    let route = route::find(&with_room, need.range, &links).or_else(|no_room| {
         let all = book.candidates(need, &class, false, now);
-        route::find(&all, need.range, &Links::ViaClient)
-            .map_err(|missing| no_route(book, missing, Some(&class), now))?;
+        route::find(&all, need.range, &links).map_err(|missing| no_route(book, missing, Some(&class), now))?;
         let rooms = no_room.missing.iter().filter_map(|range| book.largest_room(*range, now));
         let free = rooms.min().unwrap_or_default();
         Err(NoPlan::NoRoom { missing: no_room.missing, needed: need.tokens, free })

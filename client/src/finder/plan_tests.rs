@@ -44,7 +44,13 @@ fn book(servers: &[&ServerInfo], now: Instant) -> PeerBook {
 }
 
 fn need(tokens: u32) -> Need {
-    Need { range: range(0, 8), tokens: TokenCount(tokens), class: None, digests: BTreeMap::new() }
+    Need {
+        range: range(0, 8),
+        tokens: TokenCount(tokens),
+        class: None,
+        digests: BTreeMap::new(),
+        avoid: HashSet::new(),
+    }
 }
 
 fn peers(plan: &Plan) -> Vec<PeerId> {

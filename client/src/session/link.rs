@@ -1,23 +1,25 @@
 //! One hop's stream. Reading and writing are separate tasks: with one, both ends could wait for the other to read.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use swarm_protocol::block::BlockRange;
+use swarm_protocol::liveness::Liveness;
 use swarm_protocol::p2p::{FrameReader, FrameWriter, Network, OpenError, StreamError, StreamKind};
-use swarm_protocol::session::TokenCount;
-use swarm_protocol::wire::{CloseReason, MAX_STEP_ROWS, Open, Refusal, SessionReply, SessionRequest, Step};
+use swarm_protocol::session::{SessionId, TokenCount};
+use swarm_protocol::wire::{CloseReason, MAX_STEP_ROWS, Next, Open, Refusal, SessionReply, SessionRequest};
 use swarm_protocol::{Multiaddr, PeerId};
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
-use crate::chain::{HopId, WorkId};
+use crate::chain::HopId;
 
-/// Requests waiting to be written to one hop: a window of steps and a few pings.
-const REQUESTS: usize = 16;
+/// Requests waiting to be written to one hop: a window of steps, how it is joined to others, and a few pings.
+const REQUESTS: usize = 64;
+
+/// Bytes of rows that have come and wait for the session, over all of its hops; more are left in the connections.
+const WAITING_BYTES: usize = 16 << 20;
 
 /// How long a hop is given to take the end of the session before its stream is reset.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -37,10 +39,38 @@ pub(super) struct Arrival {
     pub(super) hop: HopId,
     pub(super) event: LinkEvent,
     pub(super) at: Instant,
+    /// Room for its rows, given back when the session has dealt with them.
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 /// Where the events of all hops of a session go.
-pub(super) type Events = mpsc::Sender<Arrival>;
+#[derive(Debug, Clone)]
+pub(super) struct Events {
+    queue: mpsc::Sender<Arrival>,
+    room: Arc<Semaphore>,
+}
+
+impl Events {
+    /// Room for `capacity` events.
+    pub(super) fn new(capacity: usize) -> (Self, mpsc::Receiver<Arrival>) {
+        let (queue, events) = mpsc::channel(capacity);
+        (Self { queue, room: Arc::new(Semaphore::new(WAITING_BYTES)) }, events)
+    }
+
+    /// Hands an event on, as soon as there is room for its rows.
+    async fn send(&self, hop: HopId, event: LinkEvent) -> bool {
+        let at = Instant::now();
+        let bytes = match &event {
+            LinkEvent::Reply(_, rows) => rows.len().min(WAITING_BYTES) as u32,
+            _ => 0,
+        };
+        let room = match bytes {
+            0 => None,
+            bytes => self.room.clone().acquire_many_owned(bytes).await.ok(),
+        };
+        self.queue.send(Arrival { hop, event, at, _room: room }).await.is_ok()
+    }
+}
 
 /// Why a hop did not open.
 #[derive(Debug, Error)]
@@ -67,6 +97,11 @@ pub(super) struct OpenedLink {
     pub(super) peer: PeerId,
     pub(super) blocks: BlockRange,
     pub(super) max_step_rows: TokenCount,
+    pub(super) max_steps: usize,
+    session: SessionId,
+    addresses: Vec<Multiaddr>,
+    /// How long the server took to answer.
+    took: Duration,
     reader: FrameReader<SessionReply>,
     writer: FrameWriter<SessionRequest>,
 }
@@ -92,15 +127,23 @@ async fn open_without_limit(
     request: Open,
     payload_limit: usize,
 ) -> Result<OpenedLink, OpenFailure> {
-    let blocks = request.blocks;
+    let (blocks, session) = (request.blocks, request.session);
     let stream = network.open(peer, addresses, StreamKind::Session).await?;
     let (mut reader, mut writer) = stream.into_frames(payload_limit);
+    let asked = Instant::now();
     writer.send(&SessionRequest::Open(request), &[]).await?;
     match reader.next().await? {
-        Some((SessionReply::Opened { max_step_rows, .. }, _)) => {
-            let max_step_rows = TokenCount(max_step_rows.clamp(1, MAX_STEP_ROWS));
-            Ok(OpenedLink { peer, blocks, max_step_rows, reader, writer })
-        }
+        Some((SessionReply::Opened { max_step_rows, max_steps, .. }, _)) => Ok(OpenedLink {
+            peer,
+            blocks,
+            max_step_rows: TokenCount(max_step_rows.clamp(1, MAX_STEP_ROWS)),
+            max_steps: max_steps.max(1) as usize,
+            session,
+            addresses: addresses.to_vec(),
+            took: asked.elapsed(),
+            reader,
+            writer,
+        }),
         Some((SessionReply::Refused(refusal), _)) => Err(OpenFailure::Refused(refusal)),
         _ => Err(OpenFailure::NoAnswer),
     }
@@ -111,17 +154,25 @@ impl OpenedLink {
     pub(super) fn start(self, hop: HopId, events: Events) -> Link {
         let (requests, queue) = mpsc::channel(REQUESTS);
         tokio::spawn(write(self.writer, queue));
-        let owed = Arc::new(AtomicUsize::new(0));
-        let reader = tokio::spawn(read(self.reader, hop, events, owed.clone()));
+        let reader = tokio::spawn(read(self.reader, hop, events));
+        let mut liveness = Liveness::default();
+        liveness.observe(self.took);
         Link {
             peer: self.peer,
             blocks: self.blocks,
+            session: self.session,
+            addresses: self.addresses,
+            max_step_rows: self.max_step_rows,
+            heard: Instant::now(),
+            liveness,
+            rtt: self.took,
+            pinged: None,
+            pings: 0,
+            last_step: Duration::ZERO,
+            progressed: Instant::now(),
+            leave: None,
             requests,
             reader,
-            flights: VecDeque::new(),
-            heard: Instant::now(),
-            leave: None,
-            owed,
         }
     }
 }
@@ -146,73 +197,81 @@ async fn write(mut writer: FrameWriter<SessionRequest>, mut queue: mpsc::Receive
     let _ = tokio::time::timeout(CLOSING, farewell).await;
 }
 
-async fn read(mut reader: FrameReader<SessionReply>, hop: HopId, events: Events, owed: Arc<AtomicUsize>) {
+async fn read(mut reader: FrameReader<SessionReply>, hop: HopId, events: Events) {
     loop {
         let (event, last) = match reader.next().await {
             Ok(Some((SessionReply::Closed(reason), _))) => (LinkEvent::Closed(reason), true),
-            Ok(Some((reply, payload))) if !answers_a_step(&reply) || took_one(&owed) => {
-                (LinkEvent::Reply(reply, payload), false)
-            }
-            Ok(Some(_)) => (LinkEvent::Broken("it answered a step it was not given".to_string()), true),
+            Ok(Some((reply, payload))) => (LinkEvent::Reply(reply, payload), false),
             Ok(None) => (LinkEvent::Broken("its stream closed".to_string()), true),
             Err(error) => (LinkEvent::Broken(error.to_string()), true),
         };
-        if events.send(Arrival { hop, event, at: Instant::now() }).await.is_err() || last {
+        if !events.send(hop, event).await || last {
             return;
         }
     }
-}
-
-fn answers_a_step(reply: &SessionReply) -> bool {
-    matches!(reply, SessionReply::Output(_) | SessionReply::Failed { .. })
-}
-
-/// Takes one answer off what the hop owes; more of them would fill the session's memory.
-fn took_one(owed: &AtomicUsize) -> bool {
-    owed.fetch_update(Ordering::AcqRel, Ordering::Acquire, |owed| owed.checked_sub(1)).is_ok()
-}
-
-/// A step that has not been answered.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Flight {
-    pub(super) work: WorkId,
-    pub(super) epoch: u32,
-    pub(super) position: u32,
-    pub(super) rows: u32,
-    pub(super) bytes: usize,
-    pub(super) sent: Instant,
 }
 
 /// A hop of the chain with its stream. Dropping it ends the session on that hop.
 pub(super) struct Link {
     pub(super) peer: PeerId,
     pub(super) blocks: BlockRange,
-    /// Steps without an answer, oldest first: answers come in order.
-    pub(super) flights: VecDeque<Flight>,
+    /// The session's id on this hop.
+    session: SessionId,
+    addresses: Vec<Multiaddr>,
+    max_step_rows: TokenCount,
     /// When the hop last said anything.
     pub(super) heard: Instant,
+    /// How long it may be silent.
+    pub(super) liveness: Liveness,
+    /// The shortest way there and back that was seen.
+    pub(super) rtt: Duration,
+    /// The ping that is not answered: its number, and when it was asked.
+    pinged: Option<(u64, Instant)>,
+    pings: u64,
+    /// How long its newest step waited and was computed.
+    pub(super) last_step: Duration,
+    /// When it last got on with what it has to do, or had nothing to do.
+    pub(super) progressed: Instant,
     /// It has said that it will be gone soon; when a replacement is looked for (again).
     pub(super) leave: Option<Instant>,
-    /// Steps it was given and has not answered.
-    owed: Arc<AtomicUsize>,
     requests: mpsc::Sender<(SessionRequest, Vec<u8>)>,
     reader: JoinHandle<()>,
 }
 
 impl Link {
-    /// Sends a step; `false` if the hop takes no more, which an honest window never causes.
-    pub(super) fn step(&mut self, step: Step, payload: Vec<u8>, flight: Flight) -> bool {
-        self.flights.push_back(flight);
-        self.owed.fetch_add(1, Ordering::AcqRel);
-        self.requests.try_send((SessionRequest::Step(step), payload)).is_ok()
+    /// Sends a request; `false` if the hop takes no more, which an honest window never causes.
+    pub(super) fn send(&self, request: SessionRequest, payload: Vec<u8>) -> bool {
+        self.requests.try_send((request, payload)).is_ok()
     }
 
-    /// Asks whether the hop lives; left out while requests wait to be written, since those ask the same.
-    pub(super) fn ping(&self) {
-        if self.requests.capacity() < self.requests.max_capacity() {
-            return;
+    /// The hop as another one is told of it; `chunk` is the most rows of one step.
+    pub(super) fn as_next(&self, chunk: TokenCount) -> Next {
+        let max_rows = self.max_step_rows.min(chunk).0;
+        Next { peer: self.peer, addresses: self.addresses.clone(), session: self.session, max_rows }
+    }
+
+    /// Asks whether the hop lives, unless it still owes an answer to that.
+    pub(super) fn ping(&mut self, now: Instant) {
+        if self.pinged.is_none() {
+            self.pings += 1;
+            if self.send(SessionRequest::Ping { nonce: self.pings }, Vec::new()) {
+                self.pinged = Some((self.pings, now));
+            }
         }
-        let _ = self.requests.try_send((SessionRequest::Ping { nonce: 0 }, Vec::new()));
+    }
+
+    /// It answered a ping.
+    pub(super) fn ponged(&mut self, nonce: u64, at: Instant) {
+        if let Some((_, asked)) = self.pinged.take_if(|(pinged, _)| *pinged == nonce) {
+            let took = at.saturating_duration_since(asked);
+            self.liveness.observe(took);
+            self.rtt = self.rtt.min(took);
+        }
+    }
+
+    /// For how long it has said nothing although it was asked.
+    pub(super) fn silent_for(&self, now: Instant) -> Duration {
+        self.pinged.map_or(Duration::ZERO, |(_, asked)| now.saturating_duration_since(asked.max(self.heard)))
     }
 }
 

@@ -1,29 +1,34 @@
 //! A session on a chain of servers: what [`crate::chain`] says is to be done, done.
 
+mod arrivals;
 mod error;
 mod link;
+mod orders;
 mod repair;
-mod rows;
+mod shadows;
+mod watch;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
 use swarm_protocol::PeerId;
+use swarm_protocol::activations::{ActivationRows, Rows};
 use swarm_protocol::block::{BlockIndex, BlockRange};
 use swarm_protocol::model_id::{BlockDigest, ModelId, NumericClass, WeightFormat};
 use swarm_protocol::p2p::Network;
 use swarm_protocol::session::{SessionId, TokenCount};
-use swarm_protocol::wire::{self, CloseReason, MAX_STEP_ROWS, RowsHeader, SessionReply, Step, StepOutput};
+use swarm_protocol::wire::{MAX_STEP_ROWS, RowsHeader};
 use tokio::sync::mpsc;
 use tokio::time::Instant as TokioInstant;
-use tracing::{debug, info};
+use tracing::info;
 
 pub use error::SessionError;
 pub use link::OpenFailure;
-pub use rows::ActivationRows;
 
-use self::link::{Arrival, Flight, Link, LinkEvent};
-use crate::chain::{Chain, ChainConfig, Completed, HopId, Input, OutputRows, Outputs, Rows, Work};
+use self::link::{Arrival, Link};
+use self::shadows::Shadows;
+use crate::chain::{BadHops, Chain, ChainConfig, HopId, Outputs};
 use crate::config::ClientConfig;
 use crate::edges::EdgesWorker;
 use crate::finder::{Finder, Outcome};
@@ -31,15 +36,8 @@ use crate::finder::{Finder, Outcome};
 /// Events of all hops waiting for the session: a window of answers and pongs from each of a long chain.
 const EVENTS: usize = 256;
 
-/// How often hops with work are pinged and checked for silence.
-const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-
-/// The slowest link a session puts up with, in bytes per second: a hop may be silent for as long as its input takes to
-/// arrive at this rate.
-const SLOWEST_LINK: f64 = 64.0 * 1024.0;
-
-/// How often a replacement is looked for while a leaving hop has none.
-const LEAVE_RETRY: Duration = Duration::from_secs(2);
+/// How often hops are pinged, and checked for silence, while they owe an answer.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// One hop of a session as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +51,7 @@ pub struct HopInfo {
 /// What happened to a session's route since it was last asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RouteEvent {
-    /// A hop was lost; its blocks have been given to others, and what it knew has been rebuilt.
+    /// A hop was lost; its blocks have been given to others, and what it knew is being rebuilt.
     Rerouted {
         /// The server that was lost.
         lost: PeerId,
@@ -100,10 +98,13 @@ pub struct Session {
     chain: Chain<ActivationRows>,
     /// The token ids of a chain of tokens: the input of its first hop.
     ids: Vec<u32>,
+    /// Of the chain's hops, and of those kept beside it.
     links: HashMap<HopId, Link>,
     events_in: link::Events,
     events: mpsc::Receiver<Arrival>,
-    epoch: u32,
+    /// Outputs of the last hop that came since the last call.
+    outputs: Option<ActivationRows>,
+    shadows: Shadows,
     /// A first route was opened.
     started: bool,
     /// The last call was not dropped midway.
@@ -128,10 +129,7 @@ impl Session {
         Self::open(parts, chain).await
     }
 
-    async fn open(
-        parts: SessionParts,
-        chain: Result<Chain<ActivationRows>, crate::chain::BadHops>,
-    ) -> Result<Self, SessionError> {
+    async fn open(parts: SessionParts, chain: Result<Chain<ActivationRows>, BadHops>) -> Result<Self, SessionError> {
         // One hop over the whole range always tiles it.
         let mut chain = chain.map_err(|_| SessionError::Stopped)?;
         // The chain begins with one hop that nobody has opened: a loss like any other.
@@ -139,7 +137,7 @@ impl Session {
         unopened.into_iter().for_each(|hop| {
             chain.fail(hop);
         });
-        let (events_in, events) = mpsc::channel(EVENTS);
+        let (events_in, events) = link::Events::new(EVENTS);
         let mut session = Self {
             id: parts.id,
             network: parts.network,
@@ -157,7 +155,8 @@ impl Session {
             links: HashMap::new(),
             events_in,
             events,
-            epoch: 0,
+            outputs: None,
+            shadows: Shadows::default(),
             started: false,
             settled: true,
             setbacks: 0,
@@ -189,9 +188,10 @@ impl Session {
         self.class.as_ref()
     }
 
-    /// Rows kept on this client so that a lost hop can be replayed.
-    pub fn history_rows(&self) -> usize {
-        self.chain.history_rows()
+    /// Rows kept on this client so that they can be sent again: none, if its input is token ids. What later hops are fed
+    /// with is kept by the hops before them.
+    pub fn kept_rows(&self) -> usize {
+        self.chain.kept_rows()
     }
 
     /// The hops in order.
@@ -207,8 +207,8 @@ impl Session {
 
     /// Forgets every position from `position` on, here and on the hops.
     pub fn truncate(&mut self, position: TokenCount) {
-        self.epoch = self.epoch.wrapping_add(1);
         self.chain.truncate(position);
+        self.forget_dropped_shadows();
         self.ids.truncate(position.as_usize());
     }
 
@@ -250,30 +250,30 @@ impl Session {
         Ok(())
     }
 
-    /// Works until every hop has everything.
+    /// Works until everything has come that was asked for.
     async fn settle(&mut self) -> Result<Option<ActivationRows>, SessionError> {
-        let mut outputs: Option<ActivationRows> = None;
+        self.outputs = None;
         if !std::mem::replace(&mut self.settled, false) {
             self.chain.abandon_unanswered();
         }
-        // What the hops said since the last step: some may be gone, or leaving.
-        while let Ok(arrival) = self.events.try_recv() {
-            self.on_arrival(arrival, &mut outputs);
-        }
-        self.leave_leaving_hops().await;
         let mut check = TokioInstant::now() + CHECK_INTERVAL;
+        self.begin_watching();
         loop {
+            self.catch_up();
             self.mend().await?;
-            while let Some(work) = self.chain.next_work() {
-                self.send(work).await?;
+            self.tend_shadows();
+            while let Some(order) = self.chain.next_order() {
+                self.obey(order).await?;
             }
-            if self.chain.is_idle() {
+            if self.chain.is_settled() && self.chain.lost().is_empty() {
                 self.settled = true;
-                return Ok(outputs);
+                return Ok(self.outputs.take());
             }
             tokio::select! {
-                Some(arrival) = self.events.recv() => self.on_arrival(arrival, &mut outputs),
+                Some(arrival) = self.events.recv() => self.on_arrival(arrival),
+                Some(opened) = self.shadows.opening.next() => self.on_shadow_opened(opened),
                 () = tokio::time::sleep_until(check) => {
+                    self.catch_up();
                     self.check_hops();
                     check = TokioInstant::now() + CHECK_INTERVAL;
                 }
@@ -281,16 +281,19 @@ impl Session {
         }
     }
 
+    /// Takes in all that has come.
+    fn catch_up(&mut self) {
+        while let Ok(arrival) = self.events.try_recv() {
+            self.on_arrival(arrival);
+        }
+    }
+
     /// Replaces what is lost, and tells the news.
     async fn mend(&mut self) -> Result<(), SessionError> {
-        if self.chain.lost().is_empty() {
+        if self.chain.lost().is_empty() && self.losses.is_empty() {
             return Ok(());
         }
-        self.epoch = self.epoch.wrapping_add(1);
         self.repair().await?;
-        // Nobody listened to the other hops meanwhile.
-        let now = Instant::now();
-        self.links.values_mut().for_each(|link| link.heard = now);
         for (lost, reason, noticed) in std::mem::take(&mut self.losses) {
             self.news.push_back(RouteEvent::Rerouted { lost, reason, took: noticed.elapsed() });
         }
@@ -300,195 +303,37 @@ impl Session {
         Ok(())
     }
 
-    /// A hop that says it will be gone is replaced between two steps, while it still lives, if it can be.
-    async fn leave_leaving_hops(&mut self) {
-        let now = Instant::now();
-        let due = self.links.iter_mut().filter(|(_, link)| link.leave.is_some_and(|at| at <= now));
-        let leaving: Vec<(HopId, PeerId, BlockRange)> = due
-            .map(|(hop, link)| {
-                link.leave = Some(now + LEAVE_RETRY);
-                (*hop, link.peer, link.blocks)
-            })
-            .collect();
-        for (hop, peer, blocks) in leaving {
-            if self.replaceable(blocks).await {
-                self.give_up(hop, "it is leaving".to_string());
-            } else {
-                debug!(%peer, %blocks, "a leaving hop has no replacement yet; going on with it");
-            }
-        }
-    }
-
-    async fn replaceable(&self, blocks: BlockRange) -> bool {
-        let need = crate::finder::Need {
-            range: blocks,
-            tokens: self.tokens,
-            class: self.class.clone(),
-            digests: self.digests.clone(),
-        };
-        self.finder.plan(need, false).await.is_ok()
-    }
-
-    async fn send(&mut self, work: Work<ActivationRows>) -> Result<(), SessionError> {
-        let (from, count) = (work.from.as_usize(), work.rows.as_usize());
-        let rows = match work.input {
-            Input::Rows(rows) => rows,
-            Input::Tokens => {
-                let ids = self.ids[from..from + count].to_vec();
-                self.edges.embed(ids).await?
-            }
-        };
-        let (header, payload) = (rows.header(), rows.into_bytes());
-        let flight = Flight {
-            work: work.id,
-            epoch: self.epoch,
-            position: work.from.0,
-            rows: work.rows.0,
-            bytes: payload.len(),
-            sent: Instant::now(),
-        };
-        let step = Step { epoch: self.epoch, position: work.from.0, rows: header, output: on_wire(work.output) };
-        let sent = self.links.get_mut(&work.hop).is_some_and(|link| link.step(step, payload, flight));
-        if !sent {
-            self.lose(work.hop, "its stream takes no more".to_string());
-        }
-        Ok(())
-    }
-
-    fn on_arrival(&mut self, arrival: Arrival, outputs: &mut Option<ActivationRows>) {
-        let Arrival { hop, event, at } = arrival;
-        let Some(link) = self.links.get_mut(&hop) else {
-            return;
-        };
-        link.heard = link.heard.max(at);
-        match event {
-            LinkEvent::Broken(reason) => self.lose(hop, reason),
-            LinkEvent::Closed(reason) => self.on_closed(hop, &reason),
-            LinkEvent::Reply(SessionReply::Output(output), payload) => {
-                self.on_output(hop, (output, at), payload, outputs);
-            }
-            LinkEvent::Reply(SessionReply::Failed { error, .. }, _) => self.on_failed(hop, error),
-            LinkEvent::Reply(SessionReply::Leaving { .. }, _) => {
-                link.leave.get_or_insert(at);
-                self.finder.report(link.peer, Outcome::Leaving);
-            }
-            LinkEvent::Reply(SessionReply::Pong { .. }, _) => {}
-            LinkEvent::Reply(_, _) => self.lose(hop, "it broke the session's protocol".to_string()),
-        }
-    }
-
-    /// A hop that ends an idle session, or leaves, has done nothing wrong.
-    fn on_closed(&mut self, hop: HopId, reason: &CloseReason) {
-        match reason {
-            CloseReason::Idle => self.give_up(hop, reason.to_string()),
-            CloseReason::Left => {
-                if let Some(link) = self.links.get(&hop) {
-                    self.finder.report(link.peer, Outcome::Leaving);
-                }
-                self.give_up(hop, reason.to_string());
-            }
-            CloseReason::Protocol(_) => self.lose(hop, reason.to_string()),
-        }
-    }
-
-    fn on_output(
-        &mut self,
-        hop: HopId,
-        (output, at): (StepOutput, Instant),
-        payload: Vec<u8>,
-        outputs: &mut Option<ActivationRows>,
-    ) {
-        let Some(link) = self.links.get_mut(&hop) else {
-            return;
-        };
-        let answered = |flight: &Flight| (flight.epoch, flight.position) == (output.epoch, output.position);
-        let Some(flight) = link.flights.pop_front().filter(answered) else {
-            self.lose(hop, "it answered a step it was not given".to_string());
-            return;
-        };
-        let measured = measured(link, flight, output, at);
-        let peer = link.peer;
-        if let Some(outcome) = measured {
-            self.finder.report(peer, outcome);
-        }
-        let rows = match self.rows_of(output.rows, payload) {
-            Ok(rows) => rows,
-            Err(reason) => {
-                self.lose(hop, reason);
-                return;
-            }
-        };
-        match self.chain.complete(flight.work, rows) {
-            Ok(Completed::Output { rows, .. }) => {
-                self.setbacks = 0;
-                match outputs {
-                    Some(outputs) => outputs.append(rows),
-                    None => *outputs = Some(rows),
-                }
-            }
-            Ok(Completed::Advanced | Completed::Stale) => {}
-            Err(error) => self.lose(hop, error.to_string()),
-        }
-    }
-
-    fn rows_of(&self, header: RowsHeader, payload: Vec<u8>) -> Result<Option<ActivationRows>, String> {
-        if header.rows == 0 {
-            return Ok(None);
-        }
-        let rows = ActivationRows::of_answer(header, self.hidden, self.format.into(), payload);
-        rows.map(Some).ok_or_else(|| "it answered with rows of another shape".to_string())
-    }
-
-    fn on_failed(&mut self, hop: HopId, error: wire::StepError) {
-        let flight = self.links.get_mut(&hop).and_then(|link| link.flights.pop_front());
-        match (flight, error) {
-            // Its KV is shorter than thought: feed it what is missing.
-            (Some(flight), wire::StepError::Gap { have }) if have < flight.position => {
-                self.chain.fell_back(flight.work, TokenCount(have));
-            }
-            (_, error) => self.lose(hop, error.to_string()),
-        }
-    }
-
-    /// Pings the hops that owe an answer, and gives up those that are silent or stuck.
-    fn check_hops(&mut self) {
-        let now = Instant::now();
-        let mut gone = Vec::new();
-        for (hop, link) in &self.links {
-            let Some(oldest) = link.flights.front() else {
-                continue;
-            };
-            let bytes: usize = link.flights.iter().map(|flight| flight.bytes).sum();
-            let transfer = Duration::from_secs_f64(bytes as f64 / SLOWEST_LINK);
-            let silent = now.saturating_duration_since(link.heard.max(oldest.sent));
-            if silent > self.config.silence_timeout + transfer {
-                gone.push((*hop, format!("silent for {:.1} s", silent.as_secs_f64())));
-            } else if now.saturating_duration_since(oldest.sent) > self.config.step_timeout + transfer {
-                gone.push((*hop, format!("no answer to a step within {:?}", self.config.step_timeout)));
-            } else {
-                link.ping();
-            }
-        }
-        for (hop, reason) in gone {
-            self.lose(hop, reason);
-        }
-    }
-
     /// A hop failed: its server is avoided for a while.
     fn lose(&mut self, hop: HopId, reason: String) {
-        self.setbacks += 1;
         if let Some(link) = self.links.get(&hop) {
             self.finder.report(link.peer, Outcome::Failed { reason: reason.clone() });
+        }
+        if self.chain.hops().any(|(known, _)| known == hop) {
+            self.setbacks += 1;
         }
         self.give_up(hop, reason);
     }
 
+    /// Lets go of a hop. Who was kept beside it takes its place at once.
     fn give_up(&mut self, hop: HopId, reason: String) {
+        let in_chain = self.chain.hops().any(|(known, _)| known == hop);
         self.chain.fail(hop);
-        if let Some(link) = self.links.remove(&hop) {
-            info!(session = %self.id, peer = %link.peer, blocks = %link.blocks, reason, "hop lost");
-            self.losses.push((link.peer, reason, Instant::now()));
+        let Some(link) = self.links.remove(&hop) else {
+            return;
+        };
+        if !in_chain {
+            info!(session = %self.id, peer = %link.peer, blocks = %link.blocks, reason, "a standby was lost");
+            return;
         }
+        info!(session = %self.id, peer = %link.peer, blocks = %link.blocks, reason, "hop lost");
+        self.losses.push((link.peer, reason, Instant::now()));
+        self.promote_shadow(hop);
+    }
+
+    /// Bytes of one row of activations.
+    fn row_bytes(&self) -> usize {
+        let header = RowsHeader { rows: 1, hidden: self.hidden, element: self.format.into() };
+        header.payload_bytes().unwrap_or(0)
     }
 
     /// The largest payload an honest hop sends.
@@ -500,23 +345,4 @@ impl Session {
 
 fn chunks(config: &ClientConfig) -> ChainConfig {
     ChainConfig { chunk: config.prefill_chunk.min(TokenCount(MAX_STEP_ROWS)), window: config.window }
-}
-
-fn on_wire(output: OutputRows) -> wire::OutputRows {
-    match output {
-        OutputRows::All => wire::OutputRows::All,
-        OutputRows::Last => wire::OutputRows::Last,
-        OutputRows::None => wire::OutputRows::None,
-    }
-}
-
-/// What a decode step says about its hop; longer steps say nothing about decoding, nor do steps that waited behind others.
-fn measured(link: &Link, flight: Flight, output: StepOutput, at: Instant) -> Option<Outcome> {
-    if flight.rows != 1 || !link.flights.is_empty() {
-        return None;
-    }
-    let there = Duration::from_micros(u64::from(output.queue_us) + u64::from(output.compute_us));
-    let compute = Duration::from_micros(output.compute_us.into());
-    let rtt = at.saturating_duration_since(flight.sent).saturating_sub(there);
-    Some(Outcome::Stepped { block_time: compute / link.blocks.len(), rtt })
 }

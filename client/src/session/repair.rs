@@ -1,19 +1,23 @@
 //! Finding servers for blocks that have none: at the start of a session for all of them, later for those of hops that
 //! were lost. One mechanism for both.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use futures::future::join_all;
+use futures::future::{Either, join_all, select};
 use swarm_protocol::PeerId;
 use swarm_protocol::block::BlockRange;
+use swarm_protocol::model_id::ModelId;
+use swarm_protocol::p2p::Network;
 use swarm_protocol::session::{SessionId, TokenCount};
-use swarm_protocol::wire::{Input, Open, Output, Refusal};
+use swarm_protocol::wire::{Open, Refusal};
 use tracing::{debug, info, warn};
 
 use super::link::{self, OpenFailure, OpenedLink};
 use super::{Session, SessionError};
 use crate::chain::LostSpan;
-use crate::finder::{Need, NoPlan, Outcome, Plan};
+use crate::finder::{Finder, Need, NoPlan, Outcome, Plan};
+use crate::route::RouteHop;
 
 /// The pause before servers are looked for again; doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -24,8 +28,66 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long a session waits for a replacement before it says so.
 const TELL_AFTER: Duration = Duration::from_secs(1);
 
+/// Round trips that a server may take to open a session before the second best is asked as well: dialling takes some
+/// four of them, opening one.
+const HEDGE_ROUND_TRIPS: u32 = 8;
+
+/// The least such time: a busy server may be that late.
+const HEDGE_AT_LEAST: Duration = Duration::from_millis(300);
+
 /// One attempt at a server of a planned route.
 type Attempt = (PeerId, BlockRange, Result<OpenedLink, OpenFailure>);
+
+/// Opens sessions on servers.
+#[derive(Clone)]
+pub(super) struct Opener {
+    network: Network,
+    model: ModelId,
+    tokens: TokenCount,
+    payload_limit: usize,
+    limit: Duration,
+}
+
+impl Opener {
+    pub(super) async fn open(&self, plan: &Plan, hop: &RouteHop) -> Result<OpenedLink, OpenFailure> {
+        let addresses = plan.addresses.get(&hop.peer).map_or(&[][..], Vec::as_slice);
+        let request = Open {
+            // One id for each opened hop: a server may serve two parts of a session, or be opened again before it
+            // has noticed that an earlier hop was given up.
+            session: SessionId::random(&mut rand::rng()),
+            model: self.model,
+            class: plan.class.clone(),
+            blocks: hop.blocks,
+            tokens: self.tokens,
+        };
+        link::open(&self.network, hop.peer, addresses, request, self.payload_limit, self.limit).await
+    }
+
+    /// Opens `hop`; if it is slow to answer, the best other server of the same blocks as well. Who opens first is taken.
+    async fn open_hedged(&self, finder: &Finder, plan: &Plan, hop: &RouteHop, need: Need) -> Attempt {
+        let patience = (hop.cost.link * 2 * HEDGE_ROUND_TRIPS).max(HEDGE_AT_LEAST);
+        let first = Box::pin(self.open(plan, hop));
+        let second = Box::pin(async {
+            tokio::time::sleep(patience).await;
+            let other = finder.plan(need, false).await.ok();
+            match other.as_ref().map(|plan| (plan, plan.route.hops.as_slice())) {
+                Some((plan, [other])) => (other.peer, self.open(plan, other).await),
+                _ => std::future::pending().await,
+            }
+        });
+        match select(first, second).await {
+            Either::Left((opened, _)) => (hop.peer, hop.blocks, opened),
+            Either::Right(((peer, Ok(opened)), _)) => {
+                debug!(slow = %hop.peer, %peer, "the second best server was quicker to open");
+                (peer, hop.blocks, Ok(opened))
+            }
+            Either::Right(((peer, Err(failure)), first)) => {
+                finder.report(peer, outcome_of(&failure));
+                (hop.peer, hop.blocks, first.await)
+            }
+        }
+    }
+}
 
 impl Session {
     /// Opens hops for everything that has none.
@@ -42,7 +104,7 @@ impl Session {
                 let last = last.unwrap_or_default();
                 return Err(SessionError::GaveUp { range: span.range, attempts: self.setbacks, last });
             }
-            match self.plan(span.range).await {
+            match self.finder.plan(self.need(span.range), !self.started).await {
                 Ok(plan) => last = self.open_route(&span, plan).await.or(last),
                 // Nothing has been computed: servers of another class may have what this one lacks.
                 Err(_) if !self.started && self.class.is_some() => self.begin_again(),
@@ -57,6 +119,8 @@ impl Session {
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
+            // Others may have been lost meanwhile: they are mended together, where they are neighbours.
+            self.catch_up();
         }
         Ok(())
     }
@@ -80,12 +144,24 @@ impl Session {
         }
     }
 
-    async fn plan(&self, range: BlockRange) -> Result<Plan, NoPlan> {
-        self.finder.plan(self.need(range), !self.started).await
+    pub(super) fn need(&self, range: BlockRange) -> Need {
+        Need {
+            range,
+            tokens: self.tokens,
+            class: self.class.clone(),
+            digests: self.digests.clone(),
+            avoid: HashSet::new(),
+        }
     }
 
-    fn need(&self, range: BlockRange) -> Need {
-        Need { range, tokens: self.tokens, class: self.class.clone(), digests: self.digests.clone() }
+    pub(super) fn opener(&self) -> Opener {
+        Opener {
+            network: self.network.clone(),
+            model: self.model,
+            tokens: self.tokens,
+            payload_limit: self.payload_limit(),
+            limit: self.config.open_timeout,
+        }
     }
 
     /// Opens the planned hops at once and puts them into the chain. Says what went wrong, if anything did: the hops that
@@ -106,7 +182,7 @@ impl Session {
             match opened {
                 Ok(opened) => {
                     self.finder.report(peer, Outcome::Opened);
-                    self.chain.narrow_chunk(opened.max_step_rows);
+                    self.chain.narrow(opened.max_step_rows, opened.max_steps);
                     self.links.insert(hop, opened.start(hop, self.events_in.clone()));
                 }
                 Err(reason) => {
@@ -122,28 +198,23 @@ impl Session {
     }
 
     async fn open_all(&self, plan: &Plan) -> Vec<Attempt> {
-        let attempts = plan.route.hops.iter().map(|hop| async {
-            let addresses = plan.addresses.get(&hop.peer).map_or(&[][..], Vec::as_slice);
-            let request = Open {
-                // One id for each opened hop: a server may serve two parts of a session, or be opened again before it
-                // has noticed that an earlier hop was given up.
-                session: SessionId::random(&mut rand::rng()),
-                model: self.model,
-                class: plan.class.clone(),
-                blocks: hop.blocks,
-                tokens: self.tokens,
-                input: Input::Owner,
-                output: Output::Owner,
+        let (opener, planned) = (self.opener(), plan.route.hops.iter().map(|hop| hop.peer));
+        let planned: HashSet<PeerId> = planned.collect();
+        let attempts = plan.route.hops.iter().map(|hop| {
+            // The other server holds the same weights and computes the same bits.
+            let need = Need {
+                class: Some(plan.class.clone()),
+                digests: plan.digests.clone(),
+                avoid: planned.clone(),
+                ..self.need(hop.blocks)
             };
-            let limit = self.config.open_timeout;
-            let opened = link::open(&self.network, hop.peer, addresses, request, self.payload_limit(), limit).await;
-            (hop.peer, hop.blocks, opened)
+            opener.open_hedged(&self.finder, plan, hop, need)
         });
         join_all(attempts).await
     }
 }
 
-fn outcome_of(failure: &OpenFailure) -> Outcome {
+pub(super) fn outcome_of(failure: &OpenFailure) -> Outcome {
     match failure {
         OpenFailure::Refused(Refusal::Leaving) => Outcome::Leaving,
         OpenFailure::Refused(refusal) => match (refusal, refusal.retry_after_ms()) {

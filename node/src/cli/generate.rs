@@ -104,7 +104,7 @@ impl SamplingArgs {
     }
 }
 
-/// Which servers are used.
+/// Which servers are used, and how many.
 #[derive(Debug, Args)]
 pub(crate) struct PeerArgs {
     /// Use only this server (repeatable)
@@ -113,13 +113,16 @@ pub(crate) struct PeerArgs {
     /// Never use this server (repeatable)
     #[arg(long = "block-peer", env = "SWARM_BLOCK_PEER", value_name = "PEERID", value_delimiter = ',')]
     blocked: Vec<PeerId>,
+    /// Keep a second server like each of the route's: a loss then costs one step, and the session twice the servers
+    #[arg(long, env = "SWARM_STANDBY", value_parser = FalseyValueParser::new())]
+    standby: bool,
 }
 
 impl PeerArgs {
     pub(crate) fn config(&self) -> ClientConfig {
         let allowed = (!self.allowed.is_empty()).then(|| self.allowed.iter().copied().collect());
         let peers = PeerFilter { allowed, blocked: self.blocked.iter().copied().collect() };
-        ClientConfig { peers, ..ClientConfig::default() }
+        ClientConfig { peers, standby: self.standby, ..ClientConfig::default() }
     }
 }
 

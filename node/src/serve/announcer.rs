@@ -71,6 +71,9 @@ impl Announcer {
             self.check_own(own.clone())?;
         }
         self.shard_bits = shard_bits(seen.estimated_servers()).max(seen.shard_bits);
+        if let Some(profile) = &self.profile {
+            self.about.neighbours.look(&seen.view, self.about.network.peer_id(), profile.blocks);
+        }
         Ok(seen)
     }
 

@@ -1,6 +1,7 @@
 //! The compute thread: it owns the weights and every KV cache. Async code sends it jobs and never computes.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use tracing::error;
 
 use super::error::ServeError;
 use super::smoothed::SmoothedWait;
-use super::steps::{rewind_to, rows_wanted};
+use super::steps::rewind_to;
 
 /// Jobs that may wait: two steps of each of 256 sessions, and their opening and closing.
 const JOB_CAPACITY: usize = 1024;
@@ -25,10 +26,8 @@ pub(super) struct Slot(pub(super) u64);
 /// The output of a step.
 #[derive(Debug)]
 pub(super) struct Computed {
-    /// Raw rows: none if none were wanted.
+    /// Raw rows, as many as went in.
     pub(super) rows: Vec<u8>,
-    /// Their number.
-    pub(super) count: u32,
     /// How long the step waited.
     pub(super) queue: Duration,
     /// How long it was computed.
@@ -43,6 +42,8 @@ pub(super) type Opened = Result<(), StepError>;
 enum Job {
     Open { slot: Slot, blocks: BlockRange, tokens: TokenCount, reply: oneshot::Sender<Opened> },
     Step { slot: Slot, step: Step, rows: Vec<u8>, queued: Instant, reply: oneshot::Sender<StepResult> },
+    Export { slot: Slot, positions: Range<usize>, reply: oneshot::Sender<Result<Vec<u8>, StepError>> },
+    Import { slot: Slot, position: usize, bytes: Vec<u8>, reply: oneshot::Sender<Result<(), StepError>> },
     Close { slot: Slot, done: oneshot::Sender<()> },
 }
 
@@ -107,6 +108,29 @@ impl Compute {
         Ok(answer)
     }
 
+    /// Queues copying keys and values of `positions` out of a sequence's KV cache.
+    pub(super) async fn export(
+        &self,
+        slot: Slot,
+        positions: Range<usize>,
+    ) -> Result<oneshot::Receiver<Result<Vec<u8>, StepError>>, StepError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Export { slot, positions, reply }).await?;
+        Ok(answer)
+    }
+
+    /// Queues adding keys and values, from `position` on, to a sequence's KV cache.
+    pub(super) async fn import(
+        &self,
+        slot: Slot,
+        position: usize,
+        bytes: Vec<u8>,
+    ) -> Result<oneshot::Receiver<Result<(), StepError>>, StepError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Import { slot, position, bytes, reply }).await?;
+        Ok(answer)
+    }
+
     /// Frees a sequence's KV cache; returns when it is freed.
     pub(super) async fn close(&self, slot: Slot) {
         let (done, freed) = oneshot::channel();
@@ -156,13 +180,17 @@ impl Worker {
                 let began = Instant::now();
                 let queue = began.saturating_duration_since(queued);
                 self.wait.send_modify(|wait| wait.observe(queue, began));
-                let result = self.step(slot, &step, &rows).map(|(rows, count)| Computed {
-                    rows,
-                    count,
-                    queue,
-                    compute: began.elapsed(),
-                });
+                let result =
+                    self.step(slot, &step, &rows).map(|rows| Computed { rows, queue, compute: began.elapsed() });
                 let _ = reply.send(result);
+            }
+            Job::Export { slot, positions, reply } => {
+                let exported = self.cache(slot).and_then(|cache| cache.export(positions).map_err(failed));
+                let _ = reply.send(exported);
+            }
+            Job::Import { slot, position, bytes, reply } => {
+                let imported = self.cache(slot).and_then(|cache| cache.import(position, &bytes).map_err(failed));
+                let _ = reply.send(imported.map(|_| ()));
             }
             Job::Close { slot, done } => {
                 self.caches.remove(&slot);
@@ -171,11 +199,14 @@ impl Worker {
         }
     }
 
+    fn cache(&mut self, slot: Slot) -> Result<&mut KvCache, StepError> {
+        cache_of(&mut self.caches, slot)
+    }
+
     /// A panic costs the session its cache, not the server its life: the client sees a failed step, then a gap.
-    fn step(&mut self, slot: Slot, step: &Step, rows: &[u8]) -> Result<(Vec<u8>, u32), StepError> {
+    fn step(&mut self, slot: Slot, step: &Step, rows: &[u8]) -> Result<Vec<u8>, StepError> {
         let Self { blocks, caches, .. } = self;
-        let cache = caches.get_mut(&slot).ok_or(StepError::Gap { have: 0 })?;
-        let cache = cache.as_mut().map_err(|error| error.clone())?;
+        let cache = cache_of(caches, slot)?;
         match catch_unwind(AssertUnwindSafe(|| forward(blocks, cache, step, rows))) {
             Ok(result) => result,
             Err(_) => {
@@ -189,26 +220,29 @@ impl Worker {
     }
 }
 
-fn forward(blocks: &Blocks, cache: &mut KvCache, step: &Step, rows: &[u8]) -> Result<(Vec<u8>, u32), StepError> {
+fn cache_of(caches: &mut HashMap<Slot, Result<KvCache, StepError>>, slot: Slot) -> Result<&mut KvCache, StepError> {
+    let cache = caches.get_mut(&slot).ok_or(StepError::Gap { have: 0 })?;
+    cache.as_mut().map_err(|error| error.clone())
+}
+
+fn failed(error: ModelError) -> StepError {
+    StepError::Compute(error.to_string())
+}
+
+fn forward(blocks: &Blocks, cache: &mut KvCache, step: &Step, rows: &[u8]) -> Result<Vec<u8>, StepError> {
     cache.truncate(rewind_to(step.position, cache.len())?);
-    let failed = |error: ModelError| StepError::Compute(error.to_string());
     let RowsHeader { rows: count, hidden, .. } = step.rows;
     let input = activations::from_bytes(blocks.format(), count as usize, hidden as usize, rows)
         .map_err(|error| StepError::BadRows(error.to_string()))?;
     let (range, rows) = (cache.range(), count as usize);
     let output = blocks.forward(range, &input, &mut [Sequence { cache, rows }]).map_err(failed)?;
-    let wanted = rows_wanted(step.output, rows);
-    if wanted.is_empty() {
-        return Ok((Vec::new(), 0));
-    }
-    let output = output.narrow(0, wanted.start, wanted.len()).map_err(|error| failed(error.into()))?;
-    Ok((activations::to_bytes(&output).map_err(failed)?, wanted.len() as u32))
+    activations::to_bytes(&output).map_err(failed)
 }
 
 #[cfg(test)]
 mod tests {
     use swarm_model::{Checkpoint, ModelSpec};
-    use swarm_protocol::wire::{ElementType, OutputRows};
+    use swarm_protocol::wire::ElementType;
 
     use super::*;
 
@@ -240,7 +274,7 @@ mod tests {
         worker.handle(Job::Open { slot: Slot(1), blocks: range(5, 6), tokens: TokenCount(4), reply });
         let cause = opened.try_recv().unwrap().unwrap_err();
         let rows = RowsHeader { rows: 1, hidden: 128, element: ElementType::Bf16 };
-        let step = Step { epoch: 0, position: 0, rows, output: OutputRows::All };
+        let step = Step { epoch: 0, position: 0, rows, wanted_from: 0 };
         let (reply, mut answer) = oneshot::channel();
         worker.handle(Job::Step { slot: Slot(1), step, rows: vec![0; 256], queued: Instant::now(), reply });
         assert_eq!(answer.try_recv().unwrap().unwrap_err(), cause);

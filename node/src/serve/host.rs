@@ -37,6 +37,8 @@ pub(super) struct Host {
     pub(super) details: Details,
     pub(super) offer: Offer,
     pub(super) shape: StepShape,
+    /// Keys and values of one position in one block.
+    pub(super) kv_bytes_per_token_block: u64,
     pub(super) idle_timeout: Duration,
     pub(super) compute: Compute,
     pub(super) registry: Registry,

@@ -9,6 +9,7 @@ mod digests;
 mod error;
 mod host;
 mod memory;
+mod neighbours;
 mod occupancy;
 mod opening;
 mod phase;

@@ -59,7 +59,6 @@ pub(super) fn on_the_wire(refusal: &admission::Refusal) -> Refusal {
 #[cfg(test)]
 mod tests {
     use swarm_protocol::session::SessionId;
-    use swarm_protocol::wire::{Input, Output};
 
     use super::*;
 
@@ -74,8 +73,6 @@ mod tests {
             class: offer.class.clone(),
             blocks: range(3, 5),
             tokens: TokenCount(100),
-            input: Input::Owner,
-            output: Output::Owner,
         };
         assert_eq!(offer.check(&good), Ok(()));
         let refused = |change: &dyn Fn(&mut Open)| {

@@ -16,14 +16,19 @@ use tracing::info;
 use super::compute::{Compute, Slot};
 use super::occupancy::Rooms;
 use super::opening::on_the_wire;
+use super::session::Visit;
 use crate::admission::{Admission, AdmissionConfig};
 
 /// Requests that may wait; each is answered within microseconds.
 const REQUEST_CAPACITY: usize = 256;
 
+/// Visits that may wait for one session: a feed, an import, and a piece of a hand-over.
+const VISITS: usize = 4;
+
 enum Request {
     Open { session: SessionId, owner: PeerId, tokens: TokenCount, reply: oneshot::Sender<Result<Lease, Refusal>> },
     Touch(SessionId),
+    Find { session: SessionId, reply: oneshot::Sender<Option<mpsc::Sender<Visit>>> },
     Leave,
 }
 
@@ -37,6 +42,8 @@ pub(super) struct Lease {
     pub(super) tokens: TokenCount,
     /// Resolves when the session was silent for too long.
     pub(super) idle: oneshot::Receiver<()>,
+    /// Other servers that come to feed the session.
+    pub(super) visits: mpsc::Receiver<Visit>,
     _alive: oneshot::Sender<Infallible>,
 }
 
@@ -56,7 +63,7 @@ impl Registry {
             compute,
             start: Instant::now(),
             next_slot: 0,
-            idle: HashMap::new(),
+            open: HashMap::new(),
             ending: FuturesUnordered::new(),
             rooms: rooms_sender,
         };
@@ -81,10 +88,25 @@ impl Registry {
         let _ = self.requests.send(Request::Touch(session)).await;
     }
 
+    /// The way to a running session, for a server that has something for it.
+    pub(super) async fn find(&self, session: SessionId) -> Option<mpsc::Sender<Visit>> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Find { session, reply }).await.ok()?;
+        answer.await.ok()?
+    }
+
     /// From now on every new session is refused.
     pub(super) async fn leave(&self) {
         let _ = self.requests.send(Request::Leave).await;
     }
+}
+
+/// How a running session is reached.
+struct Entry {
+    slot: Slot,
+    /// Tells it that it was silent for too long.
+    idle: oneshot::Sender<()>,
+    visits: mpsc::Sender<Visit>,
 }
 
 struct Task {
@@ -92,8 +114,7 @@ struct Task {
     compute: Compute,
     start: Instant,
     next_slot: u64,
-    /// Tells a session that it was silent for too long.
-    idle: HashMap<SessionId, (Slot, oneshot::Sender<()>)>,
+    open: HashMap<SessionId, Entry>,
     /// Each resolves when its lease was dropped and its KV cache freed.
     ending: FuturesUnordered<BoxFuture<'static, (SessionId, Slot)>>,
     rooms: watch::Sender<Rooms>,
@@ -132,6 +153,9 @@ impl Task {
             Request::Touch(session) => {
                 self.admission.touch(session, self.now());
             }
+            Request::Find { session, reply } => {
+                let _ = reply.send(self.open.get(&session).map(|entry| entry.visits.clone()));
+            }
             Request::Leave => self.admission.leave(),
         }
     }
@@ -144,30 +168,31 @@ impl Task {
         let (idle_sender, idle) = oneshot::channel();
         let (alive, dropped) = oneshot::channel::<Infallible>();
         let compute = self.compute.clone();
-        self.idle.insert(session, (slot, idle_sender));
+        let (visits_sender, visits) = mpsc::channel(VISITS);
+        self.open.insert(session, Entry { slot, idle: idle_sender, visits: visits_sender });
         self.ending.push(Box::pin(async move {
             // Nothing is ever sent: this resolves when the lease is dropped.
             let _ = dropped.await;
             compute.close(slot).await;
             (session, slot)
         }));
-        Ok(Lease { slot, tokens, idle, _alive: alive })
+        Ok(Lease { slot, tokens, idle, visits, _alive: alive })
     }
 
     /// Ends silent sessions. Their caches are freed as soon as their streams have let go, some milliseconds later.
     fn end_idle(&mut self) {
         for session in self.admission.sweep(self.now()) {
-            if let Some((_, idle)) = self.idle.remove(&session) {
+            if let Some(entry) = self.open.remove(&session) {
                 info!(%session, "a session was silent for too long");
-                let _ = idle.send(());
+                let _ = entry.idle.send(());
             }
         }
     }
 
     /// Gives a session's room back, unless it was idle and its id has been taken by another one since.
     fn ended(&mut self, session: SessionId, slot: Slot) {
-        if self.idle.get(&session).is_some_and(|(current, _)| *current == slot) {
-            self.idle.remove(&session);
+        if self.open.get(&session).is_some_and(|entry| entry.slot == slot) {
+            self.open.remove(&session);
             self.admission.close(session);
         }
     }

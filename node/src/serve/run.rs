@@ -28,6 +28,7 @@ use super::digests::compare_with_others;
 use super::error::ServeError;
 use super::host::{Host, serve_streams};
 use super::memory::{available, blocks_that_fit};
+use super::neighbours::Neighbours;
 use super::occupancy::{Occupancy, Rooms};
 use super::opening::Offer;
 use super::phase::Phase;
@@ -222,6 +223,7 @@ impl StartUp {
             // A holder counts whole seconds.
             ttl: ttl.max(Duration::from_secs(1)),
             sequence: AtomicU64::new(0),
+            neighbours: Neighbours::start(network.clone()),
         });
         let announcer = Announcer::new(about.clone(), nobody_yet(config.cache_tokens), config.announce_interval);
         Ok(Self {
@@ -309,6 +311,7 @@ impl StartUp {
             details,
             offer,
             shape,
+            kv_bytes_per_token_block: config.kv_bytes_per_token_block(self.plan.format),
             idle_timeout: self.idle_timeout,
             compute,
             registry: registry.clone(),

@@ -1,32 +1,44 @@
-//! One session stream: from its opening message to its end.
+//! Streams of the session protocol: a session's owner, and other servers that have something for a session.
 //!
 //! Reading and writing are tasks of their own: if both ends first wrote a megabyte and then read, neither would ever
 //! finish writing.
 
-mod conversation;
+mod actor;
+mod answers;
+mod export;
+mod feed_in;
+mod feed_out;
+mod import;
 mod replies;
+mod visit;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use swarm_protocol::PeerId;
 use swarm_protocol::p2p::{ByteStream, FrameReader, FrameWriter, StreamError};
 use swarm_protocol::session::SessionId;
 use swarm_protocol::wire::{CloseReason, Open, Refusal, SessionReply, SessionRequest};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use self::conversation::Conversation;
+use self::actor::{Actor, Opened};
 use self::replies::Replies;
 use super::host::Host;
 use super::phase::{leaving, left};
 use super::registry::Lease;
+pub(super) use visit::Visit;
 
 /// How long a client may take to say what it wants once its stream is open.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a refused client may take to read why.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long nothing may come for a session, steps and pings included, until a server that leaves ends it. A client at work
+/// pings several times a second.
+const QUIET_WHEN_LEAVING: Duration = Duration::from_secs(3);
 
 /// How a session ended.
 #[derive(Debug)]
@@ -44,35 +56,41 @@ pub(super) enum End {
 type Reader = FrameReader<SessionRequest>;
 type Writer = FrameWriter<SessionReply>;
 
-/// Serves one session stream to its end. Never fails: whatever a client does concerns its own session only.
+/// Serves one stream of the session protocol to its end. Never fails: whatever a peer does concerns its own session only.
 pub(super) async fn serve_session(host: Arc<Host>, peer: PeerId, stream: ByteStream) {
     let (mut reader, writer) = stream.into_frames::<SessionRequest, SessionReply>(0);
-    match opening(&mut reader).await {
-        Ok(open) => {
-            let session = open.session;
-            match host.admit(peer, &open).await {
-                Ok(lease) => {
-                    let end = run(&host, peer, &open, lease, reader, writer).await;
-                    host.log_end(peer, session, &end);
-                }
-                Err(refusal) => refuse(peer, writer, refusal).await,
-            }
-        }
-        Err(Some(reason)) => {
-            host.broke_the_protocol(peer, &reason);
-            refuse(peer, writer, Refusal::BadRequest(reason)).await;
-        }
+    match first_message(&mut reader).await {
+        Ok(SessionRequest::Open(open)) => own(host, peer, &open, reader, writer).await,
+        Ok(SessionRequest::Feed(incoming)) => feed_in::serve(&host, peer, incoming, reader, writer).await,
+        Ok(SessionRequest::Import(incoming)) => import::serve(&host, peer, incoming, reader, writer).await,
+        Ok(_) => not_understood(&host, peer, "a stream begins with Open, Feed or Import".to_string(), writer).await,
+        Err(Some(reason)) => not_understood(&host, peer, reason, writer).await,
         Err(None) => debug!(%peer, "a session stream ended before anything was said"),
     }
 }
 
 /// The first message, or what is wrong with it, if it is worth an answer.
-async fn opening(reader: &mut Reader) -> Result<Open, Option<String>> {
+async fn first_message(reader: &mut Reader) -> Result<SessionRequest, Option<String>> {
     match timeout(OPENING_TIMEOUT, reader.next()).await {
-        Ok(Ok(Some((SessionRequest::Open(open), _)))) => Ok(open),
-        Ok(Ok(Some(_))) => Err(Some("the first message of a session is Open".to_string())),
+        Ok(Ok(Some((request, _)))) => Ok(request),
         Ok(Err(StreamError::Frame(error))) => Err(Some(error.to_string())),
         Ok(Ok(None) | Err(_)) | Err(_) => Err(None),
+    }
+}
+
+async fn not_understood(host: &Host, peer: PeerId, reason: String, writer: Writer) {
+    host.broke_the_protocol(peer, &reason);
+    refuse(peer, writer, Refusal::BadRequest(reason)).await;
+}
+
+/// A session from its opening to its end, on its owner's stream.
+async fn own(host: Arc<Host>, peer: PeerId, open: &Open, reader: Reader, writer: Writer) {
+    match host.admit(peer, open).await {
+        Ok(lease) => {
+            let end = run(&host, peer, open, lease, reader, writer).await;
+            host.log_end(peer, open.session, &end);
+        }
+        Err(refusal) => refuse(peer, writer, refusal).await,
     }
 }
 
@@ -104,11 +122,15 @@ async fn run(host: &Arc<Host>, peer: PeerId, open: &Open, mut lease: Lease, mut 
     // checked everything that a client can get wrong, and a client does not wait as long as others' steps may take.
     info!(%peer, session = %open.session, blocks = %open.blocks, %tokens, "a session was opened");
     replies.send(host.opened(), Vec::new()).await;
-    let conversation = Conversation::new(host, open.session, (slot, opened), tokens, reader, &replies);
+    let session = Opened { id: open.session, blocks: open.blocks, slot, opened, reserved: tokens };
+    let Lease { idle, visits, .. } = &mut lease;
+    let (active, activity) = watch::channel(Instant::now());
+    let actor = Actor::new(host, session, reader, &replies, visits, active);
     let end = tokio::select! {
-        end = conversation.run() => end,
-        Ok(()) = &mut lease.idle => End::ByServer(CloseReason::Idle),
+        end = actor.run() => end,
+        Ok(()) = idle => End::ByServer(CloseReason::Idle),
         () = left(host.phase.clone()) => End::ByServer(CloseReason::Left),
+        () = left_alone(host, &activity) => End::ByServer(CloseReason::Left),
         never = tell_of_leaving(host, &replies) => match never {},
     };
     match &end {
@@ -125,10 +147,23 @@ async fn run(host: &Arc<Host>, peer: PeerId, open: &Open, mut lease: Lease, mut 
     end
 }
 
+/// Waits until the server leaves and nothing has come for a while: the client of a session at rest does not move it, and
+/// finds another server when it goes on.
+async fn left_alone(host: &Host, activity: &watch::Receiver<Instant>) {
+    leaving(host.phase.clone()).await;
+    loop {
+        let quiet = activity.borrow().elapsed();
+        if quiet >= QUIET_WHEN_LEAVING {
+            return;
+        }
+        tokio::time::sleep(QUIET_WHEN_LEAVING - quiet).await;
+    }
+}
+
 /// Tells the client once that the server will be gone soon.
 async fn tell_of_leaving(host: &Host, replies: &Replies) -> std::convert::Infallible {
     let until = leaving(host.phase.clone()).await;
-    let within_ms = until.saturating_duration_since(std::time::Instant::now()).as_millis() as u64;
+    let within_ms = until.saturating_duration_since(Instant::now()).as_millis() as u64;
     replies.send(SessionReply::Leaving { within_ms }, Vec::new()).await;
     std::future::pending().await
 }
@@ -142,6 +177,7 @@ impl Host {
     fn opened(&self) -> SessionReply {
         SessionReply::Opened {
             max_step_rows: self.shape.max_rows,
+            max_steps: actor::STEPS_IN_FLIGHT as u32,
             idle_timeout_ms: self.idle_timeout.as_millis() as u64,
         }
     }

@@ -1,9 +1,7 @@
 //! Whether a step fits its session. Pure.
 
-use std::ops::Range;
-
 use swarm_protocol::session::TokenCount;
-use swarm_protocol::wire::{ElementType, OutputRows, Step, StepError};
+use swarm_protocol::wire::{ElementType, Step, StepError};
 
 /// What a server takes in one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,15 +63,6 @@ pub(super) fn rewind_to(position: u32, have: usize) -> Result<usize, StepError> 
     Ok(position as usize)
 }
 
-/// Which of a step's output rows go back.
-pub(super) fn rows_wanted(output: OutputRows, rows: usize) -> Range<usize> {
-    match output {
-        OutputRows::All => 0..rows,
-        OutputRows::Last => rows.saturating_sub(1)..rows,
-        OutputRows::None => rows..rows,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use swarm_protocol::wire::{MAX_STEP_ROWS, RowsHeader};
@@ -83,7 +72,7 @@ mod tests {
     const SHAPE: StepShape = StepShape { hidden: 128, element: ElementType::Bf16, max_rows: 16 };
 
     fn step(position: u32, rows: u32, hidden: u32, element: ElementType) -> Step {
-        Step { epoch: 0, position, rows: RowsHeader { rows, hidden, element }, output: OutputRows::All }
+        Step { epoch: 0, position, rows: RowsHeader { rows, hidden, element }, wanted_from: 0 }
     }
 
     #[test]
@@ -107,16 +96,6 @@ mod tests {
         assert_eq!(rewind_to(5, 5), Ok(5));
         assert_eq!(rewind_to(2, 5), Ok(2));
         assert_eq!(rewind_to(6, 5), Err(StepError::Gap { have: 5 }));
-    }
-
-    #[test]
-    fn as_many_rows_go_back_as_were_asked_for() {
-        for output in [OutputRows::All, OutputRows::Last, OutputRows::None] {
-            for rows in [1, 7] {
-                assert_eq!(rows_wanted(output, rows).len() as u32, output.count(rows as u32));
-            }
-        }
-        assert_eq!(rows_wanted(OutputRows::Last, 7), 6..7);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-use super::rows::{RowsError, RowsHeader};
+use super::rows::RowsError;
 
 /// Bytes of the length that precedes a header.
 pub const PREFIX_BYTES: usize = 4;
@@ -13,10 +13,13 @@ pub const PREFIX_BYTES: usize = 4;
 /// The largest header: a description of a server with a digest for each of 512 blocks is 17 KiB.
 pub const MAX_HEADER_BYTES: usize = 32 * 1024;
 
-/// A message that may be followed by raw rows.
+/// A message that may be followed by raw bytes.
 pub trait Payload {
-    /// The rows behind the message, if it carries any.
-    fn rows(&self) -> Option<RowsHeader>;
+    /// How many bytes follow the message, by what it says itself.
+    ///
+    /// # Errors
+    /// [`RowsError`] if they are more than any honest peer sends.
+    fn payload_bytes(&self) -> Result<usize, RowsError>;
 }
 
 /// Why bytes are no frame.
@@ -66,7 +69,7 @@ pub struct FrameHead<M> {
 /// # Errors
 /// [`FrameError`] if the message is too long or the payload is not what it announces.
 pub fn encode<M: Serialize + Payload>(message: &M, payload: &[u8]) -> Result<Vec<u8>, FrameError> {
-    let expected = payload_bytes(message)?;
+    let expected = message.payload_bytes()?;
     if expected != payload.len() {
         return Err(FrameError::PayloadMismatch { expected, found: payload.len() });
     }
@@ -96,13 +99,9 @@ pub fn decode<M: DeserializeOwned + Payload>(header: &[u8], payload_limit: usize
     if !rest.is_empty() {
         return Err(FrameError::Trailing(rest.len()));
     }
-    let payload_bytes = payload_bytes(&message)?;
+    let payload_bytes = message.payload_bytes()?;
     if payload_bytes > payload_limit {
         return Err(FrameError::PayloadTooLong { bytes: payload_bytes, limit: payload_limit });
     }
     Ok(FrameHead { message, payload_bytes })
-}
-
-fn payload_bytes(message: &impl Payload) -> Result<usize, RowsError> {
-    message.rows().map_or(Ok(0), |rows| rows.payload_bytes())
 }

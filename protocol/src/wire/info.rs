@@ -6,7 +6,7 @@ use crate::announcement::Announcement;
 use crate::model_id::BlockDigest;
 
 use super::frame::Payload;
-use super::rows::RowsHeader;
+use super::rows::RowsError;
 
 /// What a peer asks on an info stream; each request has one reply, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,13 +51,13 @@ pub struct ServerInfo {
 }
 
 impl Payload for InfoRequest {
-    fn rows(&self) -> Option<RowsHeader> {
-        None
+    fn payload_bytes(&self) -> Result<usize, RowsError> {
+        Ok(0)
     }
 }
 
 impl Payload for InfoReply {
-    fn rows(&self) -> Option<RowsHeader> {
-        None
+    fn payload_bytes(&self) -> Result<usize, RowsError> {
+        Ok(0)
     }
 }

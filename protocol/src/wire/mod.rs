@@ -3,23 +3,25 @@
 //! postcard's order of enum variants is the wire format: variants are only ever appended. The version stands in the
 //! protocol's name ([`INFO_VERSION`], [`SESSION_VERSION`]).
 
+mod chain;
 mod frame;
 mod info;
+mod refusal;
 mod rows;
 mod session;
 
+pub use chain::{Connect, HandOver, Incoming, Input, KvHeader, Lane, MAX_KV_BYTES, MAX_NEXT_ADDRESSES, Next, Output};
 pub use frame::{FrameError, FrameHead, MAX_HEADER_BYTES, PREFIX_BYTES, Payload, decode, encode};
 pub use info::{InfoReply, InfoRequest, ServerInfo};
+pub use refusal::{CloseReason, Refusal, StepError};
 pub use rows::{ElementType, MAX_HIDDEN, MAX_STEP_ROWS, RowsError, RowsHeader};
-pub use session::{
-    CloseReason, Input, Open, Output, OutputRows, Refusal, SessionReply, SessionRequest, Step, StepError, StepOutput,
-};
+pub use session::{Open, SessionReply, SessionRequest, Step, StepDone, StepOutput};
 
 /// Version of the info protocol.
 pub const INFO_VERSION: u32 = 1;
 
 /// Version of the session protocol.
-pub const SESSION_VERSION: u32 = 1;
+pub const SESSION_VERSION: u32 = 2;
 
 /// Version of the DHT's record format.
 pub const KAD_VERSION: u32 = 1;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::chain::MAX_KV_BYTES;
 use crate::model_id::WeightFormat;
 
 /// The most rows in one step: a prefill chunk this long keeps a server busy for some hundred milliseconds, and sessions
@@ -55,12 +56,23 @@ pub struct RowsHeader {
     pub element: ElementType,
 }
 
-/// Rows of a shape that no honest peer sends.
+/// A payload that no honest peer sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("rows of shape ({rows}, {hidden}) are over the limits of {MAX_STEP_ROWS} rows and {MAX_HIDDEN} elements")]
-pub struct RowsError {
-    rows: u32,
-    hidden: u32,
+pub enum RowsError {
+    /// Too many, or too wide.
+    #[error("rows of shape ({rows}, {hidden}) are over the limits of {MAX_STEP_ROWS} rows and {MAX_HIDDEN} elements")]
+    Rows {
+        /// Number of positions.
+        rows: u32,
+        /// Width of the hidden state.
+        hidden: u32,
+    },
+    /// Too much of a KV cache at once.
+    #[error("a piece of {bytes} bytes of a KV cache is over the limit of {MAX_KV_BYTES}")]
+    Kv {
+        /// Its bytes.
+        bytes: u32,
+    },
 }
 
 impl RowsHeader {
@@ -71,7 +83,7 @@ impl RowsHeader {
     pub fn payload_bytes(&self) -> Result<usize, RowsError> {
         let Self { rows, hidden, element } = *self;
         if rows > MAX_STEP_ROWS || hidden > MAX_HIDDEN {
-            return Err(RowsError { rows, hidden });
+            return Err(RowsError::Rows { rows, hidden });
         }
         Ok(rows as usize * hidden as usize * element.bytes())
     }

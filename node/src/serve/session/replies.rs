@@ -9,8 +9,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::debug;
 
-/// Replies that may wait for the connection: the outputs of the steps in flight, a pong, and a last word.
-const REPLY_CAPACITY: usize = 4;
+/// Replies that may wait for the connection: an output and a word about each step in flight, a pong, and a last word.
+const REPLY_CAPACITY: usize = 8;
 
 /// How long one frame may take to be written: a chunk of 4 MiB at 100 kB/s. A client that takes longer is as good as gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(40);
@@ -34,6 +34,17 @@ impl Replies {
     /// is gone.
     pub(super) async fn send(&self, reply: SessionReply, rows: Vec<u8>) -> bool {
         self.queue.send((reply, rows)).await.is_ok()
+    }
+
+    /// Waits until there is room for one more reply.
+    pub(super) async fn has_room(&self) {
+        // A connection that is gone shows itself elsewhere.
+        drop(self.queue.reserve().await);
+    }
+
+    /// Room for one more reply, if there is some now.
+    pub(super) fn room_now(&self) -> Option<mpsc::Permit<'_, (SessionReply, Vec<u8>)>> {
+        self.queue.try_reserve().ok()
     }
 
     /// Resolves when nothing can be written any more.

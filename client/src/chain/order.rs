@@ -1,8 +1,11 @@
-//! What a chain asks of its hops, and what comes of the answers.
+//! What a chain asks of its driver, and what comes of the answers.
 
 use std::fmt;
 
 use swarm_protocol::session::TokenCount;
+use swarm_protocol::wire::Lane;
+
+pub use super::hop::Target;
 
 /// One server's part in a session, from its opening on. Never used twice: a replacement is another hop, so that what
 /// an abandoned one says late is told apart.
@@ -15,25 +18,41 @@ impl fmt::Display for HopId {
     }
 }
 
-/// One piece of work; never used twice, so that the answer to an abandoned one is told apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WorkId(pub u64);
+/// Something to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order<R> {
+    /// Send rows to a hop.
+    Feed(Work<R>),
+    /// Tell a hop where its output goes from now on, and, if that is another hop, tell that one who feeds it.
+    Join {
+        /// The number of the link. One that stands on the other lane is moved to this one.
+        link: u32,
+        /// Which of the hop's ways out.
+        lane: Lane,
+        /// Whose output.
+        from: HopId,
+        /// Where it goes.
+        to: Target,
+        /// The first position whose output is sent.
+        position: TokenCount,
+    },
+}
 
 /// Feed rows to a hop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Work<R> {
-    /// Names the answer in [`Chain::complete`](super::Chain::complete).
-    pub id: WorkId,
     /// Who computes.
     pub hop: HopId,
+    /// The epoch under which it is sent.
+    pub epoch: u32,
     /// The absolute position of the first row: how many positions the hop's KV holds before this work.
     pub from: TokenCount,
     /// How many rows, at least 1.
     pub rows: TokenCount,
+    /// From which position on the last hop's outputs are wanted.
+    pub wanted_from: TokenCount,
     /// What to feed.
     pub input: Input<R>,
-    /// What to answer.
-    pub output: OutputRows,
 }
 
 /// What a hop is fed.
@@ -43,28 +62,6 @@ pub enum Input<R> {
     Tokens,
     /// These rows.
     Rows(R),
-}
-
-/// Which output rows of a piece of work are sent back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum OutputRows {
-    /// Every row: the next boundary lacks them, or the user wants them.
-    All,
-    /// The newest row alone: what the next token is sampled from.
-    Last,
-    /// None: the rows only fill the KV cache.
-    None,
-}
-
-impl OutputRows {
-    /// How many rows answer a piece of work of `rows` rows.
-    pub fn of(self, rows: usize) -> usize {
-        match self {
-            Self::All => rows,
-            Self::Last => rows.min(1),
-            Self::None => 0,
-        }
-    }
 }
 
 /// Which outputs of the last hop the user wants for the positions it adds.
@@ -80,10 +77,10 @@ pub enum Outputs {
 
 /// What came of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Completed<R> {
-    /// The work was given up before: the answer is ignored.
+pub enum Came<R> {
+    /// It is of an earlier epoch, hop or link, or was known: it is ignored.
     Stale,
-    /// The hop's KV is longer, the next hop's input perhaps too.
+    /// A hop's KV is longer.
     Advanced,
     /// The last hop's outputs, in order and each once.
     Output {
@@ -92,4 +89,6 @@ pub enum Completed<R> {
         /// The rows.
         rows: R,
     },
+    /// Rows to be handed on to the next hop, which their hop cannot reach.
+    ToRelay(Work<R>),
 }

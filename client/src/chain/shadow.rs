@@ -1,0 +1,88 @@
+//! Servers that are kept beside the chain: like one of its hops, to take its place at once.
+
+use swarm_protocol::activations::Rows;
+use swarm_protocol::session::TokenCount;
+use swarm_protocol::wire::Lane;
+
+use super::hop::{Hop, Joint, Target};
+use super::order::{HopId, Order};
+use super::{Chain, count};
+
+impl<R: Rows> Chain<R> {
+    /// Keeps another server of the same blocks beside `hop`, with an empty KV. With `mirrored` it gets all of the hop's
+    /// input; without, it waits for a KV cache that the hop hands over. `None` if the hop is lost, or has one already.
+    pub fn add_shadow(&mut self, hop: HopId, mirrored: bool) -> Option<HopId> {
+        let blocks = self.hops.iter().find(|known| known.id == hop && !known.lost && known.shadow.is_none())?.blocks;
+        let shadow = Hop { mirrored, ..self.fresh_hop(blocks) };
+        let id = shadow.id;
+        let known = self.hops.iter_mut().find(|known| known.id == hop)?;
+        known.shadow = Some(Box::new(shadow));
+        Some(id)
+    }
+
+    /// A KV cache was handed over to a shadow, up to `position`.
+    pub fn imported(&mut self, shadow: HopId, position: TokenCount) {
+        let length = self.source.len();
+        if let Some(shadow) = self.find_mut(shadow).filter(|hop| !hop.mirrored) {
+            shadow.kv = position.as_usize().min(length);
+        }
+    }
+
+    /// A hop's shadow has been handed all there was; from now on it gets the hop's input. Says its id.
+    pub fn follow(&mut self, hop: HopId) -> Option<HopId> {
+        let known = self.hops.iter_mut().find(|known| known.id == hop)?;
+        let shadow = known.shadow.as_deref_mut()?;
+        shadow.mirrored = true;
+        Some(shadow.id)
+    }
+
+    /// The shadow of a hop.
+    pub fn shadow_of(&self, hop: HopId) -> Option<HopId> {
+        let known = self.hops.iter().find(|known| known.id == hop)?;
+        known.shadow.as_ref().map(|shadow| shadow.id)
+    }
+
+    /// How many positions a hop's shadow lacks that the hop has.
+    pub fn shadow_lacks(&self, hop: HopId) -> Option<TokenCount> {
+        let known = self.hops.iter().find(|known| known.id == hop)?;
+        known.shadow.as_ref().map(|shadow| count(known.kv.saturating_sub(shadow.kv)))
+    }
+
+    /// Whether a hop's shadow holds positions that the hop is not known to hold.
+    pub fn shadow_is_ahead(&self, hop: HopId) -> bool {
+        let known = self.hops.iter().find(|known| known.id == hop);
+        known.is_some_and(|known| known.shadow.as_ref().is_some_and(|shadow| shadow.mirrored && shadow.kv > known.kv))
+    }
+
+    /// Puts a hop's shadow in its place, with what it holds; says its id. The hop is no longer part of the chain.
+    pub fn promote(&mut self, hop: HopId) -> Option<HopId> {
+        let known = self.hops.iter_mut().find(|known| known.id == hop)?;
+        let shadow = *known.shadow.take()?;
+        let id = shadow.id;
+        *known = Hop { mirrored: false, ..shadow };
+        Some(id)
+    }
+
+    /// Forgets a shadow.
+    pub(super) fn drop_shadow(&mut self, shadow: HopId) {
+        for hop in &mut self.hops {
+            hop.shadow.take_if(|known| known.id == shadow);
+            let leads_there = |joint: &mut Joint| matches!(joint.target, Target::Hop { id, .. } if id == shadow);
+            hop.mirror.take_if(leads_there);
+        }
+    }
+
+    /// How a hop's output reaches what is kept beside the next hop, if it does not (any more).
+    pub(super) fn mirror_of(&mut self, index: usize) -> Option<Order<R>> {
+        let shadow = self.hops.get(index + 1)?.shadow.as_ref().filter(|shadow| shadow.mirrored)?;
+        let (target, position) = (Target::Hop { id: shadow.id, relayed: false }, shadow.kv);
+        let hop = &self.hops[index];
+        if hop.lost || hop.mirror.is_some_and(|mirror| mirror.target == target) {
+            return None;
+        }
+        let link = self.fresh_link();
+        let hop = &mut self.hops[index];
+        hop.mirror = Some(Joint { link, target });
+        Some(Order::Join { link, lane: Lane::Mirror, from: hop.id, to: target, position: count(position) })
+    }
+}

@@ -1,0 +1,76 @@
+//! Doing what the chain says.
+
+use swarm_protocol::activations::ActivationRows;
+use swarm_protocol::session::TokenCount;
+use swarm_protocol::wire::{self, Connect, Lane, Output, SessionRequest, Step};
+
+use super::{Session, SessionError};
+use crate::chain::{HopId, Input, Order, Target, Work};
+
+impl Session {
+    pub(super) async fn obey(&mut self, order: Order<ActivationRows>) -> Result<(), SessionError> {
+        match order {
+            Order::Feed(work) => self.feed(work).await,
+            Order::Join { link, lane, from, to, position } => {
+                self.join(link, lane, from, to, position);
+                Ok(())
+            }
+        }
+    }
+
+    /// Tells the lower hop first: the upper one may be quicker to reach it than this client.
+    fn join(&mut self, link: u32, lane: Lane, from: HopId, to: Target, position: TokenCount) {
+        let output = match to {
+            Target::Owner => Output::Owner,
+            Target::Hop { id, relayed: true } => {
+                self.ask(id, SessionRequest::Accept(wire::Input::Owner));
+                Output::Relay
+            }
+            Target::Hop { id, relayed: false } => {
+                let (Some(upper), Some(lower)) = (self.links.get(&from), self.links.get(&id)) else {
+                    return;
+                };
+                let (peer, next) = (upper.peer, lower.as_next(self.chain.chunk()));
+                self.ask(id, SessionRequest::Accept(wire::Input::Upstream { peer, link }));
+                Output::Next(next)
+            }
+        };
+        self.ask(from, SessionRequest::Connect(Connect { lane, link, output, position: position.0 }));
+    }
+
+    async fn feed(&mut self, work: Work<ActivationRows>) -> Result<(), SessionError> {
+        let (from, count) = (work.from.as_usize(), work.rows.as_usize());
+        let rows = match work.input {
+            Input::Rows(rows) => rows,
+            Input::Tokens => {
+                let ids = self.ids[from..from + count].to_vec();
+                self.edges.embed(ids).await?
+            }
+        };
+        self.send_step(work.hop, work.epoch, work.from, work.wanted_from, rows);
+        Ok(())
+    }
+
+    /// Hands rows on that their hop cannot bring to the next one.
+    pub(super) fn relay(&mut self, work: Work<ActivationRows>) {
+        if let Input::Rows(rows) = work.input {
+            self.send_step(work.hop, work.epoch, work.from, work.wanted_from, rows);
+        }
+    }
+
+    fn send_step(&mut self, hop: HopId, epoch: u32, from: TokenCount, wanted_from: TokenCount, rows: ActivationRows) {
+        let step = Step { epoch, position: from.0, rows: rows.header(), wanted_from: wanted_from.0 };
+        let sent = self.links.get(&hop).is_some_and(|link| link.send(SessionRequest::Step(step), rows.into_bytes()));
+        if !sent {
+            self.lose(hop, "its stream takes no more".to_string());
+        }
+    }
+
+    /// Sends a word without rows.
+    pub(super) fn ask(&mut self, hop: HopId, request: SessionRequest) {
+        let sent = self.links.get(&hop).is_some_and(|link| link.send(request, Vec::new()));
+        if !sent {
+            self.lose(hop, "its stream takes no more".to_string());
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Keys and values as bytes, so that one server can hand a sequence to another of the same numeric class.
+//!
+//! The bytes know nothing of pages: for each block in order, for each position in order, the keys
+//! `(kv_heads, head_dim)`, then the values of the same shape, little-endian in the cache's type.
+
+use std::ops::Range;
+
+use bytemuck::{Pod, cast_slice, cast_slice_mut};
+
+use super::{BlockPages, KvCache, PAGE_POSITIONS, Page};
+use crate::activations::element_bytes;
+use crate::error::ModelError;
+
+impl KvCache {
+    /// Bytes of the keys and values of one position in all blocks, as exported.
+    pub fn bytes_per_position(&self) -> usize {
+        self.blocks.len() * 2 * self.shape.kv_heads * self.run_bytes()
+    }
+
+    /// The keys and values of `positions`: for each block in order, for each position in order, the keys
+    /// `(kv_heads, head_dim)`, then the values, little-endian. An empty range has no bytes.
+    ///
+    /// # Errors
+    /// [`ModelError::PositionsNotHeld`] if not all of `positions` are held, or they end before they start.
+    pub fn export(&self, positions: Range<usize>) -> Result<Vec<u8>, ModelError> {
+        if positions.start > positions.end || positions.end > self.len {
+            return Err(ModelError::PositionsNotHeld { asked: positions, len: self.len });
+        }
+        let run = self.run_bytes();
+        let mut out = Vec::with_capacity(positions.len() * self.bytes_per_position());
+        for block in &self.blocks {
+            for position in positions.clone() {
+                let (keys, values) = block.page_bytes(position / PAGE_POSITIONS);
+                gather(keys, position % PAGE_POSITIONS, run, &mut out);
+                gather(values, position % PAGE_POSITIONS, run, &mut out);
+            }
+        }
+        Ok(out)
+    }
+
+    /// Appends exported keys and values whose first position is `position`; returns how many positions were added.
+    /// The bytes must come from a cache for the same blocks of the same model in the same numeric class: nothing in
+    /// them could tell. On an error nothing has changed.
+    ///
+    /// # Errors
+    /// - [`ModelError::WrongPosition`] if `position` is not where the cache ends;
+    /// - [`ModelError::WrongKvBytes`] if the bytes are not one or more whole positions;
+    /// - [`ModelError::CacheFull`] if they do not fit.
+    pub fn import(&mut self, position: usize, bytes: &[u8]) -> Result<usize, ModelError> {
+        let rows = self.check_import(position, bytes)?;
+        self.grow(rows);
+        let run = self.run_bytes();
+        let block_bytes = bytes.len() / self.blocks.len();
+        for (block, bytes) in self.blocks.iter_mut().zip(bytes.chunks_exact(block_bytes)) {
+            for (position, bytes) in (position..).zip(bytes.chunks_exact(block_bytes / rows)) {
+                let (keys, values) = block.page_bytes_mut(position / PAGE_POSITIONS);
+                let (new_keys, new_values) = bytes.split_at(bytes.len() / 2);
+                scatter(new_keys, keys, position % PAGE_POSITIONS, run);
+                scatter(new_values, values, position % PAGE_POSITIONS, run);
+            }
+        }
+        self.advance(rows);
+        Ok(rows)
+    }
+
+    /// How many positions `bytes` are, if they can be appended at `position`.
+    fn check_import(&self, position: usize, bytes: &[u8]) -> Result<usize, ModelError> {
+        if position != self.len {
+            return Err(ModelError::WrongPosition { position, len: self.len });
+        }
+        let (found, per_position) = (bytes.len(), self.bytes_per_position());
+        if bytes.is_empty() || !found.is_multiple_of(per_position) {
+            return Err(ModelError::WrongKvBytes { found, per_position });
+        }
+        let rows = found / per_position;
+        self.check_room(rows).map(|()| rows)
+    }
+
+    /// Bytes of what lies in one piece both in a page and outside: the keys (or values) of one head and position.
+    fn run_bytes(&self) -> usize {
+        self.shape.head_dim * element_bytes(self.shape.format)
+    }
+}
+
+/// Appends what the heads of `page`, each `(PAGE_POSITIONS, run)`, hold in `slot`.
+fn gather(page: &[u8], slot: usize, run: usize, out: &mut Vec<u8>) {
+    let heads = page.chunks_exact(PAGE_POSITIONS * run);
+    heads.for_each(|head| out.extend_from_slice(&head[slot * run..][..run]));
+}
+
+/// Puts `from`, `(kv_heads, run)`, into `slot` of the heads of `page`, each `(PAGE_POSITIONS, run)`.
+fn scatter(from: &[u8], page: &mut [u8], slot: usize, run: usize) {
+    let heads = page.chunks_exact_mut(PAGE_POSITIONS * run);
+    heads.zip(from.chunks_exact(run)).for_each(|(head, from)| head[slot * run..][..run].copy_from_slice(from));
+}
+
+impl BlockPages {
+    /// Keys and values of one page.
+    fn page_bytes(&self, index: usize) -> (&[u8], &[u8]) {
+        fn bytes<E: Pod>(page: &Page<E>) -> (&[u8], &[u8]) {
+            (cast_slice(&page.keys), cast_slice(&page.values))
+        }
+        match self {
+            Self::F32(pages) => bytes(&pages[index]),
+            Self::F16(pages) => bytes(&pages[index]),
+            Self::Bf16(pages) => bytes(&pages[index]),
+        }
+    }
+
+    /// Keys and values of one page.
+    fn page_bytes_mut(&mut self, index: usize) -> (&mut [u8], &mut [u8]) {
+        fn bytes<E: Pod>(page: &mut Page<E>) -> (&mut [u8], &mut [u8]) {
+            (cast_slice_mut(&mut page.keys), cast_slice_mut(&mut page.values))
+        }
+        match self {
+            Self::F32(pages) => bytes(&mut pages[index]),
+            Self::F16(pages) => bytes(&mut pages[index]),
+            Self::Bf16(pages) => bytes(&mut pages[index]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use swarm_protocol::block::BlockRange;
+    use swarm_protocol::model_id::WeightFormat;
+
+    use super::super::KvShape;
+    use super::*;
+    use crate::attention::store;
+
+    const FORMATS: [WeightFormat; 3] = [WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16];
+    const BLOCKS: u32 = 3;
+
+    fn cache(format: WeightFormat, max_tokens: usize) -> KvCache {
+        KvCache::new(BlockRange::new(2, 2 + BLOCKS).unwrap(), KvShape { kv_heads: 3, head_dim: 5, format }, max_tokens)
+    }
+
+    fn noise(count: usize, seed: u64) -> Vec<u8> {
+        let mix = |i: u64| (i ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56;
+        (0..count as u64).map(|i| mix(i) as u8).collect()
+    }
+
+    #[test]
+    fn bytes_lie_by_block_then_position_with_keys_before_values() {
+        let positions = PAGE_POSITIONS + 6;
+        let mut cache = cache(WeightFormat::F32, positions);
+        let (shape, width) = (cache.shape(), 15);
+        let rows = |side: usize| -> Vec<f32> { (0..positions * width).map(|i| (side * 10_000 + i) as f32).collect() };
+        cache.grow(positions);
+        let mut expected: Vec<f32> = Vec::new();
+        for block in 0..BLOCKS as usize {
+            let (keys, values) = (rows(2 * block), rows(2 * block + 1));
+            store(cache.pages_mut(block), &shape, (&keys, &values), 0).unwrap();
+            for (keys, values) in keys.chunks_exact(width).zip(values.chunks_exact(width)) {
+                expected.extend(keys.iter().chain(values));
+            }
+        }
+        cache.advance(positions);
+        let expected: Vec<u8> = expected.iter().flat_map(|value| value.to_le_bytes()).collect();
+        assert_eq!(cache.export(0..positions).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_changes_nothing() {
+        let mut cache = cache(WeightFormat::Bf16, 70);
+        let one = cache.bytes_per_position();
+        assert_eq!(one, 3 * 2 * 3 * 5 * 2);
+        assert_eq!(cache.import(0, &noise(66 * one, 1)).unwrap(), 66);
+        let before = (cache.export(0..66).unwrap(), cache.bytes());
+        let mut refused = |position, count| {
+            let error = cache.import(position, &noise(count, 2)).unwrap_err();
+            assert_eq!((cache.len(), cache.bytes()), (66, before.1));
+            assert_eq!(cache.export(0..66).unwrap(), before.0);
+            error
+        };
+        for position in [0, 65, 67, usize::MAX] {
+            let error = refused(position, one);
+            assert!(matches!(error, ModelError::WrongPosition { len: 66, position: p } if p == position), "{error}");
+        }
+        for count in [0, 1, one - 1, one + 1, 3 * one - 2] {
+            let error = refused(66, count);
+            assert!(matches!(error, ModelError::WrongKvBytes { found, .. } if found == count), "{error}");
+        }
+        let error = refused(66, 5 * one);
+        assert!(matches!(error, ModelError::CacheFull { needed: 71, max_tokens: 70 }), "{error}");
+        assert_eq!(cache.import(66, &noise(4 * one, 3)).unwrap(), 4);
+        assert!(matches!(cache.import(70, &noise(one, 4)), Err(ModelError::CacheFull { needed: 71, .. })));
+    }
+
+    #[test]
+    fn only_positions_held_are_exported() {
+        let mut cache = cache(WeightFormat::F16, 100);
+        assert!(cache.export(0..0).unwrap().is_empty());
+        cache.import(0, &noise(10 * cache.bytes_per_position(), 1)).unwrap();
+        // Backwards on purpose: a peer may ask for that.
+        let backwards = Range { start: 6, end: 5 };
+        for asked in [0..11, 10..11, 200..201, 0..usize::MAX, backwards] {
+            let error = cache.export(asked.clone()).unwrap_err();
+            assert!(matches!(&error, ModelError::PositionsNotHeld { asked: a, len: 10 } if *a == asked), "{error}");
+        }
+        cache.truncate(4);
+        assert!(cache.export(0..5).is_err());
+        assert!(cache.export(4..4).unwrap().is_empty());
+    }
+
+    /// Hands everything `from` holds over in pieces of the sizes in `pieces`, over and over.
+    fn hand_over(from: &KvCache, pieces: &[usize]) -> KvCache {
+        let mut to = cache(from.shape().format, from.max_tokens());
+        for piece in pieces.iter().cycle() {
+            let end = from.len().min(to.len() + piece);
+            if to.len() == end {
+                break;
+            }
+            let bytes = from.export(to.len()..end).unwrap();
+            assert_eq!(to.import(to.len(), &bytes).unwrap() * from.bytes_per_position(), bytes.len());
+        }
+        to
+    }
+
+    proptest! {
+        #[test]
+        fn where_it_is_cut_does_not_matter(
+            positions in 1usize..200,
+            format in prop::sample::select(&FORMATS),
+            first in prop::collection::vec(1usize..90, 1..6),
+            second in prop::collection::vec(1usize..90, 1..6),
+            seed in any::<u64>(),
+        ) {
+            let mut original = cache(format, 200);
+            let bytes = noise(positions * original.bytes_per_position(), seed);
+            original.import(0, &bytes).unwrap();
+            prop_assert!(original.export(0..positions).unwrap() == bytes);
+            let copy = hand_over(&hand_over(&original, &first), &second);
+            prop_assert_eq!((copy.len(), copy.bytes()), (positions, original.bytes()));
+            prop_assert!(copy.export(0..positions).unwrap() == bytes);
+        }
+    }
+}

@@ -1,0 +1,482 @@
+//! One running session on this server: the task that owns its state. It takes steps in, has them computed, and sees to it
+//! that their outputs go where its owner said.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
+use swarm_protocol::PeerId;
+use swarm_protocol::activations::{ActivationRows, Rows};
+use swarm_protocol::block::BlockRange;
+use swarm_protocol::p2p::StreamError;
+use swarm_protocol::session::{SessionId, TokenCount};
+use swarm_protocol::wire::{
+    CloseReason, Connect, HandOver, Input, Lane, MAX_NEXT_ADDRESSES, Output, RowsHeader, SessionReply, SessionRequest,
+    Step, StepError, StepOutput,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::answers::{Answer, Pending};
+use super::export::hand_over;
+use super::feed_out::{FeedOut, LinkEvent};
+use super::visit::{Fed, FeedIn, ImportIn, NotComputed, Piece, Visit};
+use super::{End, Reader, Replies};
+use crate::hop::{Frame, HopState, NotKept, Source, Taken, Welcome};
+use crate::serve::compute::{self, Slot};
+use crate::serve::host::Host;
+
+/// Steps of one session that wait or are computed. So many chunks of a prompt fill a link of 100 Mbit/s and 50 ms; further
+/// ones are left in the connection, whose flow control then slows the sender.
+pub(super) const STEPS_IN_FLIGHT: usize = 4;
+
+/// How often the registry is told that a session was heard: far more often than sessions time out, far less often than
+/// steps come.
+const TOUCH_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Steps of a feeding server that were not computed and that it has not been told of; more say nothing new.
+const FAILURES: usize = 4;
+
+/// A session that was admitted.
+pub(super) struct Opened {
+    pub(super) id: SessionId,
+    pub(super) blocks: BlockRange,
+    pub(super) slot: Slot,
+    /// Whether it has got its KV cache.
+    pub(super) opened: oneshot::Receiver<compute::Opened>,
+    pub(super) reserved: TokenCount,
+}
+
+/// The server that feeds the session.
+pub(super) struct Feed {
+    pub(super) link: u32,
+    steps: mpsc::Receiver<Fed>,
+    pub(super) failures: mpsc::Sender<NotComputed>,
+}
+
+/// The server that hands its KV cache over.
+pub(super) struct Import {
+    pieces: mpsc::Receiver<Piece>,
+    pub(super) stored: mpsc::Sender<u32>,
+}
+
+/// Who came before its time.
+enum Early {
+    Feed { peer: PeerId, link: u32, welcome: oneshot::Sender<FeedIn> },
+    Import { peer: PeerId, link: u32, welcome: oneshot::Sender<ImportIn> },
+}
+
+/// Something that concerns the session.
+enum Happening {
+    Request(Result<Option<(SessionRequest, Vec<u8>)>, StreamError>),
+    Answer(Answer),
+    Fed(Option<Fed>),
+    Piece(Option<Piece>),
+    Visit(Visit),
+    /// There is room for a frame on that lane.
+    Room(Lane),
+    Link(Lane, Option<LinkEvent>),
+    HandedOver(u32, Result<(), String>),
+    /// Nothing can be written to the owner any more.
+    Unwritten,
+}
+
+pub(super) struct Actor<'a> {
+    pub(super) host: &'a Arc<Host>,
+    pub(super) session: Opened,
+    pub(super) state: HopState<ActivationRows>,
+    reader: Reader,
+    pub(super) replies: &'a Replies,
+    visits: &'a mut mpsc::Receiver<Visit>,
+    /// What the compute thread owes, in the order it was asked.
+    pub(super) pending: FuturesOrdered<Pending>,
+    /// A step of the owner's that waits for one of them.
+    held: Option<(Step, Vec<u8>)>,
+    pub(super) feed: Option<Feed>,
+    pub(super) import: Option<Import>,
+    /// One of each lane, where it leads to another server.
+    main: Option<FeedOut>,
+    mirror: Option<FeedOut>,
+    early: Option<Early>,
+    handing_over: Option<(u32, JoinHandle<Result<(), String>>)>,
+    touched: Option<Instant>,
+    /// When the session was last heard.
+    active: watch::Sender<Instant>,
+}
+
+impl<'a> Actor<'a> {
+    pub(super) fn new(
+        host: &'a Arc<Host>,
+        session: Opened,
+        reader: Reader,
+        replies: &'a Replies,
+        visits: &'a mut mpsc::Receiver<Visit>,
+        active: watch::Sender<Instant>,
+    ) -> Self {
+        Self {
+            state: HopState::new(host.shape.max_rows as usize),
+            host,
+            session,
+            reader,
+            replies,
+            visits,
+            pending: FuturesOrdered::new(),
+            held: None,
+            feed: None,
+            import: None,
+            main: None,
+            mirror: None,
+            early: None,
+            handing_over: None,
+            touched: None,
+            active,
+        }
+    }
+
+    /// Goes on until the owner ends it, is lost, or breaks the protocol.
+    pub(super) async fn run(mut self) -> End {
+        loop {
+            let happening = self.next_happening().await;
+            if let Some(end) = self.on_happening(happening).await {
+                return end;
+            }
+        }
+    }
+
+    /// Waits for whatever comes first. Nothing is lost if it is asked again.
+    async fn next_happening(&mut self) -> Happening {
+        let room = self.pending.len() < STEPS_IN_FLIGHT;
+        let (main_due, mirror_due) = (self.state.has_frame(Lane::Main), self.state.has_frame(Lane::Mirror));
+        let to_owner = main_due && self.main.is_none();
+        let Self { reader, replies, visits, pending, held, feed, import, main, mirror, handing_over, .. } = self;
+        tokio::select! {
+            request = reader.next(), if held.is_none() => Happening::Request(request),
+            Some(answer) = pending.next() => Happening::Answer(answer),
+            fed = next_of(feed.as_mut().map(|feed| &mut feed.steps)), if room => Happening::Fed(fed),
+            piece = next_of(import.as_mut().map(|import| &mut import.pieces)), if room => Happening::Piece(piece),
+            Some(visit) = visits.recv() => Happening::Visit(visit),
+            () = replies.has_room(), if to_owner => Happening::Room(Lane::Main),
+            happening = on_lane(Lane::Main, main.as_mut(), main_due) => happening,
+            happening = on_lane(Lane::Mirror, mirror.as_mut(), mirror_due) => happening,
+            (link, result) = finished(handing_over) => Happening::HandedOver(link, result),
+            () = replies.broken() => Happening::Unwritten,
+        }
+    }
+
+    async fn on_happening(&mut self, happening: Happening) -> Option<End> {
+        match happening {
+            Happening::Request(Ok(Some((request, rows)))) => self.on_request(request, rows).await,
+            Happening::Request(Ok(None)) => Some(End::ByClient),
+            Happening::Request(Err(StreamError::Frame(error))) => Some(broken(error.to_string())),
+            Happening::Request(Err(error)) => Some(End::Lost(error.to_string())),
+            Happening::Answer(answer) => self.on_answer(answer).await,
+            Happening::Fed(fed) => self.on_fed(fed).await,
+            Happening::Piece(piece) => self.on_piece(piece).await,
+            Happening::Visit(visit) => self.on_visit(visit).await,
+            Happening::Room(lane) => {
+                self.send_frames(lane);
+                None
+            }
+            Happening::Link(lane, event) => self.on_link(lane, event).await,
+            Happening::HandedOver(link, result) => self.on_handed_over(link, result).await,
+            Happening::Unwritten => Some(unwritten()),
+        }
+    }
+
+    /// Sends what is due on a lane, as far as there is room for it now.
+    pub(super) fn send_frames(&mut self, lane: Lane) {
+        while self.state.has_frame(lane) {
+            let out = match lane {
+                Lane::Main => self.main.as_ref(),
+                Lane::Mirror => self.mirror.as_ref(),
+            };
+            match out {
+                Some(out) => {
+                    let Ok(room) = out.frames.try_reserve() else { return };
+                    let Some(frame) = self.state.next_frame(lane) else { return };
+                    room.send(frame);
+                }
+                None => {
+                    let Some(room) = self.replies.room_now() else { return };
+                    let Some(frame) = self.state.next_frame(lane) else { return };
+                    room.send(output(frame));
+                }
+            }
+        }
+    }
+
+    async fn on_request(&mut self, request: SessionRequest, rows: Vec<u8>) -> Option<End> {
+        self.touch().await;
+        match request {
+            SessionRequest::Step(step) if self.pending.len() < STEPS_IN_FLIGHT => {
+                self.start(Source::Owner, step, rows).await
+            }
+            SessionRequest::Step(step) => {
+                self.held = Some((step, rows));
+                None
+            }
+            SessionRequest::Ping { nonce } => self.say(SessionReply::Pong { nonce }).await,
+            SessionRequest::Close => Some(End::ByClient),
+            SessionRequest::Accept(input) => {
+                self.accept(input);
+                None
+            }
+            SessionRequest::Connect(connect) => self.connect(connect).await,
+            SessionRequest::HandOver(order) => self.begin_hand_over(order).await,
+            SessionRequest::Warm(_) => None,
+            SessionRequest::Open(_) => Some(broken("a session is opened once".to_string())),
+            SessionRequest::Feed(_) | SessionRequest::Import(_) | SessionRequest::Kv(_) => {
+                Some(broken("servers feed a session over streams of their own".to_string()))
+            }
+        }
+    }
+
+    pub(super) async fn touch(&mut self) {
+        if self.touched.is_none_or(|touched| touched.elapsed() >= TOUCH_INTERVAL) {
+            self.touched = Some(Instant::now());
+            self.active.send_replace(Instant::now());
+            self.host.registry.touch(self.session.id).await;
+        }
+    }
+
+    /// A word to the owner.
+    pub(super) async fn say(&mut self, reply: SessionReply) -> Option<End> {
+        (!self.replies.send(reply, Vec::new()).await).then(unwritten)
+    }
+
+    /// Has a step computed, or says why not.
+    async fn start(&mut self, source: Source, step: Step, rows: Vec<u8>) -> Option<End> {
+        if let Err(error) = self.host.shape.check(&step, self.session.reserved) {
+            return self.not_computed(source, &step, error).await;
+        }
+        match self.state.take(source, step.position as usize, step.rows.rows as usize) {
+            Taken::Stale => None,
+            Taken::Gap { have } => self.not_computed(source, &step, StepError::Gap { have: have as u32 }).await,
+            Taken::Compute => {
+                let queued = self.host.compute.step(self.session.slot, step, rows).await;
+                self.pending.push_back(Box::pin(Answer::of_step(source, step, queued)));
+                None
+            }
+        }
+    }
+
+    /// Tells whoever sent a step that it was not computed. A gap is for its sender to mend; everything else the owner has
+    /// to know.
+    pub(super) async fn not_computed(&mut self, source: Source, step: &Step, error: StepError) -> Option<End> {
+        let Step { epoch, position, .. } = *step;
+        tracing::debug!(session = %self.session.id, position, %error, "a step was not computed");
+        match (&self.feed, source) {
+            (Some(feed), Source::Link(link)) if feed.link == link && matches!(error, StepError::Gap { .. }) => {
+                // It is told of one gap at least.
+                let _ = feed.failures.try_send(NotComputed { epoch, position, error });
+                None
+            }
+            _ => self.say(SessionReply::Failed { epoch, position, error }).await,
+        }
+    }
+
+    /// Goes on with the step that waited.
+    pub(super) async fn resume(&mut self) -> Option<End> {
+        match self.held.take() {
+            Some((step, rows)) => self.start(Source::Owner, step, rows).await,
+            None => None,
+        }
+    }
+
+    async fn on_fed(&mut self, fed: Option<Fed>) -> Option<End> {
+        let (Some((step, rows)), Some(feed)) = (fed, &self.feed) else {
+            // Its server is gone; the owner will name another one.
+            self.feed = None;
+            return None;
+        };
+        let source = Source::Link(feed.link);
+        self.touch().await;
+        self.start(source, step, rows).await
+    }
+
+    async fn on_piece(&mut self, piece: Option<Piece>) -> Option<End> {
+        let Some((header, bytes)) = piece else {
+            self.import = None;
+            return None;
+        };
+        self.touch().await;
+        self.store(header, bytes).await
+    }
+
+    async fn on_visit(&mut self, visit: Visit) -> Option<End> {
+        match visit {
+            Visit::Feed { peer, link, welcome } => self.let_feed(peer, link, welcome),
+            Visit::Import { peer, link, welcome } => self.let_import(peer, link, welcome),
+            Visit::Export { from, reply } => self.export(from, reply).await,
+        }
+        None
+    }
+
+    /// Dropping `welcome` sends the visitor away.
+    fn let_feed(&mut self, peer: PeerId, link: u32, welcome: oneshot::Sender<FeedIn>) {
+        match self.state.feeder(peer, link) {
+            Welcome::Now => {
+                let (steps_in, steps) = mpsc::channel(1);
+                let (failures, failures_out) = mpsc::channel(FAILURES);
+                if welcome.send(FeedIn { steps: steps_in, failures: failures_out }).is_ok() {
+                    self.feed = Some(Feed { link, steps, failures });
+                }
+            }
+            Welcome::Later => self.early = Some(Early::Feed { peer, link, welcome }),
+            Welcome::Never => {}
+        }
+    }
+
+    fn let_import(&mut self, peer: PeerId, link: u32, welcome: oneshot::Sender<ImportIn>) {
+        match self.state.importer(peer, link) {
+            Welcome::Now => {
+                let (pieces_in, pieces) = mpsc::channel(1);
+                let (stored, stored_out) = mpsc::channel(1);
+                if welcome.send(ImportIn { pieces: pieces_in, stored: stored_out }).is_ok() {
+                    self.import = Some(Import { pieces, stored });
+                }
+            }
+            Welcome::Later => self.early = Some(Early::Import { peer, link, welcome }),
+            Welcome::Never => {}
+        }
+    }
+
+    /// The owner has named another input: whoever fed the session does so no more. To name the same again changes nothing.
+    fn accept(&mut self, input: Input) {
+        if *self.state.input() == input {
+            return;
+        }
+        self.feed = None;
+        self.import = None;
+        self.state.accept(input);
+        match self.early.take() {
+            Some(Early::Feed { peer, link, welcome }) => self.let_feed(peer, link, welcome),
+            Some(Early::Import { peer, link, welcome }) => self.let_import(peer, link, welcome),
+            None => {}
+        }
+    }
+
+    async fn connect(&mut self, connect: Connect) -> Option<End> {
+        if let Output::Next(next) = &connect.output
+            && next.addresses.len() > MAX_NEXT_ADDRESSES
+        {
+            return Some(broken(format!("a next hop has at most {MAX_NEXT_ADDRESSES} addresses")));
+        }
+        let Connect { lane, link, .. } = connect;
+        let moves = lane == Lane::Main && self.mirror.as_ref().is_some_and(|mirror| mirror.link == link);
+        if let Err(error) = self.state.connect(&connect) {
+            return self.unlinked(link, error.to_string()).await;
+        }
+        let out = match connect.output {
+            _ if moves => self.mirror.take(),
+            Output::Next(next) => Some(FeedOut::start(self.host.about.network.clone(), next, link, self.row_shape())),
+            Output::Nobody | Output::Owner | Output::Relay => None,
+        };
+        match lane {
+            Lane::Main => self.main = out,
+            Lane::Mirror => self.mirror = out,
+        }
+        None
+    }
+
+    fn row_shape(&self) -> RowsHeader {
+        let shape = &self.host.shape;
+        RowsHeader { rows: shape.max_rows, hidden: shape.hidden, element: shape.element }
+    }
+
+    async fn on_link(&mut self, lane: Lane, event: Option<LinkEvent>) -> Option<End> {
+        let out = match lane {
+            Lane::Main => &mut self.main,
+            Lane::Mirror => &mut self.mirror,
+        };
+        let link = out.as_ref()?.link;
+        let reason = match event {
+            Some(LinkEvent::FellBack(have)) => match self.state.fell_back(link, have) {
+                Ok(()) => return None,
+                Err(error @ NotKept { .. }) => error.to_string(),
+            },
+            Some(LinkEvent::Down(reason)) => reason,
+            None => "its task ended".to_string(),
+        };
+        *out = None;
+        // Nothing is lost: what this hop computes is kept until it is told where to send it.
+        let nobody = Connect { lane, link, output: Output::Nobody, position: 0 };
+        let _ = self.state.connect(&nobody);
+        self.unlinked(link, reason).await
+    }
+
+    async fn unlinked(&mut self, link: u32, reason: String) -> Option<End> {
+        tracing::debug!(session = %self.session.id, link, reason, "a link ended");
+        self.say(SessionReply::Unlinked { link, reason }).await
+    }
+
+    async fn begin_hand_over(&mut self, order: HandOver) -> Option<End> {
+        if order.to.addresses.len() > MAX_NEXT_ADDRESSES {
+            return Some(broken(format!("a server has at most {MAX_NEXT_ADDRESSES} addresses")));
+        }
+        let visits = self.host.registry.find(self.session.id).await?;
+        let link = order.link;
+        if let Some((_, former)) = self.handing_over.take() {
+            former.abort();
+        }
+        let network = self.host.about.network.clone();
+        self.handing_over = Some((link, tokio::spawn(hand_over(network, order, visits))));
+        None
+    }
+
+    async fn on_handed_over(&mut self, link: u32, result: Result<(), String>) -> Option<End> {
+        self.handing_over = None;
+        self.say(SessionReply::HandedOver { link, failure: result.err() }).await
+    }
+}
+
+impl Drop for Actor<'_> {
+    fn drop(&mut self) {
+        if let Some((_, task)) = self.handing_over.take() {
+            task.abort();
+        }
+    }
+}
+
+pub(super) fn broken(reason: String) -> End {
+    End::ByServer(CloseReason::Protocol(reason))
+}
+
+pub(super) fn unwritten() -> End {
+    End::Lost("its replies cannot be written".to_string())
+}
+
+fn output(frame: Frame<ActivationRows>) -> (SessionReply, Vec<u8>) {
+    let Frame { link, epoch, position, rows, .. } = frame;
+    let output = StepOutput { link, epoch, position: position as u32, rows: rows.header() };
+    debug_assert!(rows.rows() > 0);
+    (SessionReply::Output(output), rows.into_bytes())
+}
+
+/// The next thing that comes, if anything can.
+async fn next_of<T>(receiver: Option<&mut mpsc::Receiver<T>>) -> Option<T> {
+    match receiver {
+        Some(receiver) => receiver.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What happens on a link to another server: it tells of something, or takes one more frame. Only this task sends any, so
+/// there is room until it does.
+async fn on_lane(lane: Lane, out: Option<&mut FeedOut>, due: bool) -> Happening {
+    let Some(FeedOut { frames, events, .. }) = out else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        event = events.recv() => Happening::Link(lane, event),
+        Ok(_) = frames.reserve(), if due => Happening::Room(lane),
+    }
+}
+
+async fn finished(task: &mut Option<(u32, JoinHandle<Result<(), String>>)>) -> (u32, Result<(), String>) {
+    match task {
+        Some((link, task)) => (*link, task.await.unwrap_or_else(|error| Err(error.to_string()))),
+        None => std::future::pending().await,
+    }
+}
