@@ -24,7 +24,11 @@ fn settle(scenario: &Scenario) -> Result {
     let bound = most_conceivable(blocks, &outcome.servers);
     let best = if outcome.bottleneck >= 0.95 * bound { bound } else { best_found(blocks, &outcome.servers, seed) };
     let ratio = outcome.bottleneck / best;
-    println!("seed {seed}: {} servers, {ratio:.3} of the best, {} moves after", outcome.servers.len(), outcome.founding_moves);
+    println!(
+        "seed {seed}: {} servers, {ratio:.3} of the best, {} moves after",
+        outcome.servers.len(),
+        outcome.founding_moves
+    );
     println!(
         "  the founding; {} events, {} moves, {} at most after one, {} taken back; {:.3} of the best without moves",
         outcome.events,

@@ -6,8 +6,8 @@ use rand::Rng;
 use swarm_protocol::PeerId;
 use swarm_protocol::block::BlockRange;
 
-use super::rebalance::{Move, Plan, plan};
 use super::Claim;
+use super::rebalance::{Move, Plan, plan};
 
 /// Looks after which a server that has just settled may move again for a higher throughput. Rates are measured anew after
 /// each move, and differ a little.
@@ -47,7 +47,13 @@ impl Patience {
     }
 
     /// Takes in a look at the swarm of `model`, and gives what `mine` should do, with the plan that it is a part of.
-    pub fn look(&mut self, model: BlockRange, mine: &Claim, others: &[Claim], rng: &mut impl Rng) -> Option<(Plan, Move)> {
+    pub fn look(
+        &mut self,
+        model: BlockRange,
+        mine: &Claim,
+        others: &[Claim],
+        rng: &mut impl Rng,
+    ) -> Option<(Plan, Move)> {
         let mut all = others.to_vec();
         all.push(mine.clone());
         all.sort_unstable_by_key(|claim| claim.peer);

@@ -25,6 +25,9 @@ use super::{Claim, Coverage, Micros, Standing, micros};
 /// for, and would let small changes of measured rates move servers.
 pub const WORTHWHILE_PERCENT: u64 = 5;
 
+/// What a plan must bring for each percent of the servers that it moves, in hundredths of a percent.
+const LEAST_GAIN_PERCENT: u64 = 50;
+
 /// How often the interval of levels that may be reached is halved: the plan comes within 2 % of the best it can do.
 const HALVINGS: u32 = 5;
 
@@ -95,7 +98,11 @@ pub fn plan(model: BlockRange, claims: &[Claim], may_move: impl FnMut(&Claim) ->
         while mended.step(SERVED, 1) {}
         return Plan { moves: mended.needed(SERVED), level: SERVED };
     }
-    let reach = |level: Micros| draft.reach(level).map(|moves| Plan { moves, level });
+    let servers = claims.len() as u64;
+    let reach = |level: Micros| {
+        let (moves, reached) = draft.reach(level)?;
+        is_worth(reached - worst, worst, moves.len() as u64, servers).then_some(Plan { moves, level })
+    };
     let mut low = worst.saturating_mul(100 + WORTHWHILE_PERCENT) / 100;
     let mut high = draft.rates.mean();
     if low > high {
@@ -112,6 +119,12 @@ pub fn plan(model: BlockRange, claims: &[Claim], may_move: impl FnMut(&Claim) ->
         }
     }
     best
+}
+
+/// Whether a gain in throughput is worth its moves: a share of the servers that moves must bring at least a good part of
+/// that share. Of three servers one does not load other weights for what may be noise in measured rates.
+fn is_worth(gain: Micros, before: Micros, moves: u64, servers: u64) -> bool {
+    u128::from(gain) * u128::from(servers) * 100 >= u128::from(before) * u128::from(moves * LEAST_GAIN_PERCENT)
 }
 
 /// Whether a server that has announced its part of a plan should still carry it out. It hosts `mine`, and is to host `to`
@@ -138,7 +151,8 @@ pub fn still_right(
     let claimed = |block| them.clone().any(|other| other.blocks.contains(block));
     let fills_a_hole = to.blocks().any(|block| !claimed(block));
     let serving = them.filter(|other| other.standing == Standing::Serving);
-    let spared = |block| serving.clone().any(|other| other.blocks.contains(block)) || (fills_a_hole && to.contains(block));
+    let spared =
+        |block| serving.clone().any(|other| other.blocks.contains(block)) || (fills_a_hole && to.contains(block));
     let lacks = |blocks| {
         let mut with_me = others.clone();
         with_me.add(blocks, mine.tokens_per_second);
@@ -189,9 +203,9 @@ impl Draft {
         Self { rates, replicas, movable, moves: Vec::new() }
     }
 
-    /// The moves that bring every block to `level`. Goes on through some moves that make it worse, as long as others make
+    /// The moves that bring every block to `level`, and what the worst-served one then has. Goes on through some moves that make it worse, as long as others make
     /// up for them: two servers that change places help where neither alone would.
-    fn reach(&self, level: Micros) -> Option<Vec<Move>> {
+    fn reach(&self, level: Micros) -> Option<(Vec<Move>, Micros)> {
         let mut draft = self.clone();
         let mut lacked = draft.rates.lacks(level);
         let mut detour = 0;
@@ -204,12 +218,14 @@ impl Draft {
             detour = if lacks < lacked { 0 } else { detour + 1 };
             lacked = lacked.min(lacks);
         }
-        Some(draft.needed(level))
+        let moves = draft.needed(level);
+        Some((moves, draft.rates.worst()))
     }
 
     /// Takes the best move there is; false if none lessens the deficiency by `least`.
     fn step(&mut self, level: Micros, least: i64) -> bool {
-        let deficient: Vec<u32> = (0..self.rates.model.end()).filter(|block| self.rates.at(BlockIndex(*block)) < level).collect();
+        let deficient: Vec<u32> =
+            (0..self.rates.model.end()).filter(|block| self.rates.at(BlockIndex(*block)) < level).collect();
         let (Some(&first), Some(&last)) = (deficient.first(), deficient.last()) else {
             return false;
         };
@@ -252,7 +268,7 @@ impl Draft {
     }
 
     /// The moves without those that others have made needless.
-    fn needed(mut self, level: Micros) -> Vec<Move> {
+    fn needed(&mut self, level: Micros) -> Vec<Move> {
         let lacks = self.rates.lacks(level);
         let moves = std::mem::take(&mut self.moves);
         let mut needed = Vec::new();
@@ -308,8 +324,7 @@ impl Draft {
             if server.blocks.blocks().any(strands) {
                 continue;
             }
-            let merit =
-                (gain, self.is_flush(to), self.worst_touched(server, to), Reverse(server.peer), Reverse(start));
+            let merit = (gain, self.is_flush(to), self.worst_touched(server, to), Reverse(server.peer), Reverse(start));
             if best.as_ref().is_none_or(|(known, _)| merit > *known) {
                 best = Some((merit, to));
             }

@@ -13,12 +13,7 @@ fn peer(number: u8) -> PeerId {
 }
 
 fn serving(number: u8, start: u32, end: u32, rate: f64) -> Claim {
-    Claim {
-        peer: peer(number),
-        blocks: range(start, end),
-        tokens_per_second: rate,
-        standing: Standing::Serving,
-    }
+    Claim { peer: peer(number), blocks: range(start, end), tokens_per_second: rate, standing: Standing::Serving }
 }
 
 fn joining(number: u8, start: u32, end: u32, rate: f64) -> Claim {
@@ -55,12 +50,7 @@ fn when_all_is_well_nobody_moves() {
 
 #[test]
 fn the_worst_served_blocks_are_helped_if_it_is_worth_it() {
-    let claims = [
-        serving(1, 0, 6, 10.0),
-        serving(2, 0, 6, 10.0),
-        serving(3, 0, 6, 10.0),
-        serving(4, 6, 12, 10.0),
-    ];
+    let claims = [serving(1, 0, 6, 10.0), serving(2, 0, 6, 10.0), serving(3, 0, 6, 10.0), serving(4, 6, 12, 10.0)];
     let plan = planned(12, &claims);
     assert!(!plan.mends());
     assert_eq!(plan.moves, [Move { peer: peer(1), from: range(0, 6), to: range(6, 12) }]);
@@ -118,8 +108,7 @@ fn whoever_can_move_does_if_those_named_are_pinned() {
 #[test]
 fn who_has_just_settled_stays_for_a_while() {
     let model = range(0, 12);
-    let claims =
-        [serving(1, 0, 6, 10.0), serving(2, 0, 6, 10.0), serving(3, 0, 6, 10.0), serving(4, 6, 12, 10.0)];
+    let claims = [serving(1, 0, 6, 10.0), serving(2, 0, 6, 10.0), serving(3, 0, 6, 10.0), serving(4, 6, 12, 10.0)];
     let rng = &mut StdRng::seed_from_u64(1);
     let mut patience = Patience::default();
     assert!(patience.look(model, &claims[0], &claims[1..], rng).is_none(), "it has just settled");

@@ -35,7 +35,9 @@ fn climb(blocks: u32, servers: &[Spec], rng: &mut StdRng, largest_first: bool) -
     let mut order: Vec<&Spec> = servers.iter().collect();
     order.shuffle(rng);
     if largest_first {
-        order.sort_by(|one, other| (other.rate * f64::from(other.blocks)).total_cmp(&(one.rate * f64::from(one.blocks))));
+        order.sort_by(|one, other| {
+            (other.rate * f64::from(other.blocks)).total_cmp(&(one.rate * f64::from(one.blocks)))
+        });
     }
     let mut state = State::build(blocks, &order, most_conceivable(blocks, servers));
     let mut best = state.worst();

@@ -86,10 +86,16 @@ pub struct Outcome {
 
 #[derive(Debug, Clone)]
 enum State {
-    Joining { looks: u32 },
+    Joining {
+        looks: u32,
+    },
     Serving,
     /// It serves, and has said that it will move.
-    Going { plan: Plan, to: BlockRange, counted: Rc<Snapshot> },
+    Going {
+        plan: Plan,
+        to: BlockRange,
+        counted: Rc<Snapshot>,
+    },
     Loading,
     Gone,
 }
