@@ -3,5 +3,6 @@
 
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 pub mod harness;
+pub mod placement_sim;
 pub mod sim;
 pub mod wan;

@@ -135,6 +135,16 @@ fn report(printer: Printer, args: ServeArgs) -> Report {
             loading.done();
             print_ready(printer, &args, event);
         }
+        ServeEvent::Moving { from, to, sessions, within } => {
+            let event = json!({
+                "event": "moving",
+                "from": [from.start(), from.end()],
+                "to": [to.start(), to.end()],
+                "sessions": sessions,
+                "within_s": within.as_secs_f64(),
+            });
+            printer.result(&event, format_args!("moving    from blocks {from} to {to}, which need this server more"));
+        }
         ServeEvent::Leaving { sessions, within } => {
             let within_s = within.as_secs_f64();
             let event = json!({ "event": "leaving", "sessions": sessions, "within_s": within_s });
