@@ -78,7 +78,7 @@ async fn a_session_at_rest_keeps_no_server_from_leaving_and_goes_on_elsewhere() 
 }
 
 async fn tell(session: &mut swarm_client::TextSession, prompt: &[u32]) -> Vec<u32> {
-    let config = GenerationConfig { max_tokens: PART, sampling: greedy() };
+    let config = GenerationConfig { max_tokens: PART, sampling: greedy(), ..Default::default() };
     let mut generation = session.generate(prompt, config).unwrap();
     loop {
         if let Some(GenerationEvent::Done(summary)) = generation.next().await.unwrap() {

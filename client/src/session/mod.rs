@@ -12,7 +12,6 @@ mod watch;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
 use swarm_protocol::PeerId;
 use swarm_protocol::activations::{ActivationRows, Rows};
 use swarm_protocol::block::{BlockIndex, BlockRange};
@@ -295,7 +294,7 @@ impl Session {
             }
             tokio::select! {
                 Some(arrival) = self.events.recv() => self.on_arrival(arrival),
-                Some(opened) = self.shadows.opening.next() => self.on_shadow_opened(opened),
+                Some(Ok(opened)) = self.shadows.opening.join_next() => self.on_shadow_opened(opened),
                 () = tokio::time::sleep_until(check) => {
                     self.catch_up();
                     self.check_hops();
