@@ -118,7 +118,6 @@ impl Hop {
     pub(super) fn truncate(&mut self, length: usize) {
         self.kv = self.kv.min(length);
         self.forget_flights();
-        self.unreached = None;
         match &mut self.shadow {
             Some(shadow) if shadow.mirrored => shadow.truncate(length),
             // What is being handed over to it may be of positions that are no more.
