@@ -229,7 +229,7 @@ impl<R: Rows> Chain<R> {
         let hop = self.find(id)?;
         let from = hop.sent();
         let rows = length.saturating_sub(from).min(config.chunk.as_usize());
-        if hop.lost || rows == 0 || hop.flights.len() >= config.window {
+        if hop.lost || hop.failing || rows == 0 || hop.flights.len() >= config.window {
             return None;
         }
         let input = self.source.slice(from, rows)?;
@@ -292,8 +292,7 @@ impl<R: Rows> Chain<R> {
     pub fn fell_back(&mut self, id: HopId, have: TokenCount) {
         let before = self.hops.iter().position(|hop| hop.id == id).and_then(|index| index.checked_sub(1));
         if let Some(hop) = self.find_mut(id) {
-            hop.flights.clear();
-            hop.kv = hop.kv.min(have.as_usize());
+            hop.fell_back(have.as_usize());
         }
         // Relayed rows come from the hop before, which is told to send them again.
         if let Some(before) = before {
