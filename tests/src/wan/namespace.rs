@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tun_rs::{DeviceBuilder, SyncDevice};
@@ -133,7 +134,10 @@ pub(super) fn copy_settings(from: &Command, to: &mut Command) {
 
 /// Whether namespaces and TUN devices can be made here.
 pub(super) fn probe() -> Result<(), WanError> {
-    let namespace = Namespace::make(format!("wan-probe-{}", std::process::id()))?;
+    // Tests of one process may look at the same time.
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let namespace = Namespace::make(format!("wan-probe-{}-{count}", std::process::id()))?;
     namespace.open_device(address(0)).map(drop)
 }
 
