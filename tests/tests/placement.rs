@@ -40,9 +40,9 @@ fn settle(scenario: &Scenario) -> Result {
     Result { ratio, outcome }
 }
 
-#[test]
-fn a_settled_swarm_comes_within_a_tenth_of_the_best_placement() {
-    for (servers, events, exodus, count) in [(80, 30, 0, 4), (150, 30, 30, 3), (300, 30, 60, 2), (1000, 10, 40, 1)] {
+/// Swarms of so many servers, after so many events and so many leaves at once at their end.
+fn come_within_a_tenth(swarms: &[(usize, usize, usize, u64)]) {
+    for &(servers, events, exodus, count) in swarms {
         for seed in seeds(count) {
             let Result { ratio, outcome } = settle(&Scenario::random(seed, servers, events, 0.0).with_exodus(exodus));
             assert!(ratio >= 0.9, "seed {seed}: {ratio} of the best: {outcome:?}");
@@ -53,12 +53,22 @@ fn a_settled_swarm_comes_within_a_tenth_of_the_best_placement() {
     }
 }
 
+#[test]
+fn a_settled_swarm_comes_within_a_tenth_of_the_best_placement() {
+    come_within_a_tenth(&[(80, 30, 0, 4), (150, 30, 30, 2), (300, 20, 40, 1)]);
+}
+
+#[test]
+fn a_thousand_servers_come_within_a_tenth_of_the_best_placement() {
+    come_within_a_tenth(&[(1000, 10, 40, 1)]);
+}
+
 /// Few servers of very unequal sizes leave little choice: most blocks have two or three replicas, and the last of a block
 /// stays where it is.
 #[test]
 fn small_swarms_are_mended_and_come_close() {
     let mut ratios = Vec::new();
-    for (servers, count) in [(24, 8), (40, 8)] {
+    for (servers, count) in [(24, 6), (40, 6)] {
         for seed in seeds(count) {
             let Result { ratio, outcome } = settle(&Scenario::random(seed, servers, 20, 0.0));
             assert!(outcome.bottleneck > 0.0, "seed {seed}: some block has no server: {outcome:?}");
@@ -72,7 +82,7 @@ fn small_swarms_are_mended_and_come_close() {
 
 #[test]
 fn who_is_pinned_stays_and_the_others_make_up_for_it() {
-    for seed in seeds(3) {
+    for seed in seeds(2) {
         let Result { ratio, outcome } = settle(&Scenario::random(seed, 80, 30, 0.3));
         assert!(ratio >= 0.8, "seed {seed}: {ratio} of the best: {outcome:?}");
     }

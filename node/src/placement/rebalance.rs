@@ -210,8 +210,11 @@ impl Draft {
         let mut lacked = draft.rates.lacks(level);
         let mut detour = 0;
         let most = FEW_MOVES.max(self.movable.len() / MOVES_ONE_OF);
+        // No move can do more.
+        let strongest = self.movable.iter().map(|server| server.rate * Micros::from(server.blocks.len())).max()?;
         while lacked > 0 {
-            if detour == LONGEST_DETOUR || draft.moves.len() == most || !draft.step(level, i64::MIN) {
+            let left = (most - draft.moves.len()) as u64;
+            if detour == LONGEST_DETOUR || lacked > left.saturating_mul(strongest) || !draft.step(level, i64::MIN) {
                 return None;
             }
             let lacks = draft.rates.lacks(level);

@@ -120,8 +120,18 @@ impl TestSwarm {
 
     /// The same at that place.
     pub fn serve_command_at(&self, place: &Place, identity: &Path, blocks: &str) -> Command {
+        self.serve_hosting(place, identity, &["--block-range", blocks])
+    }
+
+    /// `swarm-node serve` of so many blocks, wherever the swarm needs them.
+    pub fn serve_command_of(&mut self, count: u32) -> Command {
+        let identity = self.new_identity();
+        self.serve_hosting(&Place::loopback(), &identity, &["--blocks", &count.to_string()])
+    }
+
+    fn serve_hosting(&self, place: &Place, identity: &Path, blocks: &[&str]) -> Command {
         let mut command = self.node("serve");
-        command.args(["--model", &self.model, "--block-range", blocks, "--listen", &place.listen(), "--threads", "1"]);
+        command.args(["--model", &self.model, "--listen", &place.listen(), "--threads", "1"]).args(blocks);
         // A test that is killed takes its servers with it.
         command.arg("--identity").arg(identity).args(["--until-stdin-closes", "--json"]);
         place.command(&command)
