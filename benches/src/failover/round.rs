@@ -9,7 +9,7 @@ use swarm_client::{Generation, GenerationConfig, GenerationEvent, HopInfo, Model
 use swarm_protocol::PeerId;
 
 use super::{Case, Fault, Settings};
-use crate::bare::BareChain;
+use crate::bare::{BareChain, Shape};
 use crate::local_swarm::LocalSwarm;
 use crate::stats::milliseconds;
 use crate::workload::{RandomModel, some_ids};
@@ -101,7 +101,7 @@ pub(super) async fn run(
 async fn replay(client: &Swarm, model: &Model, swarm: &LocalSwarm, lost: &HopInfo, settings: &Settings) -> Result<f64> {
     let idle = swarm.servers().iter().find(|server| server.blocks == lost.blocks && server.peer != lost.peer);
     let idle = HopInfo { peer: idle.context("no other server of these blocks")?.peer, blocks: lost.blocks };
-    let mut chain = BareChain::open(client, model, &[idle], settings.tokens as u32).await?;
+    let mut chain = BareChain::open(client, model, &[idle], settings.tokens as u32, Shape::Ring).await?;
     let rows = model.embed(&some_ids(settings.tokens)).await?;
     let chunk = swarm_client::ClientConfig::default().prefill_chunk.as_usize();
     let mut compute = 0.0;
@@ -145,7 +145,7 @@ impl<'a> Telling<'a> {
                     self.tokens.push(id);
                 }
                 GenerationEvent::Reroute { lost, .. } => self.lost.push(lost),
-                GenerationEvent::Route { .. } => {}
+                GenerationEvent::Route { .. } | GenerationEvent::Trace(_) => {}
                 GenerationEvent::Done(summary) => bail!("the text ended: {:?}", summary.finish),
             }
         }
