@@ -109,8 +109,7 @@ fn replace(chain: &mut Chain<Numbers>, hop: u64, blocks: &[BlockRange]) -> Vec<u
 fn hops_are_joined_once_and_the_first_one_is_fed_in_chunks() {
     let mut chain = chain(&[0, 3, 6], CONFIG);
     chain.extend_tokens(TokenCount(6), Outputs::Last).unwrap();
-    let first =
-        [Join(1, Main, 1, Some(2), false, 0), Join(2, Main, 2, None, false, 5), Feed(1, 0..4, 5)];
+    let first = [Join(1, Main, 1, Some(2), false, 0), Join(2, Main, 2, None, false, 5), Feed(1, 0..4, 5)];
     assert_eq!(orders(&mut chain), first);
     assert_eq!((chain.unanswered_rows(HopId(1)), chain.waited_for()), (4, Some(HopId(1))));
     done(&mut chain, 1, 0..4).unwrap();
