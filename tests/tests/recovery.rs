@@ -3,10 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use swarm_client::{ClientConfig, HopInfo};
-use swarm_model::{ModelSpec, SamplingConfig, activations};
+use swarm_client::HopInfo;
+use swarm_model::{SamplingConfig, activations};
 use swarm_protocol::PeerId;
 use swarm_tests::harness::{
     Client, Local, PROMPT, TestSwarm, Told, eventually, greedy, host, leftovers, range, sampled,
@@ -113,16 +112,10 @@ fn operate(swarm: &mut TestSwarm, route: &[HopInfo], operation: Operation) -> Op
     Some(victim.peer)
 }
 
-async fn client(swarm: &TestSwarm) -> Client {
-    // A frozen server is given up sooner than over the internet.
-    let config = ClientConfig { silence_timeout: Duration::from_secs(2), ..ClientConfig::default() };
-    Client::with(swarm, &ModelSpec::Demo, None, config).await
-}
-
 /// Tells the text while the scenario plays; gives the victims too.
 async fn play(scenario: &Scenario, sampling: SamplingConfig) -> (Told, Vec<PeerId>) {
     let mut swarm = TestSwarm::demo(scenario.servers);
-    let client = client(&swarm).await;
+    let client = Client::of(&swarm).await;
     let mut victims = Vec::new();
     let meanwhile = async |tokens: usize, route: &[HopInfo]| {
         let due = scenario.operations.iter().filter(|(after, _)| *after == tokens);
@@ -202,7 +195,7 @@ async fn a_loss_in_the_middle_of_a_long_prompt_changes_nothing() {
     let expected = Local::demo().text(&prompt, &sampled(3), 40);
     for (block, ticks) in MOMENTS {
         let mut swarm = TestSwarm::demo(&[(0, 6), (0, 6), (6, 12), (6, 12)]);
-        let client = client(&swarm).await;
+        let client = Client::of(&swarm).await;
         let mut killer = None;
         let meanwhile = async |tokens: usize, route: &[HopInfo]| {
             if tokens == 0 {
@@ -224,7 +217,7 @@ async fn a_loss_in_the_middle_of_a_long_prompt_changes_no_bit() {
     let expected = activations::to_bytes(&local.forward(range(0, 12), &input)).unwrap();
     for (block, ticks) in MOMENTS {
         let mut swarm = TestSwarm::demo(&[(0, 6), (0, 6), (6, 12), (6, 12)]);
-        let client = client(&swarm).await;
+        let client = Client::of(&swarm).await;
         let mut session = client.model.session(range(0, 12), input.dims()[0]).await.unwrap();
         let killer = kill_at(&mut swarm, &session.route(), block, ticks);
         let output = session.forward(&input).await.unwrap();
@@ -238,7 +231,7 @@ async fn a_loss_in_the_middle_of_a_long_prompt_changes_no_bit() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hidden_states_survive_losses_too() {
     let mut swarm = TestSwarm::demo(&[(0, 6), (6, 12), (0, 6), (6, 12)]);
-    let client = client(&swarm).await;
+    let client = Client::of(&swarm).await;
     let local = Local::demo();
     let ids = local.encode(PROMPT);
     let mut session = client.model.session(range(2, 10), 200).await.unwrap();

@@ -5,15 +5,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use swarm_client::HopInfo;
+use swarm_client::finder::probe;
 use swarm_model::{Blocks, Tensor, activations};
 use swarm_protocol::model_id::{ModelId, WeightFormat};
 use swarm_protocol::p2p::{FrameReader, FrameWriter, Network, StreamKind};
 use swarm_protocol::session::{SessionId, TokenCount};
 use swarm_protocol::wire::{
-    Input, MAX_STEP_ROWS, Open, Output, OutputRows, RowsHeader, SessionReply, SessionRequest, Step, StepOutput,
+    Connect, Input, Lane, MAX_STEP_ROWS, Next, Open, Output, RowsHeader, SessionReply, SessionRequest, Step, StepDone,
 };
 
-/// Sessions on every server of a chain.
+/// How long a server may take to say where it can be dialled.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Sessions on every server of a chain; each server feeds the next one, the last one answers here.
 pub(crate) struct BareChain {
     hops: Vec<Hop>,
     format: WeightFormat,
@@ -22,6 +26,8 @@ pub(crate) struct BareChain {
 }
 
 struct Hop {
+    /// As the hop before it is told of it.
+    as_next: Next,
     reader: FrameReader<SessionReply>,
     writer: FrameWriter<SessionRequest>,
 }
@@ -61,35 +67,46 @@ impl BareChain {
                 class: blocks.numeric_class().clone(),
                 blocks: hop.blocks,
                 tokens: TokenCount(tokens),
-                input: Input::Owner,
-                output: Output::Owner,
             };
-            let stream = network.open(hop.peer, &[], StreamKind::Session).await?;
             let limit = RowsHeader { rows: MAX_STEP_ROWS, ..row }.payload_bytes()?;
-            let (reader, writer) = stream.into_frames(limit);
-            let mut hop = Hop { reader, writer };
-            match hop.ask(&SessionRequest::Open(request), &[]).await? {
-                (SessionReply::Opened { .. }, _) => hops.push(hop),
-                (other, _) => bail!("no session: {other:?}"),
-            }
+            hops.push(Hop::open(network, hop, request, limit).await?);
         }
-        Ok(Self { hops, format: blocks.format(), row, position: 0 })
+        let mut chain = Self { hops, format: blocks.format(), row, position: 0 };
+        chain.join().await?;
+        Ok(chain)
+    }
+
+    /// Tells each hop by whom it is fed, and only then the one before it whom to feed.
+    async fn join(&mut self) -> Result<()> {
+        let mut output = Output::Owner;
+        for index in (0..self.hops.len()).rev() {
+            let link = index as u32;
+            let before = index.checked_sub(1).map(|before| self.hops[before].as_next.peer);
+            let hop = &mut self.hops[index];
+            if let Some(peer) = before {
+                hop.writer.send(&SessionRequest::Accept(Input::Upstream { peer, link }), &[]).await?;
+            }
+            let connect = Connect { lane: Lane::Main, link: link + 1, output, position: 0 };
+            hop.writer.send(&SessionRequest::Connect(connect), &[]).await?;
+            output = Output::Next(hop.as_next.clone());
+        }
+        Ok(())
     }
 
     /// Pushes rows through all hops.
     pub(crate) async fn forward(&mut self, input: &Tensor) -> Result<(Tensor, StepTimes)> {
         let rows = RowsHeader { rows: input.dims()[0] as u32, ..self.row };
-        let step = Step { epoch: 0, position: self.position, rows, output: OutputRows::All };
+        let step = Step { epoch: 0, position: self.position, rows, wanted_from: self.position };
         let start = Instant::now();
-        let mut times = StepTimes::default();
-        let mut bytes = activations::to_bytes(input)?;
+        let bytes = activations::to_bytes(input)?;
+        self.hops.first_mut().context("no hop")?.writer.send(&SessionRequest::Step(step), &bytes).await?;
+        let bytes = self.hops.last_mut().context("no hop")?.output().await?;
+        let mut times = StepTimes { total: start.elapsed(), ..StepTimes::default() };
         for hop in &mut self.hops {
-            let answer;
-            (answer, bytes) = hop.step(step, &bytes).await?;
-            times.queue += Duration::from_micros(answer.queue_us.into());
-            times.compute += Duration::from_micros(answer.compute_us.into());
+            let done = hop.done().await?;
+            times.queue += Duration::from_micros(done.queue_us.into());
+            times.compute += Duration::from_micros(done.compute_us.into());
         }
-        times.total = start.elapsed();
         self.position += rows.rows;
         let output = activations::from_bytes(self.format, rows.rows as usize, rows.hidden as usize, &bytes)?;
         Ok((output, times))
@@ -107,15 +124,37 @@ impl BareChain {
 }
 
 impl Hop {
+    async fn open(network: &Network, hop: &HopInfo, request: Open, payload_limit: usize) -> Result<Self> {
+        let addresses = probe(network, hop.peer, &[], PROBE_TIMEOUT).await?.info.announcement.addresses;
+        let as_next = Next { peer: hop.peer, addresses, session: request.session, max_rows: MAX_STEP_ROWS };
+        let (reader, writer) = network.open(hop.peer, &[], StreamKind::Session).await?.into_frames(payload_limit);
+        let mut hop = Self { as_next, reader, writer };
+        match hop.ask(&SessionRequest::Open(request), &[]).await? {
+            (SessionReply::Opened { .. }, _) => Ok(hop),
+            (other, _) => bail!("no session: {other:?}"),
+        }
+    }
+
     async fn ask(&mut self, request: &SessionRequest, payload: &[u8]) -> Result<(SessionReply, Vec<u8>)> {
         self.writer.send(request, payload).await?;
+        self.next().await
+    }
+
+    async fn next(&mut self) -> Result<(SessionReply, Vec<u8>)> {
         self.reader.next().await?.context("the server ended the session")
     }
 
-    async fn step(&mut self, step: Step, payload: &[u8]) -> Result<(StepOutput, Vec<u8>)> {
-        match self.ask(&SessionRequest::Step(step), payload).await? {
-            (SessionReply::Output(output), rows) => Ok((output, rows)),
+    async fn output(&mut self) -> Result<Vec<u8>> {
+        match self.next().await? {
+            (SessionReply::Output(_), rows) => Ok(rows),
             (other, _) => bail!("no output: {other:?}"),
+        }
+    }
+
+    async fn done(&mut self) -> Result<StepDone> {
+        match self.next().await? {
+            (SessionReply::Done(done), _) => Ok(done),
+            (other, _) => bail!("a step was not computed: {other:?}"),
         }
     }
 }
