@@ -2,7 +2,6 @@
 //!
 //! The servers of a chain compute one after the other, so that all of them together compute as much as this process does.
 
-mod bare;
 mod in_process;
 
 use std::time::{Duration, Instant};
@@ -11,17 +10,17 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use serde::Serialize;
 use swarm_client::{HiddenSession, Model};
-use swarm_model::{Tensor, activations};
+use swarm_model::Tensor;
 
-use self::bare::{BareChain, StepTimes};
 use self::in_process::InProcess;
+use crate::bare::{BareChain, StepTimes};
 use crate::goal::Goal;
 use crate::local_swarm::LocalSwarm;
 use crate::machine::Machine;
 use crate::report::{Report, Tables};
-use crate::stats::Summary;
+use crate::stats::{Summary, median, milliseconds};
 use crate::table::Table;
-use crate::workload::{RandomModel, even_ranges, small_llama};
+use crate::workload::{RandomModel, even_ranges, same, small_llama};
 
 /// What a hop may add to a token on loopback.
 const GOAL_MS: f64 = 1.0;
@@ -153,7 +152,7 @@ impl<'a> Contenders<'a> {
         let client = model.session(model.config().all_blocks()?, tokens).await?;
         let route = client.route();
         ensure!(route.len() == servers as usize, "the route has {} hops instead of {servers}", route.len());
-        let bare = BareChain::open(swarm.network(), model.id(), &local.blocks, &route, tokens as u32).await?;
+        let bare = BareChain::open(swarm, model, &route, tokens as u32).await?;
         local.clear();
         Ok(Self { local, client, bare })
     }
@@ -220,13 +219,6 @@ impl<'a> Contenders<'a> {
     }
 }
 
-/// Servers must give the bits that this process gives, or their times mean nothing.
-fn same(here: &Tensor, there: &Tensor) -> Result<()> {
-    let equal = activations::to_bytes(here)? == activations::to_bytes(there)?;
-    ensure!(equal, "the servers' output differs from this process's");
-    Ok(())
-}
-
 impl Chain {
     fn of(rounds: &[Round], servers: u32) -> Self {
         let bare = |part: fn(&StepTimes) -> Duration| {
@@ -260,14 +252,6 @@ impl Round {
     fn bare_median(&self, part: fn(&StepTimes) -> Duration) -> f64 {
         Summary::of(self.bare.iter().map(|times| milliseconds(part(times)))).median
     }
-}
-
-fn median(samples: &[f64]) -> f64 {
-    Summary::of(samples.iter().copied()).median
-}
-
-fn milliseconds(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
 }
 
 impl Tables for Results {

@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::json;
-use swarm_client::{GenerationConfig, GenerationEvent, Model};
+use swarm_client::{ClientConfig, GenerationConfig, GenerationEvent, Model};
 
 use crate::local_swarm::join;
 
@@ -36,7 +36,7 @@ pub(crate) struct Settings {
 /// # Errors
 /// If there is no token to be had.
 pub(crate) async fn run(settings: Settings) -> Result<()> {
-    let swarm = join(&settings.bootstrap, &settings.swarm).await?;
+    let swarm = join(&settings.bootstrap, &settings.swarm, ClientConfig::default()).await?;
     let model = swarm.open_model(&settings.model.parse()?, None).await?;
     first_token(&model, &settings.prompt).await?;
     say(IDLE)?;
@@ -53,7 +53,7 @@ async fn first_token(model: &Model, prompt: &str) -> Result<()> {
         match generation.next().await?.context("no token came")? {
             // A random model may end its text with the first token.
             GenerationEvent::Token { .. } | GenerationEvent::Done(_) => return say(FIRST_TOKEN),
-            GenerationEvent::Route { .. } | GenerationEvent::Reroute { .. } => {}
+            GenerationEvent::Route { .. } | GenerationEvent::Reroute { .. } | GenerationEvent::Trace(_) => {}
         }
     }
 }

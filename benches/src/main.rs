@@ -1,24 +1,34 @@
-//! Benchmarks of swarm-node: what a hop costs, how fast things start, how fast blocks compute. See `benches/README.md`.
+//! Benchmarks of swarm-node: what a hop costs, also over far links, what a lost server costs, how fast things start, how fast
+//! blocks compute. See `benches/README.md`.
 //!
 //! Every number is a median of interleaved measurements of one run; numbers of different runs are not compared.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod bare;
 mod compute;
+mod failover;
+mod far_hosts;
 mod goal;
 mod hop;
 mod idle_client;
 mod local_swarm;
 mod machine;
 mod memory;
+mod pipeline;
+mod prefill;
 mod process;
 mod report;
 mod start;
 mod stats;
 mod table;
+mod wan;
 mod workload;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
+
+use self::far_hosts::FarHosts;
 
 /// Benchmarks of swarm-node.
 #[derive(Debug, Parser)]
@@ -38,6 +48,12 @@ enum Benchmark {
     Hop(hop::Settings),
     /// Time to start a server and to get a first token, and memory while idle.
     Start(start::Settings),
+    /// Time of a token over three far servers (takes root: the hosts are network namespaces).
+    Wan(wan::Settings),
+    /// Time to the first token of a long prompt over three far servers, against perfect pipelining (takes root).
+    Prefill(prefill::Settings),
+    /// What the loss of a server costs a session.
+    Failover(failover::Settings),
     /// Block compute beside candle-transformers and the machine's read bandwidth.
     Compute(compute::Settings),
     /// The process whose start and memory `start` measures.
@@ -49,7 +65,16 @@ fn main() -> Result<()> {
     let Cli { benchmark, json } = Cli::parse();
     match benchmark {
         Benchmark::Compute(settings) => stoppable(compute::run(settings))?.print(json),
+        Benchmark::Failover(settings) => stoppable(failover::run(settings))?.print(json),
         Benchmark::Hop(settings) => stoppable(hop::run(settings))?.print(json),
+        Benchmark::Prefill(settings) => {
+            let hosts = FarHosts::enter(settings.link())?;
+            stoppable(prefill::run(settings, &hosts))?.print(json)
+        }
+        Benchmark::Wan(settings) => {
+            let hosts = FarHosts::enter(settings.link())?;
+            stoppable(wan::run(settings, &hosts))?.print(json)
+        }
         Benchmark::Start(settings) => stoppable(start::run(settings))?.print(json),
         Benchmark::IdleClient(settings) => stoppable(idle_client::run(settings)),
     }

@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -33,15 +34,25 @@ impl Process {
     /// # Errors
     /// If the system cannot start it.
     pub(crate) fn spawn<A: AsRef<OsStr>>(name: &str, program: &Path, arguments: &[A]) -> Result<Self> {
+        let mut command = std::process::Command::new(program);
+        command.args(arguments);
+        Self::start(name, command)
+    }
+
+    /// The same of a command.
+    ///
+    /// # Errors
+    /// If the system cannot start it.
+    pub(crate) fn start(name: &str, command: std::process::Command) -> Result<Self> {
         let log = tempfile::tempfile()?;
-        let mut child = Command::new(program)
-            .args(arguments)
+        let failed = format!("starting {}", command.get_program().display());
+        let mut child = Command::from(command)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log.try_clone()?)
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| format!("starting {}", program.display()))?;
+            .context(failed)?;
         let events = BufReader::new(child.stdout.take().context("no stdout")?).lines();
         Ok(Self { name: name.to_string(), child, events, log })
     }
@@ -81,6 +92,15 @@ impl Process {
     /// If the process has ended.
     pub(crate) fn id(&self) -> Result<u32> {
         self.child.id().with_context(|| format!("{} has ended", self.name))
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// If the process has ended.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(self.id()? as i32).context("no process id")?;
+        Ok(kill_process(pid, signal)?)
     }
 
     /// Kills the process and waits until it is gone.

@@ -1,6 +1,7 @@
 //! Medians and quartiles.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -29,6 +30,15 @@ impl Summary {
         };
         Self { median: at(0.5), low: at(0.25), high: at(0.75), samples: sorted.len() }
     }
+}
+
+/// The median of some samples.
+pub(crate) fn median(samples: &[f64]) -> f64 {
+    Summary::of(samples.iter().copied()).median
+}
+
+pub(crate) fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }
 
 impl fmt::Display for Summary {

@@ -1,13 +1,22 @@
 //! The random models that are measured.
 
+use std::fs;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
 use swarm_model::synthetic::SyntheticSpec;
-use swarm_model::{Checkpoint, ModelSpec};
+use swarm_model::{Checkpoint, ModelSpec, Tensor, activations};
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::WeightFormat;
 use tempfile::TempDir;
+
+/// Ordinary tokens of the demo's vocabulary: the first, and how many there are at least.
+const FIRST_ID: u32 = 8;
+const IDS: u32 = 1000;
+
+/// Coprime to [`IDS`], so that all of them come before one comes again.
+const ID_STEP: u32 = 7;
 
 /// A random checkpoint on disk; it goes away with the value.
 pub(crate) struct RandomModel {
@@ -23,6 +32,7 @@ impl RandomModel {
     pub(crate) fn write(spec: SyntheticSpec) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("swarm-bench-").tempdir()?;
         spec.write(directory.path())?;
+        without_end(&directory.path().join("config.json"))?;
         Ok(Self { spec, directory })
     }
 
@@ -46,6 +56,28 @@ impl RandomModel {
     }
 }
 
+/// Takes away the tokens that end a text: a random model would end it anywhere.
+fn without_end(config: &Path) -> Result<()> {
+    let mut values: Value = serde_json::from_slice(&fs::read(config)?)?;
+    values["eos_token_id"] = json!([]);
+    Ok(fs::write(config, serde_json::to_vec_pretty(&values)?)?)
+}
+
+/// `count` token ids of a model of the demo's vocabulary, all different from their neighbours.
+pub(crate) fn some_ids(count: usize) -> Vec<u32> {
+    (0..count as u32).map(|index| FIRST_ID + index * ID_STEP % IDS).collect()
+}
+
+/// What computes the same must give the same bits, or its time means nothing.
+///
+/// # Errors
+/// If they differ.
+pub(crate) fn same(one: &Tensor, other: &Tensor) -> Result<()> {
+    let equal = activations::to_bytes(one)? == activations::to_bytes(other)?;
+    ensure!(equal, "two computations of the same outputs differ");
+    Ok(())
+}
+
 /// 194M weights in 16 blocks of bf16, with the demo model's vocabulary: a few tens of milliseconds a token on one core, so
 /// that a millisecond a hop can be seen.
 pub(crate) fn small_llama() -> SyntheticSpec {
@@ -56,6 +88,38 @@ pub(crate) fn small_llama() -> SyntheticSpec {
         heads: 16,
         kv_heads: 4,
         head_dim: 64,
+        dtype: WeightFormat::Bf16,
+        ..SyntheticSpec::default()
+    }
+}
+
+/// Blocks whose activations are as wide as those of the largest models and whose arithmetic is small: a step is travelling.
+/// A row of `hidden` 8192 is 16 KiB of bf16, as in Llama 3.1 70B; 16384, as in its 405B, 32 KiB.
+pub(crate) fn wide_and_thin(hidden: usize, blocks: usize) -> SyntheticSpec {
+    SyntheticSpec {
+        hidden,
+        intermediate: 256,
+        blocks,
+        heads: 4,
+        kv_heads: 1,
+        head_dim: 64,
+        vocab: 64,
+        dtype: WeightFormat::Bf16,
+        ..SyntheticSpec::default()
+    }
+}
+
+/// Blocks of 5M weights with two heads for long prompts: so small that on two shared cores a chunk computes for no more than
+/// a few times as long as it travels at 100 Mbit/s.
+pub(crate) fn long_context(blocks: usize) -> SyntheticSpec {
+    SyntheticSpec {
+        hidden: 1024,
+        intermediate: 1536,
+        blocks,
+        heads: 2,
+        kv_heads: 1,
+        head_dim: 64,
+        max_positions: 4096,
         dtype: WeightFormat::Bf16,
         ..SyntheticSpec::default()
     }

@@ -30,7 +30,7 @@ async fn main() -> Result<()> {
         match event {
             GenerationEvent::Token { text, .. } => write!(out, "{text}")?,
             GenerationEvent::Reroute { lost, reason, .. } => write!(out, "\n[lost {lost}: {reason}]\n")?,
-            GenerationEvent::Route { .. } => {}
+            GenerationEvent::Route { .. } | GenerationEvent::Trace(_) => {}
             GenerationEvent::Done(summary) => {
                 writeln!(
                     out,

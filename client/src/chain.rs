@@ -140,9 +140,13 @@ impl<R: Rows> Chain<R> {
 
     /// Whether nothing is left to wait for: every output that was wanted has come; if none was, every hop holds everything.
     pub fn is_settled(&self) -> bool {
+        self.wanted.is_satisfied() && (self.wanted.had_any() || self.is_whole())
+    }
+
+    /// Whether every hop is known to hold every position.
+    pub fn is_whole(&self) -> bool {
         let length = self.source.len();
-        let whole = |hop: &Hop| !hop.lost && hop.kv >= length;
-        self.wanted.is_satisfied() && (self.wanted.had_any() || self.hops.iter().all(whole))
+        self.hops.iter().all(|hop| !hop.lost && hop.kv >= length)
     }
 
     /// The first hop that holds less than the one before it: whom everybody waits for.
@@ -225,7 +229,7 @@ impl<R: Rows> Chain<R> {
         let hop = self.find(id)?;
         let from = hop.sent();
         let rows = length.saturating_sub(from).min(config.chunk.as_usize());
-        if hop.lost || rows == 0 || hop.flights.len() >= config.window {
+        if hop.lost || hop.failing || rows == 0 || hop.flights.len() >= config.window {
             return None;
         }
         let input = self.source.slice(from, rows)?;
@@ -288,8 +292,7 @@ impl<R: Rows> Chain<R> {
     pub fn fell_back(&mut self, id: HopId, have: TokenCount) {
         let before = self.hops.iter().position(|hop| hop.id == id).and_then(|index| index.checked_sub(1));
         if let Some(hop) = self.find_mut(id) {
-            hop.flights.clear();
-            hop.kv = hop.kv.min(have.as_usize());
+            hop.fell_back(have.as_usize());
         }
         // Relayed rows come from the hop before, which is told to send them again.
         if let Some(before) = before {

@@ -11,6 +11,7 @@ use swarm_protocol::session::TokenCount;
 use crate::chain::Outputs;
 use crate::edges::EdgesWorker;
 use crate::session::{HopInfo, RouteEvent, Session, SessionError};
+use crate::trace::TraceRecord;
 
 /// Tokens of an answer when nobody says how many: a page of text.
 const DEFAULT_MAX_TOKENS: usize = 256;
@@ -22,11 +23,13 @@ pub struct GenerationConfig {
     pub max_tokens: usize,
     /// How each token is chosen; greedy by default.
     pub sampling: SamplingConfig,
+    /// Whether [`GenerationEvent::Trace`] tells where the time goes.
+    pub trace: bool,
 }
 
 impl Default for GenerationConfig {
     fn default() -> Self {
-        Self { max_tokens: DEFAULT_MAX_TOKENS, sampling: SamplingConfig::default() }
+        Self { max_tokens: DEFAULT_MAX_TOKENS, sampling: SamplingConfig::default(), trace: false }
     }
 }
 
@@ -79,6 +82,8 @@ pub enum GenerationEvent {
         /// When.
         at: Duration,
     },
+    /// Something that a trace keeps, if one was asked for; for what it adds up to, see [`crate::trace`].
+    Trace(TraceRecord),
     /// The end, and its reason.
     Done(Summary),
 }
@@ -148,6 +153,8 @@ impl TextSession {
         let sampler = Sampler::new(&config.sampling)?;
         let reused = self.rewind_to_shared(prompt);
         let most = config.max_tokens.min(self.capacity() - prompt.len() + 1);
+        let start = Instant::now();
+        self.session.trace(config.trace.then_some(start));
         Ok(Generation {
             input: prompt[reused..].to_vec(),
             history: prompt.to_vec(),
@@ -156,9 +163,10 @@ impl TextSession {
             most,
             sampler: Some(sampler),
             decoder: self.tokenizer.decoder(),
-            start: Instant::now(),
+            start,
+            trace: config.trace,
             first: None,
-            last: Instant::now(),
+            last: start,
             tokens: Vec::new(),
             text: String::new(),
             reroutes: 0,
@@ -194,6 +202,7 @@ pub struct Generation<'a> {
     sampler: Option<Sampler>,
     decoder: TextDecoder,
     start: Instant,
+    trace: bool,
     first: Option<Instant>,
     last: Instant,
     tokens: Vec<u32>,
@@ -228,9 +237,14 @@ impl Generation<'_> {
         let fed = self.session.session.feed_tokens(&input, Outputs::Last).await;
         self.take_news();
         let rows = fed?.ok_or(SessionError::Stopped)?;
+        let arrived = Instant::now();
         let id = self.sample(rows).await?;
         self.last = Instant::now();
         self.first.get_or_insert(self.last);
+        if self.trace {
+            let (at, sampling) = (self.last - self.start, self.last - arrived);
+            self.events.push_back(GenerationEvent::Trace(TraceRecord::Token { id, at, sampling }));
+        }
         if self.session.eos.contains(&id) {
             return self.finish(Finish::EndOfText);
         }
@@ -253,6 +267,9 @@ impl Generation<'_> {
     }
 
     fn take_news(&mut self) {
+        while let Some(record) = self.session.session.next_record() {
+            self.events.push_back(GenerationEvent::Trace(record));
+        }
         while let Some(event) = self.session.session.next_route_event() {
             let at = self.start.elapsed();
             self.events.push_back(match event {

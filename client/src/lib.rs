@@ -33,6 +33,7 @@ mod model;
 pub mod route;
 mod session;
 mod swarm;
+pub mod trace;
 
 pub use chain::Outputs;
 pub use config::{ClientConfig, PeerFilter};

@@ -127,6 +127,11 @@ impl<R: Rows> HopState<R> {
         self.epoch
     }
 
+    /// Where the hop's rows come from.
+    pub fn input(&self) -> &Input {
+        &self.input
+    }
+
     /// The owner names the hop's input.
     pub fn accept(&mut self, input: Input) {
         if let Input::Upstream { link, .. } | Input::Import { link, .. } = &input {

@@ -11,7 +11,11 @@
 //! two more such servers would not do.
 
 mod joiners;
+mod patience;
 mod rank;
+mod rebalance;
+#[cfg(test)]
+mod rebalance_tests;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +24,8 @@ use rand::seq::IndexedRandom;
 use swarm_protocol::block::{BlockIndex, BlockRange};
 
 pub use joiners::{Claim, Standing, rechoose};
+pub use patience::Patience;
+pub use rebalance::{Move, Plan, WORTHWHILE_PERCENT, plan, still_right};
 
 use rank::Rank;
 
@@ -43,7 +49,10 @@ impl Coverage {
     /// Adds a server: its blocks, and how many tokens per second it computes on each of them. Blocks that the model
     /// lacks are ignored; a rate that is no positive number counts as the smallest there is.
     pub fn add(&mut self, blocks: BlockRange, tokens_per_second: f64) {
-        let rate = micros(tokens_per_second);
+        self.add_micros(blocks, micros(tokens_per_second));
+    }
+
+    fn add_micros(&mut self, blocks: BlockRange, rate: Micros) {
         for block in blocks.blocks() {
             if let Some(sum) = self.rates.get_mut(block.as_usize()) {
                 *sum = sum.saturating_add(rate);
@@ -53,7 +62,11 @@ impl Coverage {
 
     /// The throughput of one block in tokens per second; 0 where nobody serves it.
     pub fn rate(&self, block: BlockIndex) -> f64 {
-        self.rates.get(block.as_usize()).map_or(0.0, |&rate| rate as f64 / 1e6)
+        self.at(block) as f64 / 1e6
+    }
+
+    fn at(&self, block: BlockIndex) -> Micros {
+        self.rates.get(block.as_usize()).copied().unwrap_or(0)
     }
 
     /// The throughput of the worst-served block in tokens per second.
@@ -65,6 +78,16 @@ impl Coverage {
         self.rates.iter().copied().min().unwrap_or(0)
     }
 
+    fn mean(&self) -> Micros {
+        let sum = self.rates.iter().fold(0, |sum: Micros, &rate| sum.saturating_add(rate));
+        sum / (self.rates.len() as Micros).max(1)
+    }
+
+    /// What the blocks lack up to `level`, all of them together.
+    fn lacks(&self, level: Micros) -> Micros {
+        self.rates.iter().fold(0, |sum: Micros, &rate| sum.saturating_add(level.saturating_sub(rate)))
+    }
+
     /// Every range of `count` consecutive blocks; of all blocks, if the model has no more.
     fn windows(&self, count: u32) -> impl Iterator<Item = BlockRange> {
         let blocks = self.model.end();
@@ -73,9 +96,12 @@ impl Coverage {
     }
 }
 
+/// More is not believed: a million tokens a second, announced as a microsecond each. Sums over any swarm stay exact.
+const MOST_MICROS: Micros = 1_000_000_000_000;
+
 /// A float cast saturates: what is negative or no number becomes 0, and then the smallest rate.
 fn micros(tokens_per_second: f64) -> Micros {
-    ((tokens_per_second * 1e6) as Micros).max(1)
+    ((tokens_per_second * 1e6) as Micros).clamp(1, MOST_MICROS)
 }
 
 /// The `count` consecutive blocks that help the swarm most; all blocks, if the model has no more than `count`.

@@ -1,5 +1,8 @@
-//! Whole-swarm tests: a simulation of the pure logic, and a harness for real processes.
+//! Whole-swarm tests: a simulation of the pure logic, a harness for real processes, and a wide-area network for them.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 pub mod harness;
+pub mod placement_sim;
 pub mod sim;
+pub mod wan;

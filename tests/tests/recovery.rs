@@ -4,8 +4,8 @@
 
 use std::thread::JoinHandle;
 
-use swarm_client::HopInfo;
-use swarm_model::{SamplingConfig, activations};
+use swarm_client::{ClientConfig, HopInfo};
+use swarm_model::{ModelSpec, SamplingConfig, activations};
 use swarm_protocol::PeerId;
 use swarm_tests::harness::{
     Client, Local, PROMPT, TestSwarm, Told, eventually, greedy, host, leftovers, range, sampled,
@@ -113,9 +113,9 @@ fn operate(swarm: &mut TestSwarm, route: &[HopInfo], operation: Operation) -> Op
 }
 
 /// Tells the text while the scenario plays; gives the victims too.
-async fn play(scenario: &Scenario, sampling: SamplingConfig) -> (Told, Vec<PeerId>) {
+async fn play(scenario: &Scenario, sampling: SamplingConfig, config: ClientConfig) -> (Told, Vec<PeerId>) {
     let mut swarm = TestSwarm::demo(scenario.servers);
-    let client = Client::of(&swarm).await;
+    let client = Client::with(&swarm, &ModelSpec::Demo, None, config).await;
     let mut victims = Vec::new();
     let meanwhile = async |tokens: usize, route: &[HopInfo]| {
         let due = scenario.operations.iter().filter(|(after, _)| *after == tokens);
@@ -148,7 +148,7 @@ fn check(scenario: &Scenario, sampling: &SamplingConfig, told: &Told, victims: &
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn greedy_text_survives_every_loss() {
     for scenario in &SCENARIOS {
-        let (told, victims) = play(scenario, greedy()).await;
+        let (told, victims) = play(scenario, greedy(), ClientConfig::default()).await;
         check(scenario, &greedy(), &told, &victims);
     }
 }
@@ -159,8 +159,17 @@ async fn sampled_text_survives_losses_given_its_seed() {
         let sampling = SamplingConfig { top_p: None, ..sampled(seed as u64) };
         let expected = Local::demo().text(PROMPT, &sampling, TOKENS);
         assert_ne!(expected.text, Local::demo().text(PROMPT, &greedy(), TOKENS).text);
-        let (told, victims) = play(scenario, sampling.clone()).await;
+        let (told, victims) = play(scenario, sampling.clone(), ClientConfig::default()).await;
         check(scenario, &sampling, &told, &victims);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn text_with_standbys_survives_every_loss() {
+    for scenario in &SCENARIOS {
+        let config = ClientConfig { standby: true, ..ClientConfig::default() };
+        let (told, victims) = play(scenario, greedy(), config).await;
+        check(scenario, &greedy(), &told, &victims);
     }
 }
 

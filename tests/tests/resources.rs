@@ -51,7 +51,7 @@ async fn a_silent_client_is_ended_in_time() {
     until_free(&watcher, &swarm.servers[0], "the room of a silent client", |free| free == before).await;
     // Its next text begins on a new hop, and is whole.
     let ids = client.model.encode(PROMPT).unwrap();
-    let config = GenerationConfig { max_tokens: 10, sampling: greedy() };
+    let config = GenerationConfig { max_tokens: 10, sampling: greedy(), trace: false };
     let mut generation = session.generate(&ids, config).unwrap();
     let mut tokens = Vec::new();
     while let Some(event) = generation.next().await.unwrap() {

@@ -5,11 +5,11 @@ use std::time::Instant;
 use anyhow::Result;
 use swarm_model::{Blocks, Checkpoint, ComputePool, KvCache, Sequence, Tensor};
 
-use super::milliseconds;
+use crate::stats::milliseconds;
 
 /// All blocks and one sequence.
 pub(crate) struct InProcess {
-    pub(crate) blocks: Blocks,
+    blocks: Blocks,
     cache: KvCache,
     pool: ComputePool,
 }

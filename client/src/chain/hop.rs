@@ -57,6 +57,8 @@ pub(super) struct Hop {
     pub(super) kv: usize,
     /// In the order of sending, which is the order of answering; only of a hop that this client feeds.
     pub(super) flights: VecDeque<Flight>,
+    /// A step failed for lack of KV, and so will those in flight behind it: nothing is sent until each has said so.
+    pub(super) failing: bool,
     pub(super) lost: bool,
     /// Where its output goes, if it has been told.
     pub(super) joint: Option<Joint>,
@@ -77,6 +79,7 @@ impl Hop {
             blocks,
             kv: 0,
             flights: VecDeque::new(),
+            failing: false,
             lost: false,
             joint: None,
             mirror: None,
@@ -99,10 +102,22 @@ impl Hop {
         self.flights.pop_front().as_ref().is_some_and(is_it)
     }
 
+    /// The oldest flight was not computed: the KV holds `have` positions.
+    pub(super) fn fell_back(&mut self, have: usize) {
+        self.flights.pop_front();
+        self.failing = !self.flights.is_empty();
+        self.kv = self.kv.min(have);
+    }
+
+    /// Nothing that is in flight matters any more.
+    fn forget_flights(&mut self) {
+        self.flights.clear();
+        self.failing = false;
+    }
+
     pub(super) fn truncate(&mut self, length: usize) {
         self.kv = self.kv.min(length);
-        self.flights.clear();
-        self.unreached = None;
+        self.forget_flights();
         match &mut self.shadow {
             Some(shadow) if shadow.mirrored => shadow.truncate(length),
             // What is being handed over to it may be of positions that are no more.
@@ -112,7 +127,7 @@ impl Hop {
 
     pub(super) fn lose(&mut self) {
         self.lost = true;
-        self.flights.clear();
+        self.forget_flights();
         self.joint = None;
         self.mirror = None;
     }

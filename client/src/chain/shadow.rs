@@ -48,6 +48,12 @@ impl<R: Rows> Chain<R> {
         known.shadow.as_ref().map(|shadow| count(known.kv.saturating_sub(shadow.kv)))
     }
 
+    /// Whether a hop's shadow holds positions that the hop is not known to hold.
+    pub fn shadow_is_ahead(&self, hop: HopId) -> bool {
+        let known = self.hops.iter().find(|known| known.id == hop);
+        known.is_some_and(|known| known.shadow.as_ref().is_some_and(|shadow| shadow.mirrored && shadow.kv > known.kv))
+    }
+
     /// Puts a hop's shadow in its place, with what it holds; says its id. The hop is no longer part of the chain.
     pub fn promote(&mut self, hop: HopId) -> Option<HopId> {
         let known = self.hops.iter_mut().find(|known| known.id == hop)?;

@@ -269,6 +269,19 @@ impl PeerBook {
             .collect()
     }
 
+    /// The round trips that servers have measured to one another.
+    pub fn round_trips_between_servers(&self) -> HashMap<(PeerId, PeerId), Duration> {
+        let told = self.peers.values().flat_map(|known| {
+            let from = known.announcement.peer;
+            known
+                .announcement
+                .neighbours
+                .iter()
+                .map(move |(to, micros)| ((from, *to), Duration::from_micros((*micros).into())))
+        });
+        told.collect()
+    }
+
     /// The digests of the blocks in `range` on `peer`.
     pub fn digests(&self, peer: PeerId, range: BlockRange) -> Vec<(BlockIndex, BlockDigest)> {
         let known = self.peers.get(&peer);

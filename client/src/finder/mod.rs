@@ -4,7 +4,6 @@
 mod book;
 mod look_up;
 mod plan;
-mod probe;
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -22,7 +21,7 @@ use tracing::debug;
 pub use book::{Known, Outcome, PeerBook};
 pub use look_up::{look_up, models};
 pub use plan::{Need, NoPlan, Plan};
-pub use probe::{Probe, ProbeError, probe};
+pub use swarm_protocol::p2p::{Probe, ProbeError, probe};
 
 use crate::config::ClientConfig;
 
@@ -31,6 +30,10 @@ const QUEUE: usize = 256;
 
 /// How old a look-up must be before a missing route is reason for another one.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// How old what is known may become while sessions run: a replacement is then found without looking first. As often as
+/// servers announce themselves; more would only show the same.
+const REFRESH_AFTER: Duration = Duration::from_secs(60);
 
 enum Request {
     Plan { need: Need, fresh: bool, reply: oneshot::Sender<Result<Plan, NoPlan>> },
@@ -56,6 +59,7 @@ impl Finder {
             book: PeerBook::default(),
             looked_up: None,
             looking: None,
+            used: None,
             plans: Vec::new(),
             knowns: Vec::new(),
         };
@@ -105,6 +109,8 @@ struct Task {
     looked_up: Option<Instant>,
     /// The look-up under way: requests that the book can answer do not wait for it.
     looking: Option<LookUp>,
+    /// When a session last asked for something, or told of something.
+    used: Option<Instant>,
     plans: Vec<(Need, oneshot::Sender<Result<Plan, NoPlan>>)>,
     knowns: Vec<oneshot::Sender<Vec<Known>>>,
 }
@@ -112,17 +118,29 @@ struct Task {
 impl Task {
     async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         loop {
+            let refresh = self.refresh_at();
             tokio::select! {
                 request = queue.recv() => match request {
                     Some(request) => self.on_request(request),
                     None => return,
                 },
                 found = finished(&mut self.looking) => self.on_found(found),
+                () = sleep_until(refresh) => self.look(false),
             }
         }
     }
 
+    /// When to look again although nobody asks: while sessions run, which tell of every step.
+    fn refresh_at(&self) -> Option<Instant> {
+        let looked_up = self.looked_up.filter(|_| self.looking.is_none())?;
+        self.used.filter(|used| looked_up.saturating_duration_since(*used) < REFRESH_AFTER)?;
+        Some(looked_up + REFRESH_AFTER)
+    }
+
     fn on_request(&mut self, request: Request) {
+        if !matches!(request, Request::Known { .. }) {
+            self.used = Some(Instant::now());
+        }
         match request {
             Request::Plan { need, fresh, reply } => self.on_plan(need, fresh, reply),
             Request::Report { peer, outcome } => {
@@ -211,6 +229,13 @@ impl Task {
         for reply in std::mem::take(&mut self.knowns) {
             self.answer_known(reply);
         }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -128,10 +128,10 @@ fn blocks_in(ranges: &[BlockRange]) -> u32 {
 
 fn plan_in(book: &PeerBook, need: &Need, class: NumericClass, now: Instant) -> Result<Plan, NoPlan> {
     let with_room = book.candidates(need, &class, true, now);
-    let route = route::find(&with_room, need.range, &Links::ViaClient).or_else(|no_room| {
+    let links = Links::Direct(book.round_trips_between_servers());
+    let route = route::find(&with_room, need.range, &links).or_else(|no_room| {
         let all = book.candidates(need, &class, false, now);
-        route::find(&all, need.range, &Links::ViaClient)
-            .map_err(|missing| no_route(book, missing, Some(&class), now))?;
+        route::find(&all, need.range, &links).map_err(|missing| no_route(book, missing, Some(&class), now))?;
         let rooms = no_room.missing.iter().filter_map(|range| book.largest_room(*range, now));
         let free = rooms.min().unwrap_or_default();
         Err(NoPlan::NoRoom { missing: no_room.missing, needed: need.tokens, free })

@@ -27,7 +27,7 @@ impl Session {
 
     fn on_reply(&mut self, hop: HopId, reply: SessionReply, rows: Vec<u8>, at: Instant) {
         match reply {
-            SessionReply::Output(output) => self.on_output(hop, output, rows),
+            SessionReply::Output(output) => self.on_output(hop, output, rows, at),
             SessionReply::Done(done) => self.on_done(hop, done, at),
             SessionReply::Failed { epoch, error, .. } => self.on_failed(hop, epoch, error),
             SessionReply::Pong { nonce } => {
@@ -69,20 +69,21 @@ impl Session {
         }
     }
 
-    fn on_output(&mut self, hop: HopId, output: StepOutput, bytes: Vec<u8>) {
+    fn on_output(&mut self, hop: HopId, output: StepOutput, bytes: Vec<u8>, at: Instant) {
         let fits = (output.rows.hidden, output.rows.element) == (self.hidden, self.format.into());
         let Some(rows) = ActivationRows::of_wire(output.rows, bytes).filter(|_| fits) else {
             return self.lose(hop, "it answered with rows of another shape".to_string());
         };
         match self.chain.output(hop, &output, rows) {
-            Ok(Came::Output { rows, .. }) => {
+            Ok(Came::Output { from, rows }) => {
+                self.recorder.output_arrived(from.0, at);
                 self.setbacks = 0;
                 match &mut self.outputs {
                     Some(outputs) => outputs.append(rows),
                     None => self.outputs = Some(rows),
                 }
             }
-            Ok(Came::ToRelay(work)) => self.relay(work),
+            Ok(Came::ToRelay(work)) => self.relaying.push_back(work),
             Ok(Came::Advanced | Came::Stale) => {}
             Err(error) => self.on_wrong(hop, &error),
         }
@@ -94,6 +95,7 @@ impl Session {
                 let Some(link) = self.links.get_mut(&hop) else {
                     return;
                 };
+                self.recorder.hop_answered(link, &done, at);
                 link.progressed = at;
                 link.last_step = Duration::from_micros(u64::from(done.queue_us) + u64::from(done.compute_us));
                 // Longer steps say nothing about decoding.
@@ -124,7 +126,7 @@ impl Session {
         match self.chain.unlinked(hop, link) {
             Unlinked::Stale => {}
             Unlinked::Again => {
-                tracing::info!(session = %self.id, %hop, reason, "two hops lost their connection; it is made anew");
+                tracing::debug!(session = %self.id, %hop, reason, "two hops lost their connection; it is made anew");
             }
             Unlinked::Shadow(shadow) => self.give_up(shadow, reason),
             Unlinked::GiveUp(hop) => self.lose(hop, reason),

@@ -244,6 +244,11 @@ impl Link {
         self.requests.try_send((request, payload)).is_ok()
     }
 
+    /// Whether it takes one more step, and a word or two besides.
+    pub(super) fn has_room(&self) -> bool {
+        self.requests.capacity() > REQUESTS / 2
+    }
+
     /// The hop as another one is told of it; `chunk` is the most rows of one step.
     pub(super) fn as_next(&self, chunk: TokenCount) -> Next {
         let max_rows = self.max_step_rows.min(chunk).0;

@@ -4,6 +4,7 @@ mod arrivals;
 mod error;
 mod link;
 mod orders;
+mod recorder;
 mod repair;
 mod shadows;
 mod watch;
@@ -11,7 +12,6 @@ mod watch;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
 use swarm_protocol::PeerId;
 use swarm_protocol::activations::{ActivationRows, Rows};
 use swarm_protocol::block::{BlockIndex, BlockRange};
@@ -27,11 +27,13 @@ pub use error::SessionError;
 pub use link::OpenFailure;
 
 use self::link::{Arrival, Link};
+use self::recorder::Recorder;
 use self::shadows::Shadows;
-use crate::chain::{BadHops, Chain, ChainConfig, HopId, Outputs};
+use crate::chain::{BadHops, Chain, ChainConfig, HopId, Outputs, Work};
 use crate::config::ClientConfig;
 use crate::edges::EdgesWorker;
 use crate::finder::{Finder, Outcome};
+use crate::trace::TraceRecord;
 
 /// Events of all hops waiting for the session: a window of answers and pongs from each of a long chain.
 const EVENTS: usize = 256;
@@ -105,6 +107,8 @@ pub struct Session {
     /// Outputs of the last hop that came since the last call.
     outputs: Option<ActivationRows>,
     shadows: Shadows,
+    /// Rows that are handed on for a hop, and wait for room at the next one: never more than the session has positions.
+    relaying: VecDeque<Work<ActivationRows>>,
     /// A first route was opened.
     started: bool,
     /// The last call was not dropped midway.
@@ -114,6 +118,7 @@ pub struct Session {
     /// Losses whose replacement has not been opened.
     losses: Vec<(PeerId, String, Instant)>,
     news: VecDeque<RouteEvent>,
+    recorder: Recorder,
 }
 
 impl Session {
@@ -157,11 +162,13 @@ impl Session {
             events,
             outputs: None,
             shadows: Shadows::default(),
+            relaying: VecDeque::new(),
             started: false,
             settled: true,
             setbacks: 0,
             losses: Vec::new(),
             news: VecDeque::new(),
+            recorder: Recorder::off(),
         };
         session.mend().await?;
         session.started = true;
@@ -203,6 +210,18 @@ impl Session {
     /// The next thing that happened to the route since it was last asked; the first is the route it was opened with.
     pub fn next_route_event(&mut self) -> Option<RouteEvent> {
         self.news.pop_front()
+    }
+
+    /// Writes down where time goes from now on, counted from `start`; `None` ends it.
+    pub(crate) fn trace(&mut self, start: Option<Instant>) {
+        self.recorder = start.map_or_else(Recorder::off, Recorder::since);
+        let route = self.route();
+        self.recorder.routed(&route);
+    }
+
+    /// The oldest record of the trace that was not taken.
+    pub(crate) fn next_record(&mut self) -> Option<TraceRecord> {
+        self.recorder.next()
     }
 
     /// Forgets every position from `position` on, here and on the hops.
@@ -254,6 +273,7 @@ impl Session {
     async fn settle(&mut self) -> Result<Option<ActivationRows>, SessionError> {
         self.outputs = None;
         if !std::mem::replace(&mut self.settled, false) {
+            self.relaying.clear();
             self.chain.abandon_unanswered();
         }
         let mut check = TokioInstant::now() + CHECK_INTERVAL;
@@ -265,13 +285,16 @@ impl Session {
             while let Some(order) = self.chain.next_order() {
                 self.obey(order).await?;
             }
-            if self.chain.is_settled() && self.chain.lost().is_empty() {
+            self.relay();
+            // A trace waits for every hop's word about the step, which nothing else needs.
+            let told = !self.recorder.is_on() || self.chain.is_whole();
+            if self.chain.is_settled() && told && self.chain.lost().is_empty() {
                 self.settled = true;
                 return Ok(self.outputs.take());
             }
             tokio::select! {
                 Some(arrival) = self.events.recv() => self.on_arrival(arrival),
-                Some(opened) = self.shadows.opening.next() => self.on_shadow_opened(opened),
+                Some(Ok(opened)) = self.shadows.opening.join_next() => self.on_shadow_opened(opened),
                 () = tokio::time::sleep_until(check) => {
                     self.catch_up();
                     self.check_hops();
@@ -295,10 +318,13 @@ impl Session {
         }
         self.repair().await?;
         for (lost, reason, noticed) in std::mem::take(&mut self.losses) {
-            self.news.push_back(RouteEvent::Rerouted { lost, reason, took: noticed.elapsed() });
+            let took = noticed.elapsed();
+            self.recorder.rerouted(lost, &reason, took);
+            self.news.push_back(RouteEvent::Rerouted { lost, reason, took });
         }
         let route = self.route();
         info!(session = %self.id, hops = route.len(), "route opened");
+        self.recorder.routed(&route);
         self.news.push_back(RouteEvent::Route(route));
         Ok(())
     }

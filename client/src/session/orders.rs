@@ -1,5 +1,7 @@
 //! Doing what the chain says.
 
+use std::time::Instant;
+
 use swarm_protocol::activations::ActivationRows;
 use swarm_protocol::session::TokenCount;
 use swarm_protocol::wire::{self, Connect, Lane, Output, SessionRequest, Step};
@@ -44,17 +46,30 @@ impl Session {
             Input::Rows(rows) => rows,
             Input::Tokens => {
                 let ids = self.ids[from..from + count].to_vec();
-                self.edges.embed(ids).await?
+                let began = Instant::now();
+                let rows = self.edges.embed(ids).await?;
+                self.recorder.step_sent(work.from.0, work.rows.0, began);
+                rows
             }
         };
         self.send_step(work.hop, work.epoch, work.from, work.wanted_from, rows);
         Ok(())
     }
 
-    /// Hands rows on that their hop cannot bring to the next one.
-    pub(super) fn relay(&mut self, work: Work<ActivationRows>) {
-        if let Input::Rows(rows) = work.input {
-            self.send_step(work.hop, work.epoch, work.from, work.wanted_from, rows);
+    /// Hands rows on that their hop cannot bring to the next one, as far as that one takes them. What it does not take now
+    /// goes when it has computed something.
+    pub(super) fn relay(&mut self) {
+        while let Some(work) = self.relaying.pop_front() {
+            let Some(link) = self.links.get(&work.hop) else {
+                continue;
+            };
+            if !link.has_room() {
+                self.relaying.push_front(work);
+                return;
+            }
+            if let Input::Rows(rows) = work.input {
+                self.send_step(work.hop, work.epoch, work.from, work.wanted_from, rows);
+            }
         }
     }
 

@@ -7,12 +7,10 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
 use swarm_protocol::PeerId;
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::wire::{HandOver, Input, SessionRequest};
+use tokio::task::JoinSet;
 use tracing::{debug, info};
 
 use super::Session;
@@ -55,7 +53,7 @@ enum NotOpened {
 
 #[derive(Default)]
 pub(super) struct Shadows {
-    pub(super) opening: FuturesUnordered<BoxFuture<'static, ShadowOpened>>,
+    pub(super) opening: JoinSet<ShadowOpened>,
     /// Hops for which a server is being opened, or was looked for a moment ago.
     looked: HashMap<HopId, Option<Instant>>,
     /// Hand-overs under way, by their number.
@@ -107,8 +105,10 @@ impl Session {
         let avoid: HashSet<PeerId> = self.links.values().map(|link| link.peer).collect();
         let need = Need { avoid, ..self.need(blocks) };
         let (finder, opener) = (self.finder.clone(), self.opener());
-        let opened = async move { ShadowOpened { hop, purpose, opened: open(&finder, &opener, need).await } };
-        self.shadows.opening.push(opened.boxed());
+        self.shadows.opening.spawn(async move {
+            let opened = open(&finder, &opener, need).await;
+            ShadowOpened { hop, purpose, opened }
+        });
     }
 
     pub(super) fn on_shadow_opened(&mut self, opened: ShadowOpened) {

@@ -7,6 +7,13 @@ use swarm_protocol::liveness::progress_deadline;
 use super::Session;
 use crate::chain::HopId;
 
+/// How late a hop may be, against a standby that has computed the same already, until that takes its place: a server is
+/// often that much slower for a moment, and changing costs little.
+const LATER_THAN_STANDBY: Duration = Duration::from_millis(200);
+
+/// The same in steps of its own: a hop whose steps are long may be late by some of them.
+const STEPS_LATER_THAN_STANDBY: u32 = 4;
+
 /// A hop's newest step, by which the next ones are judged, may have been one of a few rows; chunks of a prompt take as
 /// much longer as they have more rows, up to this factor.
 const LONGEST_STEP: u32 = 64;
@@ -42,6 +49,22 @@ impl Session {
         }
         for (hop, reason) in gone {
             self.lose(hop, reason);
+        }
+        self.hedge(now);
+    }
+
+    /// Takes the standby of a hop that everybody waits for, if it has computed what the hop has not. It is no sure sign
+    /// that the hop is gone, so nothing is held against it.
+    fn hedge(&mut self, now: Instant) {
+        let Some(hop) = self.chain.waited_for().filter(|hop| self.chain.shadow_is_ahead(*hop)) else {
+            return;
+        };
+        let Some(link) = self.links.get(&hop) else {
+            return;
+        };
+        let late = now.saturating_duration_since(link.progressed);
+        if late > LATER_THAN_STANDBY.max(link.last_step * STEPS_LATER_THAN_STANDBY) {
+            self.give_up(hop, format!("its standby is {:.1} s faster", late.as_secs_f64()));
         }
     }
 }

@@ -15,6 +15,7 @@ use super::common::SwarmArgs;
 use super::output::BadUsage;
 use super::stop::or_interrupted;
 use super::text_view::TextView;
+use super::trace::TraceFile;
 
 /// The largest prompt file that is read: far beyond any context, far below any machine's memory.
 const MAX_PROMPT_BYTES: u64 = 16 * 1024 * 1024;
@@ -49,6 +50,9 @@ pub(crate) struct GenerateArgs {
     /// Say on stderr which route was taken and why
     #[arg(long, env = "SWARM_SHOW_ROUTE", value_parser = FalseyValueParser::new())]
     show_route: bool,
+    /// Write where the time went to FILE, for `swarm-node trace` and ui.perfetto.dev
+    #[arg(long, env = "SWARM_TRACE", value_name = "FILE")]
+    trace: Option<PathBuf>,
 }
 
 /// Where the prompt comes from.
@@ -100,11 +104,11 @@ impl SamplingArgs {
             seed: self.seed,
         };
         sampling.validate().map_err(|error| BadUsage(error.into()))?;
-        Ok(GenerationConfig { max_tokens: self.max_tokens as usize, sampling })
+        Ok(GenerationConfig { max_tokens: self.max_tokens as usize, sampling, trace: false })
     }
 }
 
-/// Which servers are used.
+/// Which servers are used, and how many.
 #[derive(Debug, Args)]
 pub(crate) struct PeerArgs {
     /// Use only this server (repeatable)
@@ -113,13 +117,16 @@ pub(crate) struct PeerArgs {
     /// Never use this server (repeatable)
     #[arg(long = "block-peer", env = "SWARM_BLOCK_PEER", value_name = "PEERID", value_delimiter = ',')]
     blocked: Vec<PeerId>,
+    /// Keep a second server like each of the route's: a loss then costs one step, and the session twice the servers
+    #[arg(long, env = "SWARM_STANDBY", value_parser = FalseyValueParser::new())]
+    standby: bool,
 }
 
 impl PeerArgs {
     pub(crate) fn config(&self) -> ClientConfig {
         let allowed = (!self.allowed.is_empty()).then(|| self.allowed.iter().copied().collect());
         let peers = PeerFilter { allowed, blocked: self.blocked.iter().copied().collect() };
-        ClientConfig { peers, ..ClientConfig::default() }
+        ClientConfig { peers, standby: self.standby, ..ClientConfig::default() }
     }
 }
 
@@ -127,17 +134,24 @@ impl PeerArgs {
 pub(crate) async fn run(args: GenerateArgs) -> Result<()> {
     let config = args.sampling.config()?;
     let prompt = args.prompt.read()?;
+    let trace = args.trace.as_deref().map(TraceFile::create).transpose()?;
     or_interrupted(async {
         let swarm = Swarm::join(args.swarm.network_config()?, args.peers.config()).await?;
         let model = swarm.open_model(&args.model, args.format).await?;
-        let generated = generate(&model, &prompt, config, &args).await;
+        let generated = generate(&model, &prompt, config, &args, trace).await;
         swarm.leave().await;
         generated
     })
     .await
 }
 
-async fn generate(model: &Model, prompt: &str, config: GenerationConfig, args: &GenerateArgs) -> Result<()> {
+async fn generate(
+    model: &Model,
+    prompt: &str,
+    config: GenerationConfig,
+    args: &GenerateArgs,
+    mut trace: Option<TraceFile>,
+) -> Result<()> {
     let ids = model.encode(prompt)?;
     let tokens = session_tokens(model, ids.len(), config.max_tokens)?;
     let mut view = TextView::new(args.json, args.show_route);
@@ -147,14 +161,22 @@ async fn generate(model: &Model, prompt: &str, config: GenerationConfig, args: &
         let plan = model.plan(model.config().all_blocks()?, tokens).await?;
         view.explain(&plan.route);
     }
-    let mut generation = session.generate(&ids, config)?;
-    while let Some(event) = generation.next().await.inspect_err(|_| view.end_line())? {
-        view.show(&event)?;
-        if let GenerationEvent::Done(_) = event {
-            break;
+    let mut generation = session.generate(&ids, GenerationConfig { trace: trace.is_some(), ..config })?;
+    let told = loop {
+        match generation.next().await.inspect_err(|_| view.end_line()) {
+            Ok(Some(GenerationEvent::Trace(record))) => {
+                if let Some(trace) = &mut trace {
+                    trace.write(record)?;
+                }
+            }
+            Ok(Some(event)) => view.show(&event)?,
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
         }
-    }
-    Ok(())
+    };
+    // What a text that failed was waiting for is worth knowing most.
+    trace.map_or(Ok(()), TraceFile::finish)?;
+    Ok(told?)
 }
 
 /// Room for prompt and answer: what was asked for, as far as the model's context goes.

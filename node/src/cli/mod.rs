@@ -3,7 +3,9 @@
 mod bootstrap_peer;
 mod chat;
 mod common;
+mod control;
 mod demo;
+mod drain;
 mod generate;
 mod keygen;
 mod output;
@@ -12,6 +14,7 @@ mod status;
 mod status_view;
 mod stop;
 mod text_view;
+mod trace;
 mod units;
 
 use std::process::ExitCode;
@@ -51,8 +54,12 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Chat with a model
     Chat(chat::ChatArgs),
+    /// Let a server on this machine leave its swarm
+    Drain(drain::DrainArgs),
     /// Show who serves what in a swarm
     Status(status::StatusArgs),
+    /// Show where the time of a generated text went
+    Trace(trace::TraceArgs),
     /// Watch a whole swarm on this machine lose a server and tell its story to the end
     Demo,
     /// Make the key of a private swarm
@@ -73,7 +80,9 @@ pub(crate) fn main() -> ExitCode {
         Command::Serve(args) => run(serve::serve(args)),
         Command::Generate(args) => run(generate::run(args)),
         Command::Chat(args) => run(chat::run(args)),
+        Command::Drain(args) => run(drain::run(args)),
         Command::Status(args) => run(status::run(args)),
+        Command::Trace(args) => trace::run(&args),
         Command::Demo => run(stop::or_interrupted(demo::run())),
         Command::Keygen(args) => keygen::keygen(&args),
         Command::BootstrapPeer(args) => run(bootstrap_peer::bootstrap_peer(args)),

@@ -19,6 +19,7 @@ use swarm_protocol::p2p::StreamKind;
 use swarm_protocol::session::TokenCount;
 
 use super::common::{ListenArgs, SwarmArgs, print_how_to_join, print_listening, warn_of_readers, warn_unreachable};
+use super::control::Control;
 use super::output::Printer;
 use super::stop::{Stop, with_stdin};
 use super::units::duration;
@@ -77,8 +78,24 @@ pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     }
     warn_of_readers(printer, &args.swarm);
     let config = config(&args)?;
-    swarm_node::serve::serve(config, report(printer, args), stop.wait()).await?;
-    Ok(())
+    let (control, unvisited) = Control::start(args.name.clone(), args.model.to_string());
+    if let Some(error) = unvisited {
+        printer.note(format_args!("warning: `swarm-node drain` will not find this server: {error}"));
+    }
+    let (tell, shown, wanted) = (control.teller(), report(printer, args), control.wanted());
+    let report: Report = Arc::new(move |event| {
+        tell(&event);
+        shown(event);
+    });
+    let stop = async {
+        tokio::select! {
+            () = stop.wait() => {}
+            () = wanted => {}
+        }
+    };
+    let served = swarm_node::serve::serve(config, report, stop).await;
+    control.finish(served.as_ref().err().map(ToString::to_string)).await;
+    Ok(served?)
 }
 
 fn config(args: &ServeArgs) -> anyhow::Result<ServeConfig> {
@@ -117,6 +134,16 @@ fn report(printer: Printer, args: ServeArgs) -> Report {
         ServeEvent::Ready { .. } => {
             loading.done();
             print_ready(printer, &args, event);
+        }
+        ServeEvent::Moving { from, to, sessions, within } => {
+            let event = json!({
+                "event": "moving",
+                "from": [from.start(), from.end()],
+                "to": [to.start(), to.end()],
+                "sessions": sessions,
+                "within_s": within.as_secs_f64(),
+            });
+            printer.result(&event, format_args!("moving    from blocks {from} to {to}, which need this server more"));
         }
         ServeEvent::Leaving { sessions, within } => {
             let within_s = within.as_secs_f64();

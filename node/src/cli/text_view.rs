@@ -40,8 +40,11 @@ impl TextView {
     /// If stdout is gone.
     pub(crate) fn show(&mut self, event: &GenerationEvent) -> io::Result<()> {
         if self.json {
+            let Some(event) = event_json(event) else {
+                return Ok(());
+            };
             let mut out = io::stdout().lock();
-            writeln!(out, "{}", event_json(event))?;
+            writeln!(out, "{event}")?;
             return out.flush();
         }
         match event {
@@ -53,7 +56,7 @@ impl TextView {
             GenerationEvent::Reroute { lost, reason, took, .. } if self.remarks || self.show_route => {
                 self.remark(&format!("re-routed in {:.0} ms: lost {lost} ({reason})", millis(*took)));
             }
-            GenerationEvent::Reroute { .. } => {}
+            GenerationEvent::Reroute { .. } | GenerationEvent::Trace(_) => {}
             GenerationEvent::Done(summary) => self.done(summary)?,
         }
         Ok(())
@@ -138,8 +141,10 @@ fn hops_json(hops: &[HopInfo]) -> Value {
         .collect()
 }
 
-fn event_json(event: &GenerationEvent) -> Value {
-    match event {
+/// What a script is told of an event, if anything.
+fn event_json(event: &GenerationEvent) -> Option<Value> {
+    Some(match event {
+        GenerationEvent::Trace(_) => return None,
         GenerationEvent::Route { hops, at } => json!({"event": "route", "hops": hops_json(hops), "ms": millis(*at)}),
         GenerationEvent::Reroute { lost, reason, took, at } => json!({
             "event": "reroute", "reason": reason, "lost_peer": lost.to_string(), "ms": millis(*at), "took_ms": millis(*took),
@@ -157,7 +162,7 @@ fn event_json(event: &GenerationEvent) -> Value {
             "route": hops_json(&summary.route),
             "reroutes": summary.reroutes,
         }),
-    }
+    })
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use swarm_protocol::model_id::{BlockDigest, ModelId, NumericClass};
 use swarm_protocol::p2p::Network;
 use swarm_protocol::wire::ServerInfo;
 
+use super::neighbours::Neighbours;
+
 /// How long a model stays in the directory without being named again: directory entries are put by a few servers of each
 /// model at random, so that pauses of some minutes are usual.
 const DIRECTORY_TTL: Duration = Duration::from_secs(600);
@@ -27,6 +29,8 @@ pub(super) struct About {
     pub(super) ttl: Duration,
     /// The highest sequence used so far.
     pub(super) sequence: AtomicU64,
+    /// How far likely next hops are away.
+    pub(super) neighbours: Neighbours,
 }
 
 /// What is known once the blocks are chosen, and surer once they are loaded.
@@ -64,7 +68,7 @@ impl About {
             class: profile.class.clone(),
             rates: profile.rates,
             load,
-            neighbours: Vec::new(),
+            neighbours: self.neighbours.round_trips(),
             ttl_seconds: self.ttl.as_secs() as u32,
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_string(),

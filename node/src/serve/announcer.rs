@@ -71,6 +71,9 @@ impl Announcer {
             self.check_own(own.clone())?;
         }
         self.shard_bits = shard_bits(seen.estimated_servers()).max(seen.shard_bits);
+        if let Some(profile) = &self.profile {
+            self.about.neighbours.look(&seen.view, self.about.network.peer_id(), profile.blocks);
+        }
         Ok(seen)
     }
 
@@ -113,11 +116,17 @@ impl Announcer {
         segments(profile.blocks).map(|segment| SegmentKey::segment(self.about.model, segment, shard)).collect()
     }
 
+    /// Announces `profile` from now on, and at once, instead of what was announced before: whoever finds only the old word
+    /// reads that it no longer holds.
+    pub(super) async fn announce_instead(&mut self, profile: &Profile, state: ServerState) {
+        self.put(ServerState::Leaving).await;
+        self.announce(profile, state).await;
+    }
+
     /// Announces again and again; ends only with an error.
     pub(super) async fn keep_announcing(&mut self, state: ServerState) -> ServeError {
         loop {
-            sleep(self.pause()).await;
-            if let Err(error) = self.round(state).await {
+            if let Err(error) = self.next_round(state).await {
                 return error;
             }
         }
@@ -127,13 +136,18 @@ impl Announcer {
         self.interval.mul_f64(rand::rng().random_range(1.0 - JITTER..1.0 + JITTER))
     }
 
-    async fn round(&mut self, state: ServerState) -> Result<(), ServeError> {
+    /// Waits until it is time to announce again, looks the model's servers up, and announces.
+    ///
+    /// # Errors
+    /// [`ServeError::Twin`] if another live process speaks under this identity.
+    pub(super) async fn next_round(&mut self, state: ServerState) -> Result<Seen, ServeError> {
+        sleep(self.pause()).await;
         let seen = self.look().await?;
         self.put(state).await;
         if state == ServerState::Serving {
             self.put_in_directory(&seen).await;
         }
-        Ok(())
+        Ok(seen)
     }
 
     /// A few servers of each model name it in the directory, drawn anew each time.

@@ -101,7 +101,7 @@ fn coverage(model: BlockRange, claims: &[Claim]) -> Coverage {
 }
 
 /// What other servers host or are about to.
-fn claims(view: &SwarmView, me: PeerId) -> Vec<Claim> {
+pub(super) fn claims(view: &SwarmView, me: PeerId) -> Vec<Claim> {
     view.all().filter(|server| server.peer != me).filter_map(claim).collect()
 }
 
@@ -115,7 +115,7 @@ fn claim(server: &Announcement) -> Option<Claim> {
     Some(Claim { peer: server.peer, blocks: server.blocks, tokens_per_second, standing })
 }
 
-fn tokens_per_second(rates: Rates) -> f64 {
+pub(super) fn tokens_per_second(rates: Rates) -> f64 {
     1e6 / f64::from(rates.decode_us_per_block.max(1))
 }
 

@@ -242,7 +242,7 @@ fn forward(blocks: &Blocks, cache: &mut KvCache, step: &Step, rows: &[u8]) -> Re
 #[cfg(test)]
 mod tests {
     use swarm_model::{Checkpoint, ModelSpec};
-    use swarm_protocol::wire::{ElementType, OutputRows};
+    use swarm_protocol::wire::ElementType;
 
     use super::*;
 
@@ -274,7 +274,7 @@ mod tests {
         worker.handle(Job::Open { slot: Slot(1), blocks: range(5, 6), tokens: TokenCount(4), reply });
         let cause = opened.try_recv().unwrap().unwrap_err();
         let rows = RowsHeader { rows: 1, hidden: 128, element: ElementType::Bf16 };
-        let step = Step { epoch: 0, position: 0, rows, output: OutputRows::All };
+        let step = Step { epoch: 0, position: 0, rows, wanted_from: 0 };
         let (reply, mut answer) = oneshot::channel();
         worker.handle(Job::Step { slot: Slot(1), step, rows: vec![0; 256], queued: Instant::now(), reply });
         assert_eq!(answer.try_recv().unwrap().unwrap_err(), cause);

@@ -83,7 +83,8 @@ fn outvoted(ours: (BlockRange, &[BlockDigest]), opinions: &[Opinion]) -> Option<
     Some((*peer, lost))
 }
 
-async fn describe(network: &Network, server: &Announcement) -> Option<ServerInfo> {
+/// What `server` says of itself; `None` if it does not answer in time.
+pub(super) async fn describe(network: &Network, server: &Announcement) -> Option<ServerInfo> {
     let ask = async {
         let stream = network.open(server.peer, &server.addresses, StreamKind::Info).await.ok()?;
         let (mut reader, mut writer) = stream.into_frames::<InfoReply, InfoRequest>(0);

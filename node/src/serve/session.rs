@@ -13,12 +13,13 @@ mod replies;
 mod visit;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use swarm_protocol::PeerId;
 use swarm_protocol::p2p::{ByteStream, FrameReader, FrameWriter, StreamError};
 use swarm_protocol::session::SessionId;
 use swarm_protocol::wire::{CloseReason, Open, Refusal, SessionReply, SessionRequest};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
@@ -34,6 +35,10 @@ const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a refused client may take to read why.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long nothing may come for a session, steps and pings included, until a server that leaves ends it. A client at work
+/// pings several times a second.
+const QUIET_WHEN_LEAVING: Duration = Duration::from_secs(3);
 
 /// How a session ended.
 #[derive(Debug)]
@@ -119,11 +124,13 @@ async fn run(host: &Arc<Host>, peer: PeerId, open: &Open, mut lease: Lease, mut 
     replies.send(host.opened(), Vec::new()).await;
     let session = Opened { id: open.session, blocks: open.blocks, slot, opened, reserved: tokens };
     let Lease { idle, visits, .. } = &mut lease;
-    let actor = Actor::new(host, session, reader, &replies, visits);
+    let (active, activity) = watch::channel(Instant::now());
+    let actor = Actor::new(host, session, reader, &replies, visits, active);
     let end = tokio::select! {
         end = actor.run() => end,
         Ok(()) = idle => End::ByServer(CloseReason::Idle),
         () = left(host.phase.clone()) => End::ByServer(CloseReason::Left),
+        () = left_alone(host, &activity) => End::ByServer(CloseReason::Left),
         never = tell_of_leaving(host, &replies) => match never {},
     };
     match &end {
@@ -140,10 +147,23 @@ async fn run(host: &Arc<Host>, peer: PeerId, open: &Open, mut lease: Lease, mut 
     end
 }
 
+/// Waits until the server leaves and nothing has come for a while: the client of a session at rest does not move it, and
+/// finds another server when it goes on.
+async fn left_alone(host: &Host, activity: &watch::Receiver<Instant>) {
+    leaving(host.phase.clone()).await;
+    loop {
+        let quiet = activity.borrow().elapsed();
+        if quiet >= QUIET_WHEN_LEAVING {
+            return;
+        }
+        tokio::time::sleep(QUIET_WHEN_LEAVING - quiet).await;
+    }
+}
+
 /// Tells the client once that the server will be gone soon.
 async fn tell_of_leaving(host: &Host, replies: &Replies) -> std::convert::Infallible {
     let until = leaving(host.phase.clone()).await;
-    let within_ms = until.saturating_duration_since(std::time::Instant::now()).as_millis() as u64;
+    let within_ms = until.saturating_duration_since(Instant::now()).as_millis() as u64;
     replies.send(SessionReply::Leaving { within_ms }, Vec::new()).await;
     std::future::pending().await
 }

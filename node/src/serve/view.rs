@@ -1,7 +1,10 @@
 //! Looking up what the swarm knows of a model.
 
+use std::collections::HashSet;
+
 use futures::StreamExt;
 use futures::stream;
+use swarm_protocol::PeerId;
 use swarm_protocol::announcement::{MAX_SHARD_BITS, SegmentKey, Shard, Statement, segments};
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::ModelId;
@@ -18,6 +21,8 @@ pub(super) struct Seen {
     pub(super) view: SwarmView,
     /// Under how many shard bits they announce, as the directory says; 0 if it is silent.
     pub(super) shard_bits: u8,
+    /// Whether it is all that the holders know, as far as they tell; otherwise `view` is a sample.
+    pub(super) whole: bool,
 }
 
 impl Seen {
@@ -34,6 +39,7 @@ pub(super) async fn look(network: &Network, model: ModelId, blocks: BlockRange) 
         .flat_map(|segment| Shard::all(shard_bits).map(move |shard| SegmentKey::segment(model, segment, shard)));
     let answers: Vec<Vec<Found>> =
         stream::iter(keys).map(|key| get(network, key)).buffer_unordered(CONCURRENT_LOOK_UPS).collect().await;
+    let whole = answers.iter().all(|found| is_whole(found));
     let mut view = SwarmView::new(model);
     for found in answers.into_iter().flatten() {
         view.saw_total(found.total);
@@ -43,7 +49,13 @@ pub(super) async fn look(network: &Network, model: ModelId, blocks: BlockRange) 
             }
         }
     }
-    Seen { view, shard_bits }
+    Seen { view, shard_bits, whole }
+}
+
+/// Whether the answers for one key hold as many servers as any holder knows.
+fn is_whole(found: &[Found]) -> bool {
+    let known: HashSet<PeerId> = found.iter().flat_map(|found| &found.statements).map(Statement::peer).collect();
+    found.iter().all(|found| found.total as usize <= known.len())
 }
 
 async fn shard_bits(network: &Network, model: ModelId) -> u8 {

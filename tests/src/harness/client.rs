@@ -91,7 +91,8 @@ impl Client {
     ) -> Result<Told, SessionError> {
         let ids = self.model.encode(prompt)?;
         let mut session = self.model.text_session(ids.len() + most).await?;
-        let telling = tell(&mut session, &ids, GenerationConfig { max_tokens: most, sampling }, meanwhile);
+        let telling =
+            tell(&mut session, &ids, GenerationConfig { max_tokens: most, sampling, trace: false }, meanwhile);
         let told = tokio::time::timeout(2 * DEADLINE, telling).await;
         told.unwrap_or_else(|_| panic!("the text does not come to an end: {prompt:?}"))
     }
@@ -112,6 +113,7 @@ async fn tell(
     loop {
         match generation.next().await?.expect("an event, since the end has not come") {
             GenerationEvent::Route { hops, .. } => routes.push(hops),
+            GenerationEvent::Trace(_) => {}
             GenerationEvent::Reroute { lost: peer, reason, .. } => lost.push((peer, reason)),
             GenerationEvent::Token { id, text, .. } => {
                 tokens.push(id);

@@ -56,7 +56,12 @@ impl Process {
         inherited.filter(|name| !given.iter().any(|given| given == name.as_str())).for_each(|name| {
             command.env_remove(name);
         });
-        command.env("HOME", folder).env("XDG_CONFIG_HOME", folder).env("XDG_DATA_HOME", folder).env(MARK, mark(folder));
+        for name in ["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"] {
+            if !given.iter().any(|given| given == name) {
+                command.env(name, folder);
+            }
+        }
+        command.env(MARK, mark(folder));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr).process_group(0);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
         let stdout = child.stdout.take().expect("its stdout");

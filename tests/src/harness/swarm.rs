@@ -11,9 +11,7 @@ use tempfile::TempDir;
 
 use super::process::{Exit, Process};
 use super::{generate::Generating, program, range};
-
-/// Any free port of this machine.
-const ANYWHERE: &str = "/ip4/127.0.0.1/tcp/0";
+use crate::wan::Place;
 
 /// The running `swarm-bootstrap`.
 pub struct Bootstrap {
@@ -66,8 +64,13 @@ impl TestSwarm {
 
     /// A bootstrap peer alone; every member will be started with the options `common`.
     pub fn empty(model: &str, common: &[&str]) -> Self {
+        Self::empty_at(&Place::loopback(), model, common)
+    }
+
+    /// The same with the bootstrap peer at that place.
+    pub fn empty_at(place: &Place, model: &str, common: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let bootstrap = bootstrap(folder.path(), common);
+        let bootstrap = bootstrap(folder.path(), place, common);
         let common = common.iter().map(ToString::to_string).collect();
         Self { bootstrap, servers: Vec::new(), model: model.to_string(), common, identities: 0, folder }
     }
@@ -84,11 +87,18 @@ impl TestSwarm {
 
     /// Adds a server for each of `blocks`, all with `options`; returns when they are ready.
     pub fn serve(&mut self, blocks: &[(u32, u32)], options: &[&str]) -> &mut [Server] {
+        let here = blocks.iter().map(|blocks| (Place::loopback(), *blocks));
+        self.serve_at(&here.collect::<Vec<_>>(), options)
+    }
+
+    /// The same at those places.
+    pub fn serve_at(&mut self, blocks: &[(Place, (u32, u32))], options: &[&str]) -> &mut [Server] {
         let first = self.servers.len();
         let started: Vec<_> = blocks
             .iter()
-            .map(|(start, end)| {
-                let mut command = self.serve_command(&format!("{start}..{end}"));
+            .map(|(place, (start, end))| {
+                let identity = self.new_identity();
+                let mut command = self.serve_command_at(place, &identity, &format!("{start}..{end}"));
                 command.args(options);
                 self.start(&format!("serve-{start}-{end}"), command)
             })
@@ -105,11 +115,26 @@ impl TestSwarm {
 
     /// The same with that identity.
     pub fn serve_command_as(&self, identity: &Path, blocks: &str) -> Command {
+        self.serve_command_at(&Place::loopback(), identity, blocks)
+    }
+
+    /// The same at that place.
+    pub fn serve_command_at(&self, place: &Place, identity: &Path, blocks: &str) -> Command {
+        self.serve_hosting(place, identity, &["--block-range", blocks])
+    }
+
+    /// `swarm-node serve` of so many blocks, wherever the swarm needs them.
+    pub fn serve_command_of(&mut self, count: u32) -> Command {
+        let identity = self.new_identity();
+        self.serve_hosting(&Place::loopback(), &identity, &["--blocks", &count.to_string()])
+    }
+
+    fn serve_hosting(&self, place: &Place, identity: &Path, blocks: &[&str]) -> Command {
         let mut command = self.node("serve");
-        command.args(["--model", &self.model, "--block-range", blocks, "--listen", ANYWHERE, "--threads", "1"]);
+        command.args(["--model", &self.model, "--listen", &place.listen(), "--threads", "1"]).args(blocks);
         // A test that is killed takes its servers with it.
         command.arg("--identity").arg(identity).args(["--until-stdin-closes", "--json"]);
-        command
+        place.command(&command)
     }
 
     /// A path that no member has used for its identity.
@@ -156,10 +181,11 @@ impl TestSwarm {
 }
 
 /// Starts a bootstrap peer.
-fn bootstrap(folder: &Path, options: &[&str]) -> Bootstrap {
+fn bootstrap(folder: &Path, place: &Place, options: &[&str]) -> Bootstrap {
     let mut command = Command::new(program("swarm-bootstrap"));
-    command.args(["--listen", ANYWHERE, "--json", "--identity"]).arg(folder.join("bootstrap.key")).args(options);
-    let mut process = Process::start("bootstrap", command, folder);
+    command.args(["--listen", &place.listen(), "--json", "--identity"]);
+    command.arg(folder.join("bootstrap.key")).args(options);
+    let mut process = Process::start("bootstrap", place.command(&command), folder);
     let listening = process.event("listening");
     Bootstrap { process, address: pasteable(&listening) }
 }

@@ -1,326 +1,259 @@
-//! A simulated client: it drives the real chain over the real route search, as a session does.
+//! A simulated client: it drives the real chain over the real route search, as `client::session` does; see there for the
+//! reasons.
+
+mod arrivals;
+mod link;
+mod orders;
+mod repair;
+mod shadows;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use swarm_client::chain::{Chain, Completed, HopId, Input, LostSpan, Outputs, Work, WorkId};
-use swarm_client::route::{self, Candidate, Links};
-use swarm_node::admission::Refusal;
+use swarm_client::chain::{Chain, HopId, Work};
 use swarm_protocol::PeerId;
 use swarm_protocol::session::{SessionId, TokenCount};
+use swarm_protocol::wire::Input;
 
-use super::message::{Reply, Request};
-use super::rows::{Activations, Kv, embed, mix};
+use self::link::{Arrival, Link};
+use self::repair::{Opening, Repair};
+use self::shadows::Shadows;
+use super::message::{Message, Payload, peer_of};
+use super::network::{CLIENT, Net, Node, StreamId, Timer};
+use super::report::{Counts, Violation};
+use super::rows::{Activations, Kv};
 use super::scenario::{Scenario, Turn};
-use super::world::Violation;
+use super::world::Known;
 
-/// How long an answer may take. Servers that do nothing wrong are faster by far.
-const DEADLINE: Duration = Duration::from_secs(1);
+/// How often hops are pinged, and checked for silence.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+
 /// How long a peer is avoided after its first failure; doubled by every further one.
-const FIRST_BAN: Duration = Duration::from_millis(100);
+const FIRST_BAN: Duration = Duration::from_millis(250);
+
 /// The longest a peer is avoided.
-const LONGEST_BAN: Duration = Duration::from_secs(2);
-/// How long to wait where no route is left.
-const NO_ROUTE_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_BAN: Duration = Duration::from_secs(4);
 
-/// What a timer reminds of.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Timer {
-    /// The hop should be open by now.
-    Opening(HopId),
-    /// The work should be answered by now.
-    Answer(WorkId),
-    /// The user changes their mind.
-    Regret,
-    /// Look for a route again.
-    Retry,
-}
+/// How long a peer that leaves is avoided: by then it is gone, or back.
+const LEAVING_BAN: Duration = Duration::from_secs(8);
 
-/// What the client wants done.
-#[derive(Debug)]
-pub(super) enum Out {
-    Send { peer: PeerId, session: SessionId, request: Request },
-    Wake { at: Duration, timer: Timer },
-}
-
-/// How often things happened, to see that a simulation is worth its name.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Hops given up.
-    pub failures: usize,
-    /// Hops given up while another one was not yet replaced and fed.
-    pub failures_during_repair: usize,
-    /// Sessions that a server refused.
-    pub refusals: usize,
-    /// Answers to work that had been given up.
-    pub late_answers: usize,
-    /// Work that a server refused since its KV was too short.
-    pub fallbacks: usize,
-    /// Searches that found no route.
-    pub no_route: usize,
-}
-
-struct Hop {
-    peer: PeerId,
-    session: SessionId,
-    opened: bool,
+/// What the client is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Waits for its user.
+    Resting,
+    /// A call runs.
+    Settling,
+    /// Everything was done.
+    Over,
 }
 
 pub(super) struct Client {
     chain: Chain<Activations>,
-    hops: BTreeMap<HopId, Hop>,
-    unanswered: BTreeMap<WorkId, HopId>,
+    links: BTreeMap<HopId, Link>,
+    streams: BTreeMap<StreamId, HopId>,
+    openings: BTreeMap<StreamId, Opening>,
+    inbox: VecDeque<Arrival>,
+    shadows: Shadows,
     bans: BTreeMap<PeerId, (u32, Duration)>,
-    retrying: bool,
+    full: BTreeMap<PeerId, Duration>,
+    phase: Phase,
+    /// Hops are being opened, or looked for again after a pause.
+    repair: Option<Repair>,
+    /// Rows that are being embedded.
+    embedding: Option<Work<Activations>>,
+    /// The last call was not broken off.
+    settled: bool,
+    /// The newest timer for looking at the hops.
+    check: (u32, Duration),
     tokens: Vec<u64>,
     /// What a run without faults computes.
     whole: Kv,
     newest: u64,
     turns: VecDeque<Turn>,
+    /// How many turns were begun.
+    turn: usize,
+    /// Until when the user does nothing.
+    rest_until: Duration,
     /// Positions whose outputs are still to come.
     awaited: BTreeSet<usize>,
+    /// A change of mind that is to come: positions to go back.
     regret: Option<u32>,
     capacity: TokenCount,
+    standby: bool,
+    of_rows: bool,
+    embed_time: Duration,
     rng: StdRng,
-    out: Vec<Out>,
-    pub(super) finished: bool,
     pub(super) counts: Counts,
+    /// How many joins there was a reason for.
+    reasons: usize,
 }
 
 impl Client {
     pub(super) fn new(scenario: &Scenario) -> Result<Self, Violation> {
-        let chain = Chain::of_tokens(scenario.model, &[scenario.model], scenario.chain);
+        let make = if scenario.of_rows { Chain::of_rows } else { Chain::of_tokens };
+        let chain = make(scenario.model, &[scenario.model], scenario.chain);
         let mut chain = chain.map_err(|error| Violation::Unexpected(error.to_string()))?;
         // The first route is a repair like any other: of one hop that never was.
         let placeholder = chain.hops().next();
         placeholder.map(|(hop, _)| chain.fail(hop));
         Ok(Self {
             chain,
-            hops: BTreeMap::new(),
-            unanswered: BTreeMap::new(),
+            links: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            openings: BTreeMap::new(),
+            inbox: VecDeque::new(),
+            shadows: Shadows::default(),
             bans: BTreeMap::new(),
-            retrying: false,
+            full: BTreeMap::new(),
+            phase: Phase::Resting,
+            repair: None,
+            embedding: None,
+            settled: true,
+            check: (0, Duration::ZERO),
             tokens: Vec::new(),
             whole: Kv::new(scenario.model),
             newest: scenario.seed,
             turns: scenario.turns.iter().copied().collect(),
+            turn: 0,
+            rest_until: Duration::ZERO,
             awaited: BTreeSet::new(),
             regret: None,
             capacity: scenario.capacity(),
+            standby: scenario.standby,
+            of_rows: scenario.of_rows,
+            embed_time: scenario.embedding,
             rng: StdRng::seed_from_u64(scenario.seed),
-            out: Vec::new(),
-            finished: false,
             counts: Counts::default(),
+            reasons: 0,
         })
     }
 
-    /// Hears from a server.
-    pub(super) fn hear(&mut self, session: SessionId, reply: Reply, now: Duration) -> Result<(), Violation> {
-        let hop = self.hops.iter().find(|(_, hop)| hop.session == session).map(|(id, _)| *id);
-        if let Reply::Answer { work, rows } = reply {
-            return self.answer(hop, work, rows, now);
+    pub(super) fn is_over(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
+    /// Something comes from a server.
+    pub(super) fn hear(&mut self, stream: StreamId, message: Message, net: &mut Net) {
+        if self.openings.contains_key(&stream) {
+            return self.on_opening(stream, message, net);
         }
-        let Some(hop) = hop else { return Ok(()) };
-        match reply {
-            Reply::Opened => self.hops.entry(hop).and_modify(|hop| hop.opened = true),
-            Reply::Refused(refusal) => return self.refused(hop, &refusal, now),
-            Reply::Behind { work, kv } => return self.behind(work, kv),
-            Reply::Leaving | Reply::Reset | Reply::Answer { .. } => return self.give_up(hop, now),
-        };
-        Ok(())
-    }
-
-    fn answer(
-        &mut self,
-        hop: Option<HopId>,
-        work: WorkId,
-        rows: Option<Activations>,
-        now: Duration,
-    ) -> Result<(), Violation> {
-        self.unanswered.remove(&work);
-        match (self.chain.complete(work, rows), hop) {
-            (Ok(Completed::Stale), _) => self.counts.late_answers += 1,
-            (Ok(_), None) => return Err(Violation::AcceptedLate),
-            (Ok(Completed::Output { from, rows }), _) => return self.output(from.as_usize(), &rows.0),
-            (Ok(Completed::Advanced), _) => {}
-            (Err(_), Some(hop)) => return self.give_up(hop, now),
-            (Err(error), None) => return Err(Violation::Unexpected(error.to_string())),
+        if let Some(hop) = self.streams.get(&stream) {
+            self.inbox.push_back(Arrival { hop: *hop, message, at: net.now });
         }
-        Ok(())
-    }
-
-    fn output(&mut self, from: usize, rows: &[u64]) -> Result<(), Violation> {
-        for (position, row) in (from..).zip(rows) {
-            if self.whole.output(position) != Some(*row) || !self.awaited.remove(&position) {
-                return Err(Violation::WrongOutput { position });
-            }
-            self.newest = *row;
-        }
-        Ok(())
-    }
-
-    fn behind(&mut self, work: WorkId, kv: TokenCount) -> Result<(), Violation> {
-        self.unanswered.remove(&work);
-        self.chain.fell_back(work, kv);
-        self.counts.fallbacks += 1;
-        Ok(())
-    }
-
-    fn refused(&mut self, hop: HopId, refusal: &Refusal, now: Duration) -> Result<(), Violation> {
-        self.counts.refusals += 1;
-        let peer = self.hops.get(&hop).map(|hop| hop.peer);
-        self.give_up(hop, now)?;
-        // A server without room is not a bad one: it is asked again when it said, and its record stays clean.
-        if let (Some(peer), Some(after)) = (peer, refusal.retry_after) {
-            self.bans.insert(peer, (0, now + after));
-        }
-        Ok(())
-    }
-
-    fn give_up(&mut self, hop: HopId, now: Duration) -> Result<(), Violation> {
-        self.counts.failures += 1;
-        let repairing = !self.chain.lost().is_empty() || self.hops.values().any(|hop| !hop.opened);
-        self.counts.failures_during_repair += usize::from(repairing);
-        let Some(link) = self.hops.remove(&hop).filter(|_| self.chain.fail(hop)) else {
-            return Err(Violation::Unexpected(format!("{hop} was lost twice")));
-        };
-        self.unanswered.retain(|_, of| *of != hop);
-        self.out.push(Out::Send { peer: link.peer, session: link.session, request: Request::Close });
-        let (failures, _) = self.bans.get(&link.peer).copied().unwrap_or_default();
-        let ban = FIRST_BAN.saturating_mul(1 << failures.min(10)).min(LONGEST_BAN);
-        self.bans.insert(link.peer, (failures + 1, now + ban));
-        Ok(())
     }
 
     /// A timer went off.
-    pub(super) fn wake(&mut self, timer: Timer, now: Duration) -> Result<(), Violation> {
+    pub(super) fn wake(&mut self, timer: Timer, known: &Known, net: &mut Net) -> Result<(), Violation> {
         match timer {
-            Timer::Retry => self.retrying = false,
-            Timer::Opening(hop) if self.hops.get(&hop).is_some_and(|hop| !hop.opened) => self.give_up(hop, now)?,
-            Timer::Answer(work) => {
-                if let Some(hop) = self.unanswered.get(&work).copied() {
-                    self.give_up(hop, now)?;
-                }
-            }
-            Timer::Regret => self.go_back(),
-            Timer::Opening(_) => {}
+            Timer::Opened(stream) => self.on_opening_late(stream, net),
+            Timer::Check(number) if number == self.check.0 && self.phase == Phase::Settling => self.check(known, net)?,
+            Timer::Regret(turn) if turn == self.turn => self.change_mind(net)?,
+            Timer::Embedded => self.on_embedded(net)?,
+            _ => {}
         }
         Ok(())
     }
 
-    fn go_back(&mut self) {
-        let Some(back) = self.regret.take() else { return };
-        let length = self.tokens.len().saturating_sub(back as usize);
-        self.tokens.truncate(length);
-        self.whole.truncate(length);
-        self.awaited.retain(|position| *position < length);
-        self.chain.truncate(TokenCount(length as u32));
-    }
-
-    /// Does all that can be done now; `known` are the servers that the swarm announces.
-    pub(super) fn drive(&mut self, known: &[Candidate], now: Duration) -> Result<Vec<Out>, Violation> {
-        self.take_turns(now)?;
-        if !self.finished {
-            self.repair(known, now)?;
-            self.send(now);
-        }
-        Ok(std::mem::take(&mut self.out))
-    }
-
-    fn take_turns(&mut self, now: Duration) -> Result<(), Violation> {
-        while self.awaited.is_empty() && self.regret.is_none() && !self.finished {
-            match self.turns.pop_front() {
-                None => {
-                    self.finished = self.chain.is_idle();
-                    return Ok(());
-                }
-                Some(Turn::Prompt(tokens)) => self.extend(tokens, Outputs::Last)?,
-                Some(Turn::Verify(tokens)) => self.extend(tokens, Outputs::All)?,
-                Some(Turn::Decode(tokens)) => {
-                    self.extend(1, Outputs::Last)?;
-                    self.turns.extend((tokens > 1).then(|| Turn::Decode(tokens - 1)));
-                    self.turns.rotate_right(usize::from(tokens > 1));
-                }
-                Some(Turn::Regret { tokens, after, back }) => {
-                    self.extend(tokens, Outputs::Last)?;
-                    self.regret = Some(back);
-                    self.out.push(Out::Wake { at: now + after, timer: Timer::Regret });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Every new token follows from the newest output.
-    fn extend(&mut self, tokens: u32, outputs: Outputs) -> Result<(), Violation> {
-        let from = self.tokens.len();
-        self.tokens.extend((0..u64::from(tokens)).map(|number| mix(self.newest, number)));
-        self.whole.feed(self.tokens[from..].iter().copied().map(embed).collect());
-        let end = self.tokens.len();
-        self.awaited.extend(if outputs == Outputs::All { from..end } else { end - 1..end });
-        let extended = self.chain.extend_tokens(TokenCount(tokens), outputs);
-        extended.map_err(|error| Violation::Unexpected(error.to_string()))
-    }
-
-    fn repair(&mut self, known: &[Candidate], now: Duration) -> Result<(), Violation> {
-        let banned = |peer| self.bans.get(&peer).is_some_and(|(_, until)| now < *until);
-        let usable: Vec<Candidate> = known.iter().filter(|server| !banned(server.peer)).cloned().collect();
-        for span in self.chain.lost() {
-            match route::find(&usable, span.range, &Links::ViaClient) {
-                Ok(route) => self.replace(&span, &route, now)?,
-                Err(_) => self.wait_for_a_route(now),
-            }
-        }
-        Ok(())
-    }
-
-    fn wait_for_a_route(&mut self, now: Duration) {
-        self.counts.no_route += 1;
-        if !std::mem::replace(&mut self.retrying, true) {
-            self.out.push(Out::Wake { at: now + NO_ROUTE_PAUSE, timer: Timer::Retry });
-        }
-    }
-
-    fn replace(&mut self, span: &LostSpan, route: &route::Route, now: Duration) -> Result<(), Violation> {
-        let blocks: Vec<_> = route.hops.iter().map(|hop| hop.blocks).collect();
-        let ids = self.chain.replace(span, &blocks).map_err(|error| Violation::Unexpected(error.to_string()))?;
-        for (id, hop) in ids.into_iter().zip(&route.hops) {
-            let session = SessionId::random(&mut self.rng);
-            self.hops.insert(id, Hop { peer: hop.peer, session, opened: false });
-            let request = Request::Open { blocks: hop.blocks, tokens: self.capacity };
-            self.out.push(Out::Send { peer: hop.peer, session, request });
-            self.out.push(Out::Wake { at: now + DEADLINE, timer: Timer::Opening(id) });
-        }
-        Ok(())
-    }
-
-    fn send(&mut self, now: Duration) {
-        while let Some(work) = self.chain.next_work() {
-            let rows = self.rows_of(&work);
-            let Some(hop) = self.hops.get(&work.hop) else { continue };
-            self.unanswered.insert(work.id, work.hop);
-            let request = Request::Step { work: work.id, from: work.from, rows, output: work.output };
-            self.out.push(Out::Send { peer: hop.peer, session: hop.session, request });
-            self.out.push(Out::Wake { at: now + DEADLINE, timer: Timer::Answer(work.id) });
-        }
-    }
-
-    fn rows_of(&self, work: &Work<Activations>) -> Activations {
-        let from = work.from.as_usize();
-        match &work.input {
-            Input::Rows(rows) => rows.clone(),
-            Input::Tokens => {
-                let tokens = &self.tokens[from..from + work.rows.as_usize()];
-                Activations(tokens.iter().copied().map(embed).collect())
+    /// Does all that can be done now.
+    pub(super) fn drive(&mut self, known: &Known, net: &mut Net) -> Result<(), Violation> {
+        loop {
+            let goes_on = match self.phase {
+                Phase::Over => false,
+                Phase::Resting => self.take_turn(net)?,
+                Phase::Settling => self.settle(known, net)?,
+            };
+            if !goes_on {
+                return Ok(());
             }
         }
     }
 
-    /// The hops it has.
-    pub(super) fn claims(&self) -> impl Iterator<Item = (PeerId, SessionId)> {
-        self.hops.values().map(|hop| (hop.peer, hop.session))
+    /// One round of the loop of `Session::settle`; `false` if it waits for something.
+    fn settle(&mut self, known: &Known, net: &mut Net) -> Result<bool, Violation> {
+        if self.embedding.is_some() || !self.mend(known, net)? {
+            return Ok(false);
+        }
+        if net.now >= self.check.1 {
+            // It was due while hops were opened.
+            self.check(known, net)?;
+            return Ok(true);
+        }
+        self.take_opened_shadows(net);
+        self.tend_shadows(known, net)?;
+        if !self.chain.lost().is_empty() {
+            return Ok(true);
+        }
+        while let Some(order) = self.chain.next_order() {
+            self.obey(order, known, net)?;
+            if self.embedding.is_some() {
+                return Ok(false);
+            }
+        }
+        if self.chain.is_settled() {
+            self.end_turn(net)?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Takes in all that has come.
+    fn catch_up(&mut self, known: &Known, net: &mut Net) -> Result<(), Violation> {
+        while let Some(arrival) = self.inbox.pop_front() {
+            self.on_arrival(arrival, known, net)?;
+        }
+        Ok(())
+    }
+
+    /// A hop failed: its server is avoided for a while.
+    fn lose(&mut self, hop: HopId, reason: &str, net: &mut Net) {
+        if let Some(peer) = self.links.get(&hop).map(|link| link.peer) {
+            self.ban(peer, net);
+        }
+        self.give_up(hop, reason, net);
+    }
+
+    fn ban(&mut self, peer: PeerId, net: &Net) {
+        let (failures, until) = self.bans.get(&peer).copied().unwrap_or_default();
+        if until <= net.now {
+            let ban = FIRST_BAN.saturating_mul(1 << failures.min(10)).min(LONGEST_BAN);
+            self.bans.insert(peer, (failures + 1, net.now + ban));
+        }
+    }
+
+    fn is_banned(&self, peer: PeerId, now: Duration) -> bool {
+        self.bans.get(&peer).is_some_and(|(_, until)| now < *until)
+    }
+
+    /// Lets go of a hop. Who was kept beside it takes its place at once.
+    fn give_up(&mut self, hop: HopId, _reason: &str, net: &mut Net) {
+        let in_chain = self.chain.hops().any(|(known, _)| known == hop);
+        let repairing = !self.chain.lost().is_empty() || self.repair.is_some();
+        self.chain.fail(hop);
+        let Some(link) = self.links.remove(&hop) else { return };
+        self.hang_up(link, net);
+        if in_chain {
+            self.counts.losses += 1;
+            self.counts.losses_during_repair += usize::from(repairing);
+            // Its replacement, the hop before, and one that is kept beside the next.
+            self.reasons += 3;
+            self.promote_shadow(hop, net);
+        }
+    }
+
+    fn hang_up(&mut self, link: Link, net: &mut Net) {
+        self.streams.remove(&link.stream);
+        net.ask(CLIENT, link.stream, swarm_protocol::wire::SessionRequest::Close, Payload::None);
+        net.close(CLIENT, link.stream);
+    }
+
+    /// The chain's hops, if they should all be up to date: not if the last call was broken off.
+    pub(super) fn claims(&self) -> impl Iterator<Item = (Node, SessionId)> {
+        let hops = self.chain.hops().filter(|_| self.settled);
+        hops.filter_map(|(hop, _)| self.links.get(&hop)).map(|link| (link.node, link.session))
     }
 
     pub(super) fn whole(&self) -> &Kv {
@@ -328,10 +261,41 @@ impl Client {
     }
 
     /// Closes what is open.
-    pub(super) fn close(&mut self) -> Vec<Out> {
-        let close = |hop: &Hop| Out::Send { peer: hop.peer, session: hop.session, request: Request::Close };
-        let closing = self.hops.values().map(close).collect();
-        self.hops.clear();
-        closing
+    pub(super) fn close(&mut self, net: &mut Net) {
+        for (_, link) in std::mem::take(&mut self.links) {
+            self.hang_up(link, net);
+        }
+        for stream in std::mem::take(&mut self.openings).into_keys() {
+            net.close(CLIENT, stream);
+        }
     }
+
+    /// Whether things were mended about as often as something broke.
+    pub(super) fn check_effort(&self, troubles: usize) -> Result<(), Violation> {
+        let Counts { joins, opens, losses, refusals, unopened, .. } = self.counts;
+        let loop_of = |what, count, causes| Err(Violation::RepairLoop { what, count, causes });
+        if joins > self.reasons {
+            return loop_of("joins", joins, self.reasons);
+        }
+        let causes = losses + refusals + unopened + self.counts.unlinked;
+        if causes > MOST_PER_TROUBLE * (troubles + 2) {
+            return loop_of("losses", causes, troubles);
+        }
+        if opens > MOST_HOPS * (losses + refusals + unopened + 1) {
+            return loop_of("opens", opens, losses + refusals + unopened);
+        }
+        Ok(())
+    }
+}
+
+/// Hops and links lost and servers tried in vain for each thing that goes wrong. A server that is away, or has no room, is
+/// tried again and again.
+const MOST_PER_TROUBLE: usize = 30;
+
+/// Hops that replace one.
+const MOST_HOPS: usize = 12;
+
+/// Whether two inputs name the same server.
+fn upstream(node: Node, link: u32) -> Input {
+    Input::Upstream { peer: peer_of(node), link }
 }

@@ -1,6 +1,8 @@
 //! Rows of activations whose content shows all they were made of.
 
-use swarm_client::chain::Rows;
+use std::ops::Range;
+
+use swarm_protocol::activations::Rows;
 use swarm_protocol::block::BlockRange;
 
 /// Mixes two words into one.
@@ -75,6 +77,20 @@ impl Kv {
             }
         }
         input
+    }
+
+    /// What is held of these positions, block by block; `None` if not all of it is there.
+    pub fn export(&self, positions: Range<usize>) -> Option<Vec<Vec<u64>>> {
+        self.rows.iter().map(|rows| rows.get(positions.clone()).map(<[u64]>::to_vec)).collect()
+    }
+
+    /// Adds what another cache of the same blocks held from `position` on; `None` if that is not where this one ends.
+    pub fn import(&mut self, position: usize, piece: &[Vec<u64>]) -> Option<()> {
+        if position != self.len() || piece.len() != self.rows.len() {
+            return None;
+        }
+        self.rows.iter_mut().zip(piece).for_each(|(rows, more)| rows.extend(more));
+        Some(())
     }
 
     /// The output row of a position.

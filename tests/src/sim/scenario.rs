@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use swarm_client::chain::ChainConfig;
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::session::TokenCount;
+
+use super::draw::Draw;
 
 /// Which blocks a server hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub struct ServerSpec {
     pub hosting: Hosting,
     /// The round trip between it and the client.
     pub rtt: Duration,
+    /// Bytes a second to and from it.
+    pub rate: u64,
     /// How long a decode step takes on one block.
     pub block_time: Duration,
     /// The tokens of its KV caches.
@@ -40,20 +44,42 @@ pub enum Operation {
         server: usize,
         /// How long it is away.
         back_after: Option<Duration>,
-        /// Whether connections are reset; otherwise they fall silent.
+        /// Whether its machine lives, which resets its connections; otherwise they fall silent.
         reset: bool,
     },
-    /// The server answers late, but it does answer.
+    /// The process stops, as by SIGSTOP; then it goes on where it was.
     Stall {
         /// Who.
         server: usize,
-        /// How late.
+        /// How long.
         lasting: Duration,
     },
-    /// The connections of every open session fall silent for good.
+    /// The server computes that many times slower. It answers pings as before.
+    Slow {
+        /// Who.
+        server: usize,
+        /// How many times.
+        factor: u32,
+        /// How long.
+        lasting: Duration,
+    },
+    /// A server and the client cannot reach one another.
     Cut {
         /// Whose.
         server: usize,
+        /// How long; until then everything waits.
+        lasting: Duration,
+    },
+    /// Two servers cannot reach one another.
+    Part {
+        /// The one.
+        one: usize,
+        /// The other.
+        other: usize,
+        /// How long: until then everything waits, or for good: everything is lost.
+        lasting: Option<Duration>,
+        /// Whether connections are refused; otherwise nothing is heard.
+        refused: bool,
     },
     /// The KV caches lose their newer part.
     Forget {
@@ -69,10 +95,12 @@ pub enum Operation {
         /// How long.
         lasting: Duration,
     },
-    /// The server says that it leaves, and soon does.
+    /// The server says that it leaves, and later does.
     Leave {
         /// Who.
         server: usize,
+        /// How long it still serves.
+        within: Duration,
     },
     /// A new server.
     Join(ServerSpec),
@@ -87,21 +115,32 @@ pub enum Turn {
     Decode(u32),
     /// Feeds that many draft tokens and waits for every output.
     Verify(u32),
-    /// Feeds that many tokens, but goes back by `back` positions after a while, whatever has been computed by then.
+    /// Feeds that many tokens and waits until every hop holds them.
+    Fill(u32),
+    /// Feeds that many tokens, but breaks it off after a while, whatever has been computed by then, and goes back.
     Regret {
         /// The tokens fed.
         tokens: u32,
         /// How long until the change of mind.
         after: Duration,
-        /// The positions given up.
+        /// The positions given up, perhaps none.
         back: u32,
     },
+    /// Goes back by that many positions, as after drafts that were wrong.
+    GoBack(u32),
+    /// Does nothing.
+    Think(Duration),
 }
 
 impl Turn {
     fn tokens(self) -> u32 {
         match self {
-            Self::Prompt(tokens) | Self::Decode(tokens) | Self::Verify(tokens) | Self::Regret { tokens, .. } => tokens,
+            Self::Prompt(tokens)
+            | Self::Decode(tokens)
+            | Self::Verify(tokens)
+            | Self::Fill(tokens)
+            | Self::Regret { tokens, .. } => tokens,
+            Self::GoBack(_) | Self::Think(_) => 0,
         }
     }
 }
@@ -115,14 +154,24 @@ pub enum Fault {
     KeepsStaleRows,
     /// A step beyond the KV's length is computed all the same.
     ComputesOverGaps,
-    /// Closing a session does not give its room back, nor does silence: see [`Scenario::fault`].
+    /// Closing a session does not give its room back, nor does silence.
     LeaksReservations,
+    /// Rows are taken from whoever fed the session earlier.
+    ListensToOldLinks,
+    /// Output rows are sent as if they were of the newest epoch.
+    ForgetsEpochs,
+    /// Pings wait until nothing is computed.
+    DeafWhileComputing,
+    /// What another server lacks is not sent to it again.
+    SendsNothingAgain,
+    /// Outputs are kept twice.
+    KeepsTooMuch,
 }
 
 /// A whole simulation.
 #[derive(Debug, Clone)]
 pub struct Scenario {
-    /// The seed of the client's own choices.
+    /// The seed of what nobody decides.
     pub seed: u64,
     /// The model's blocks.
     pub model: BlockRange,
@@ -134,6 +183,12 @@ pub struct Scenario {
     pub operations: Vec<(Duration, Operation)>,
     /// How the session cuts its work.
     pub chain: ChainConfig,
+    /// Whether standbys are kept.
+    pub standby: bool,
+    /// Whether the session's input is rows, not token ids.
+    pub of_rows: bool,
+    /// How long the client takes to embed a step's tokens.
+    pub embedding: Duration,
     /// The bug in every server.
     pub fault: Fault,
 }
@@ -141,104 +196,20 @@ pub struct Scenario {
 impl Scenario {
     /// The tokens the session needs room for.
     pub fn capacity(&self) -> TokenCount {
-        TokenCount(self.turns.iter().map(|turn| turn.tokens()).sum())
+        tokens_of(&self.turns)
     }
 
     /// A scenario drawn from `seed`.
     pub fn random(seed: u64) -> Self {
-        let mut draw = Draw(StdRng::seed_from_u64(seed));
-        let blocks = draw.0.random_range(1..=12);
-        let turns = draw.turns();
-        let capacity: u32 = turns.iter().map(|turn| turn.tokens()).sum();
-        let servers = draw.servers(blocks, capacity);
-        let count = draw.0.random_range(0..24);
-        let mut operations: Vec<_> = (0..count).map(|_| draw.operation(blocks, servers.len(), capacity)).collect();
-        operations.sort_by_key(|(at, _)| *at);
-        Self {
-            seed,
-            model: part(0, blocks),
-            servers,
-            turns,
-            operations,
-            chain: ChainConfig { chunk: TokenCount(draw.0.random_range(1..9)), window: draw.0.random_range(1..4) },
-            fault: Fault::None,
-        }
+        Draw(StdRng::seed_from_u64(seed)).scenario(seed)
+    }
+
+    /// How many operations there are.
+    pub fn troubles(&self) -> usize {
+        self.operations.len()
     }
 }
 
-/// `[start, end)`, or one block where that is no range.
-fn part(start: u32, end: u32) -> BlockRange {
-    let end = end.max(start + 1);
-    BlockRange::new(start, end).unwrap_or_else(|_| part(0, 1))
-}
-
-struct Draw(StdRng);
-
-impl Draw {
-    fn millis(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_millis(self.0.random_range(from..to))
-    }
-
-    fn turns(&mut self) -> Vec<Turn> {
-        let mut turns = vec![Turn::Prompt(self.0.random_range(1..25))];
-        for _ in 0..self.0.random_range(1..6) {
-            let tokens = self.0.random_range(1..12);
-            turns.push(match self.0.random_range(0..6) {
-                0 => Turn::Prompt(tokens),
-                1 => Turn::Verify(tokens),
-                2 => Turn::Regret { tokens, after: self.millis(0, 400), back: self.0.random_range(0..20) },
-                _ => Turn::Decode(tokens),
-            });
-        }
-        turns
-    }
-
-    fn server(&mut self, hosting: Hosting, capacity: u32) -> ServerSpec {
-        let room = capacity * self.0.random_range(5..8);
-        ServerSpec {
-            hosting,
-            rtt: self.millis(1, 120),
-            block_time: Duration::from_micros(self.0.random_range(100..5000)),
-            budget: TokenCount(room),
-        }
-    }
-
-    /// At least one replica of every block, by the placement rule, and some servers wherever they like.
-    fn servers(&mut self, blocks: u32, capacity: u32) -> Vec<ServerSpec> {
-        let count = self.0.random_range(1..=blocks);
-        let replicas = self.0.random_range(1..4);
-        let tiles = blocks.div_ceil(count) * replicas;
-        let mut servers: Vec<_> = (0..tiles).map(|_| self.server(Hosting::Chosen(count), capacity)).collect();
-        for _ in 0..self.0.random_range(0..4) {
-            let hosting = self.anywhere(blocks);
-            servers.push(self.server(hosting, capacity));
-        }
-        servers
-    }
-
-    fn anywhere(&mut self, blocks: u32) -> Hosting {
-        let start = self.0.random_range(0..blocks);
-        Hosting::Fixed(part(start, self.0.random_range(start..blocks) + 1))
-    }
-
-    fn operation(&mut self, blocks: u32, servers: usize, capacity: u32) -> (Duration, Operation) {
-        let server = self.0.random_range(0..servers);
-        let operation = match self.0.random_range(0..16) {
-            0..5 => {
-                let back_after = self.0.random_bool(0.5).then(|| self.millis(10, 4000));
-                Operation::Crash { server, back_after, reset: self.0.random_bool(0.6) }
-            }
-            5..8 => Operation::Stall { server, lasting: self.millis(50, 4000) },
-            8..10 => Operation::Cut { server },
-            10..12 => Operation::Forget { server, keep: self.0.random_range(0..20) },
-            12 | 13 => Operation::Occupy { server, lasting: self.millis(100, 4000) },
-            14 => Operation::Leave { server },
-            _ => {
-                let hosting = self.anywhere(blocks);
-                Operation::Join(self.server(hosting, capacity))
-            }
-        };
-        let latest = if self.0.random_bool(0.3) { 400 } else { 4000 };
-        (self.millis(0, latest), operation)
-    }
+pub(super) fn tokens_of(turns: &[Turn]) -> TokenCount {
+    TokenCount(turns.iter().map(|turn| turn.tokens()).sum())
 }

@@ -1,107 +1,56 @@
-//! Virtual time: the queue of events, the network between client and servers, and the checks.
+//! Virtual time: what happens to the swarm, and the checks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use swarm_client::route::Candidate;
+use swarm_client::route::{Candidate, Links};
 use swarm_node::placement::{self, Coverage};
 use swarm_protocol::PeerId;
 use swarm_protocol::block::BlockIndex;
-use swarm_protocol::session::{SessionId, TokenCount};
-use thiserror::Error;
+use swarm_protocol::session::SessionId;
 
-use super::client::{Client, Counts, Out, Timer};
-use super::message::{Reply, Request};
+use super::client::Client;
+use super::message::{Message, node_of, peer_of};
+use super::network::{CLIENT, Happening, Net, Node, StreamId, Timer};
+use super::report::{MOST_EVENTS, Report, Violation};
 use super::scenario::{Fault, Hosting, Operation, Scenario, ServerSpec};
 use super::server::Server;
 
-/// Far more than any session of a random scenario takes.
-const MOST_EVENTS: usize = 60_000;
 /// How long the last replica of a block is away.
 const LAST_REPLICA_AWAY: Duration = Duration::from_secs(2);
-/// How long a leaving server still answers.
-const FAREWELL: Duration = Duration::from_millis(500);
+
 /// How long announcements of a dead server are still found.
 const STALE_ANNOUNCEMENT: Duration = Duration::from_millis(700);
 
-/// What a simulation found wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Violation {
-    /// An output differs from a run without faults, or came unasked.
-    #[error("the output of position {position} is wrong, or came twice")]
-    WrongOutput {
-        /// Whose.
-        position: usize,
-    },
-    /// A hop ended with a KV that is not the one of a run without faults.
-    #[error("the KV of {peer} is wrong at the end")]
-    WrongHistory {
-        /// Whose.
-        peer: PeerId,
-    },
-    /// An answer was used though its hop had been given up.
-    #[error("a late answer was used")]
-    AcceptedLate,
-    /// Nothing happens any more, and the session is not finished.
-    #[error("the session came to a standstill")]
-    Standstill,
-    /// Something goes round and round.
-    #[error("the session did not end within {MOST_EVENTS} events")]
-    Endless,
-    /// Room was not given back.
-    #[error("{peer} still has {tokens} tokens reserved at the end")]
-    Leaked {
-        /// Where.
-        peer: PeerId,
-        /// How many.
-        tokens: TokenCount,
-    },
-    /// An error that cannot happen.
-    #[error("unexpected: {0}")]
-    Unexpected(String),
-}
+/// Whoever else uses the servers.
+const OTHERS: Node = 60_000;
 
-/// What a simulation was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Report {
-    /// A hash of every event and its time.
-    pub trace: u64,
-    /// How many events there were.
-    pub events: usize,
-    /// When the session was finished.
-    pub took: Duration,
-    /// How often things happened.
-    pub counts: Counts,
-}
-
-#[derive(Debug)]
-enum Event {
-    ToServer { peer: PeerId, session: SessionId, from: PeerId, request: Request },
-    ToClient { peer: PeerId, session: SessionId, reply: Reply },
-    Timer(Timer),
-    Operation(usize),
-    Back(PeerId),
-    Farewell(PeerId),
-    Sweep(PeerId),
+/// Two servers that cannot reach one another.
+struct Apart {
+    /// What waits until they can.
+    held: Vec<Happening>,
+    /// When that is, if ever.
+    until: Option<Duration>,
+    refused: bool,
 }
 
 struct World<'a> {
     scenario: &'a Scenario,
     rng: StdRng,
-    now: Duration,
-    /// Events of the same moment happen in the order in which they were caused.
-    queue: BTreeMap<(Duration, u64), Event>,
-    caused: u64,
+    net: Net,
     events: usize,
     trace: DefaultHasher,
-    servers: BTreeMap<PeerId, Server>,
-    /// In the order of joining.
-    joined: Vec<PeerId>,
+    /// What happened, if somebody wants to read it.
+    story: Option<Vec<String>>,
+    servers: BTreeMap<Node, Server>,
     /// Until when a dead server is still announced.
-    announced: BTreeMap<PeerId, Duration>,
+    announced: BTreeMap<Node, Duration>,
+    apart: BTreeMap<(Node, Node), Apart>,
+    /// Sessions of others.
+    others: u32,
     client: Client,
     took: Option<Duration>,
 }
@@ -109,59 +58,113 @@ struct World<'a> {
 /// Runs a scenario to its end.
 ///
 /// # Errors
-/// [`Violation`]: the first thing that is wrong.
+/// [`Violation`] says what went wrong.
 pub fn run(scenario: &Scenario) -> Result<Report, Violation> {
-    let mut world = World::new(scenario)?;
-    while let Some(((at, _), event)) = world.queue.pop_first() {
-        world.now = at;
-        world.events += 1;
-        if world.events > MOST_EVENTS {
-            return Err(Violation::Endless);
-        }
-        format!("{at:?} {event:?}").hash(&mut world.trace);
-        world.happen(event)?;
-        world.drive()?;
+    World::new(scenario)?.run()
+}
+
+/// Runs a scenario, and tells every event of it.
+pub fn tell(scenario: &Scenario) -> Vec<String> {
+    let Ok(mut world) = World::new(scenario) else { return Vec::new() };
+    world.story = Some(Vec::new());
+    let outcome = world.go_on();
+    let mut story = world.story.take().unwrap_or_default();
+    story.push(format!("{:?} {outcome:?}", world.net.now));
+    story
+}
+
+/// What the client can learn of the swarm, and what only a judge knows.
+pub(super) struct Known<'a> {
+    servers: &'a BTreeMap<Node, Server>,
+    announced: &'a BTreeMap<Node, Duration>,
+    fault: Fault,
+}
+
+impl Known<'_> {
+    /// The servers that the DHT tells of, dead ones too for a while.
+    pub(super) fn candidates(&self, net: &Net) -> Vec<Candidate> {
+        let announced = |node, server: &Server| {
+            (server.up && !server.leaving) || self.announced.get(&node).is_some_and(|until| net.now < *until)
+        };
+        let found = self.servers.iter().filter(|(node, server)| announced(**node, server));
+        let candidate = |(node, server): (&Node, &Server)| Candidate {
+            peer: peer_of(*node),
+            blocks: server.blocks,
+            rtt: server.spec.rtt,
+            queue: Duration::ZERO,
+            block_time: server.spec.block_time,
+        };
+        found.map(candidate).collect()
     }
-    world.report()
-}
 
-fn peer(number: usize) -> PeerId {
-    let digest = [0, 2, (number >> 8) as u8, number as u8];
-    PeerId::from_bytes(&digest).unwrap_or_else(|_| PeerId::random())
-}
+    /// Some servers have measured the way to one another.
+    pub(super) fn links(&self, net: &Net) -> Links {
+        let pairs = self.servers.keys().flat_map(|one| self.servers.keys().map(move |two| (*one, *two)));
+        let measured = pairs.filter(|(one, two)| one < two && (one + two) % 3 > 0);
+        let rtts: HashMap<_, _> =
+            measured.map(|(one, two)| ((peer_of(one), peer_of(two)), net.rtt(one, two))).collect();
+        Links::Direct(rtts)
+    }
 
-/// The simulation's one client.
-const CLIENT: usize = 60_000;
-/// Whoever else uses the servers.
-const OTHERS: usize = 60_001;
+    pub(super) fn has_bugs(&self) -> bool {
+        self.fault != Fault::None
+    }
+
+    /// A server is given up for being silent, or too slow.
+    pub(super) fn accuse(&self, peer: PeerId, reason: &str) -> Result<(), Violation> {
+        let server = self.servers.get(&node_of(peer));
+        let innocent = server.is_some_and(|server| !server.troubled);
+        let excused = self.has_bugs() && self.fault != Fault::DeafWhileComputing;
+        match innocent && !excused {
+            true => Err(Violation::Innocent { peer, reason: reason.to_string() }),
+            false => Ok(()),
+        }
+    }
+}
 
 impl<'a> World<'a> {
     fn new(scenario: &'a Scenario) -> Result<Self, Violation> {
         let mut world = Self {
             scenario,
             rng: StdRng::seed_from_u64(scenario.seed ^ 0x5eed),
-            now: Duration::ZERO,
-            queue: BTreeMap::new(),
-            caused: 0,
+            net: Net::new(scenario),
             events: 0,
             trace: DefaultHasher::new(),
+            story: None,
             servers: BTreeMap::new(),
-            joined: Vec::new(),
             announced: BTreeMap::new(),
+            apart: BTreeMap::new(),
+            others: 0,
             client: Client::new(scenario)?,
             took: None,
         };
         scenario.servers.iter().for_each(|spec| world.join(*spec));
         for (number, (at, _)) in scenario.operations.iter().enumerate() {
-            world.cause(*at, Event::Operation(number));
+            world.net.cause(*at, Happening::Operation(number));
         }
-        world.drive()?;
+        world.net.timer(CLIENT, Duration::ZERO, Timer::Look);
         Ok(world)
     }
 
-    fn cause(&mut self, at: Duration, event: Event) {
-        self.caused += 1;
-        self.queue.insert((at.max(self.now), self.caused), event);
+    fn run(mut self) -> Result<Report, Violation> {
+        self.go_on()?;
+        let took = self.took.ok_or(Violation::Standstill)?;
+        self.servers.values().try_for_each(Server::check_empty)?;
+        let mut counts = self.client.counts;
+        self.servers.values().for_each(|server| counts += server.counts);
+        self.client.check_effort(self.scenario.troubles())?;
+        Ok(Report { trace: self.trace.finish(), events: self.events, took, counts })
+    }
+
+    fn go_on(&mut self) -> Result<(), Violation> {
+        while let Some(happening) = self.net.next() {
+            self.events += 1;
+            if self.events > MOST_EVENTS {
+                return Err(Violation::Endless);
+            }
+            self.happen(happening)?;
+        }
+        Ok(())
     }
 
     fn join(&mut self, spec: ServerSpec) {
@@ -175,202 +178,292 @@ impl<'a> World<'a> {
                 placement::choose(&coverage, count, rate(&spec), &mut self.rng)
             }
         };
-        let peer = peer(self.joined.len());
-        self.joined.push(peer);
-        self.servers.insert(peer, Server::new(blocks, spec, self.scenario.fault));
+        let node = self.net.join(spec);
+        self.servers.insert(node, Server::new(node, blocks, spec, self.scenario.fault));
     }
 
-    fn happen(&mut self, event: Event) -> Result<(), Violation> {
-        match event {
-            Event::ToServer { peer, session, from, request } => self.deliver(peer, session, from, request),
-            Event::ToClient { peer, session, reply } => {
-                let cut = self.servers.get(&peer).is_some_and(|server| server.cut.contains(&session));
-                if !cut && self.took.is_none() {
-                    self.client.hear(session, reply, self.now)?;
+    fn note(&mut self, happening: &Happening) {
+        self.net.now.hash(&mut self.trace);
+        match happening {
+            Happening::Arrive { stream, side, message } => {
+                (stream, side).hash(&mut self.trace);
+                message.trace(&mut self.trace);
+            }
+            Happening::Timer { node, timer, .. } => (node, timer).hash(&mut self.trace),
+            Happening::Operation(number) => number.hash(&mut self.trace),
+            _ => {}
+        }
+        if let Some(story) = &mut self.story {
+            let told = match happening {
+                Happening::Arrive { stream, side, message } => {
+                    let ends = self.net.ends(*stream);
+                    format!("{stream:?} {} -> {}: {message:?}", ends[1 - side], ends[*side])
+                }
+                Happening::Operation(number) => format!("{:?}", self.scenario.operations.get(*number)),
+                other => format!("{other:?}"),
+            };
+            story.push(format!("{:?} {told}", self.net.now));
+        }
+    }
+
+    fn happen(&mut self, happening: Happening) -> Result<(), Violation> {
+        match happening {
+            Happening::Arrive { stream, side, message } => self.arrive(stream, side, message)?,
+            Happening::Timer { node: CLIENT, timer, life } => {
+                self.note(&Happening::Timer { node: CLIENT, timer, life });
+                self.with_client(|client, known, net| client.wake(timer, known, net))?;
+            }
+            Happening::Timer { node, life, timer } => self.wake(node, life, timer),
+            Happening::Operation(number) => {
+                self.note(&Happening::Operation(number));
+                self.operate(number);
+            }
+            Happening::Heal(one, two) => {
+                let healed = self.apart.get(&(one, two)).is_some_and(|apart| apart.until <= Some(self.net.now));
+                if let Some(apart) = self.apart.remove(&(one, two)).filter(|_| healed) {
+                    apart.held.into_iter().try_for_each(|happening| self.happen(happening))?;
                 }
             }
-            Event::Timer(timer) if self.took.is_none() => self.client.wake(timer, self.now)?,
-            Event::Timer(_) => {}
-            Event::Operation(number) => self.operate(number),
-            Event::Back(peer) => self.with(peer, |server| server.up = true),
-            Event::Farewell(peer) => self.crash(peer, None, true),
-            Event::Sweep(peer) => self.sweep(peer),
+            Happening::Resume(node) => {
+                let now = self.net.now;
+                let Some(server) = self.servers.get_mut(&node) else { return Ok(()) };
+                if server.stalled_until.take_if(|until| *until <= now).is_some() {
+                    let inbox = std::mem::take(&mut server.inbox);
+                    inbox.into_iter().try_for_each(|happening| self.happen(happening))?;
+                }
+            }
+            Happening::Back(node) => {
+                if let Some(server) = self.servers.get_mut(&node) {
+                    server.up = true;
+                }
+            }
+            Happening::Vacate(node, life, number) => {
+                if self.net.lives[node] == life
+                    && let Some(server) = self.servers.get_mut(&node)
+                {
+                    server.admission.close(others_session(number));
+                }
+            }
         }
         Ok(())
     }
 
-    fn with(&mut self, peer: PeerId, change: impl FnOnce(&mut Server)) {
-        if let Some(server) = self.servers.get_mut(&peer) {
-            change(server);
+    /// A message reaches the other end of its stream, if it does.
+    fn arrive(&mut self, stream: StreamId, side: usize, message: Message) -> Result<(), Violation> {
+        let ends = self.net.ends(stream);
+        let node = ends[side];
+        let pair = (ends[0].min(ends[1]), ends[0].max(ends[1]));
+        if let Some(apart) = self.apart.get_mut(&pair) {
+            if apart.refused && !matches!(message, Message::Broken) {
+                self.net.lose(stream, side);
+                // It is the sender's own machine that says so.
+                self.net.reset(stream, side);
+                return self.break_off(stream, side);
+            }
+            if apart.until.is_some() && !apart.refused {
+                apart.held.push(Happening::Arrive { stream, side, message });
+                return Ok(());
+            }
+            if !apart.refused {
+                return Ok(());
+            }
+        }
+        let happening = Happening::Arrive { stream, side, message };
+        if let Some(server) = self.servers.get_mut(&node) {
+            if !server.up {
+                if server.resets && !matches!(happening, Happening::Arrive { message: Message::Broken, .. }) {
+                    self.net.reset(stream, side);
+                }
+                return Ok(());
+            }
+            if server.stalled_until.is_some() {
+                server.inbox.push(happening);
+                return Ok(());
+            }
+        }
+        self.note(&happening);
+        let Happening::Arrive { message, .. } = happening else { return Ok(()) };
+        let ends_it = matches!(message, Message::End | Message::Broken);
+        if !self.net.is_alive(stream, side) {
+            if !ends_it {
+                self.net.reset(stream, side);
+            }
+            return Ok(());
+        }
+        if ends_it {
+            self.net.lose(stream, side);
+        }
+        if node == CLIENT {
+            return self.with_client(|client, _, net| {
+                client.hear(stream, message, net);
+                Ok(())
+            });
+        }
+        let Some(server) = self.servers.get_mut(&node) else { return Ok(()) };
+        server.hear(stream, message, &mut self.net);
+        server.check()
+    }
+
+    /// Tells an end of a stream, here and now, that it is broken.
+    fn break_off(&mut self, stream: StreamId, side: usize) -> Result<(), Violation> {
+        let node = self.net.ends(stream)[side];
+        if let Some(server) = self.servers.get_mut(&node)
+            && server.up
+            && server.stalled_until.is_none()
+        {
+            server.hear(stream, Message::Broken, &mut self.net);
+        }
+        Ok(())
+    }
+
+    fn wake(&mut self, node: Node, life: u32, timer: Timer) {
+        if self.net.lives[node] != life {
+            return;
+        }
+        let Some(server) = self.servers.get_mut(&node) else { return };
+        if server.stalled_until.is_some() {
+            return server.inbox.push(Happening::Timer { node, life, timer });
+        }
+        self.note(&Happening::Timer { node, life, timer });
+        if timer == Timer::Farewell {
+            return self.farewell(node);
+        }
+        if let Some(server) = self.servers.get_mut(&node) {
+            server.wake(timer, &mut self.net);
         }
     }
 
-    fn deliver(&mut self, peer: PeerId, session: SessionId, from: PeerId, request: Request) {
-        let (now, client) = (self.now, self::peer(CLIENT));
-        let Some(server) = self.servers.get_mut(&peer) else { return };
-        let half = server.spec.rtt / 2;
-        if !server.up {
-            // Nobody listens: the connection is refused.
-            return self.cause(now + half, Event::ToClient { peer, session, reply: Reply::Reset });
+    fn with_client(
+        &mut self,
+        act: impl FnOnce(&mut Client, &Known, &mut Net) -> Result<(), Violation>,
+    ) -> Result<(), Violation> {
+        if self.took.is_some() {
+            return Ok(());
         }
-        if server.cut.contains(&session) {
-            return;
+        let known = Known { servers: &self.servers, announced: &self.announced, fault: self.scenario.fault };
+        act(&mut self.client, &known, &mut self.net)?;
+        self.client.drive(&known, &mut self.net)?;
+        if self.client.is_over() {
+            self.took = Some(self.net.now);
+            self.check_histories()?;
+            self.client.close(&mut self.net);
         }
-        if now < server.stalled_until {
-            let at = server.stalled_until;
-            return self.cause(at, Event::ToServer { peer, session, from, request });
-        }
-        let opening = matches!(request, Request::Open { .. });
-        let reply = server.handle(session, from, request, now);
-        let next_sweep = server.admission.next_sweep().filter(|_| opening);
-        if let Some((at, reply)) = reply.filter(|_| from == client) {
-            self.cause(at + half, Event::ToClient { peer, session, reply });
-        }
-        if let Some(at) = next_sweep {
-            self.cause(at, Event::Sweep(peer));
-        }
-    }
-
-    fn sweep(&mut self, peer: PeerId) {
-        let now = self.now;
-        let Some(server) = self.servers.get_mut(&peer) else { return };
-        if self.scenario.fault == Fault::LeaksReservations {
-            return;
-        }
-        server.sweep(now);
-        if let Some(at) = server.admission.next_sweep() {
-            self.cause(at, Event::Sweep(peer));
-        }
+        Ok(())
     }
 
     fn operate(&mut self, number: usize) {
         let Some((_, operation)) = self.scenario.operations.get(number) else { return };
-        let (now, joined) = (self.now, self.joined.clone());
-        let pick = |server: usize| joined[server % joined.len()];
+        let (now, joined) = (self.net.now, self.servers.len());
+        let pick = |server: usize| server % joined + 1;
         match *operation {
             Operation::Crash { server, back_after, reset } => self.crash(pick(server), back_after, reset),
-            Operation::Stall { server, lasting } => self.with(pick(server), |server| {
-                server.stalled_until = server.stalled_until.max(now + lasting);
-            }),
-            Operation::Cut { server } => self.with(pick(server), |server| {
-                server.cut.extend(server.sessions.keys().copied());
-            }),
-            Operation::Forget { server, keep } => self.with(pick(server), |server| server.forget(keep)),
+            Operation::Stall { server, lasting } => self.stall(pick(server), now + lasting),
+            Operation::Slow { server, factor, lasting } => {
+                if let Some(server) = self.servers.get_mut(&pick(server)) {
+                    server.slow_down(factor, now + lasting);
+                }
+            }
+            Operation::Cut { server, lasting } => self.part(CLIENT, pick(server), Some(lasting), false),
+            Operation::Part { one, other, lasting, refused } => self.part(pick(one), pick(other), lasting, refused),
+            Operation::Forget { server, keep } => {
+                if let Some(server) = self.servers.get_mut(&pick(server)) {
+                    server.troubled = true;
+                    server.forget(keep);
+                }
+            }
             Operation::Occupy { server, lasting } => self.occupy(pick(server), lasting),
-            Operation::Leave { server } => self.leave(pick(server)),
+            Operation::Leave { server, within } => self.leave(pick(server), within),
             Operation::Join(spec) => self.join(spec),
         }
     }
 
     /// Whether some block would be served by nobody, for good, without the server.
-    fn is_last_replica(&self, peer: PeerId) -> bool {
-        let others = || self.servers.iter().filter(|(other, server)| **other != peer && !server.gone);
+    fn is_last_replica(&self, node: Node) -> bool {
+        let others = || self.servers.iter().filter(|(other, server)| **other != node && !server.gone);
         let served = |block: BlockIndex| others().any(|(_, server)| server.blocks.contains(block));
-        self.servers.get(&peer).is_some_and(|server| !server.blocks.blocks().all(served))
+        self.servers.get(&node).is_some_and(|server| !server.blocks.blocks().all(served))
     }
 
-    fn crash(&mut self, peer: PeerId, back_after: Option<Duration>, reset: bool) {
-        let last = self.is_last_replica(peer);
-        let now = self.now;
-        let Some(server) = self.servers.get_mut(&peer).filter(|server| server.up) else { return };
-        let (half, dying) = (server.spec.rtt / 2, server.crash());
+    fn crash(&mut self, node: Node, back_after: Option<Duration>, reset: bool) {
+        let last = self.is_last_replica(node);
+        let now = self.net.now;
+        let Some(server) = self.servers.get_mut(&node).filter(|server| server.up) else { return };
+        server.crash();
         let back_after = back_after.or(last.then_some(LAST_REPLICA_AWAY));
         server.gone = back_after.is_none();
-        self.announced.insert(peer, now + STALE_ANNOUNCEMENT);
+        server.resets = reset;
+        self.net.crash(node, reset);
+        self.announced.insert(node, now + STALE_ANNOUNCEMENT);
         if let Some(after) = back_after {
-            self.cause(now + after, Event::Back(peer));
-        }
-        for session in dying.into_iter().filter(|_| reset) {
-            self.cause(now + half, Event::ToClient { peer, session, reply: Reply::Reset });
+            self.net.cause(now + after, Happening::Back(node));
         }
     }
 
-    fn leave(&mut self, peer: PeerId) {
-        let now = self.now;
-        let Some(server) = self.servers.get_mut(&peer).filter(|server| server.up && !server.leaving) else { return };
-        server.leaving = true;
-        server.admission.leave();
-        let (half, sessions) = (server.spec.rtt / 2, server.sessions.keys().copied().collect::<Vec<_>>());
-        for session in sessions {
-            self.cause(now + half, Event::ToClient { peer, session, reply: Reply::Leaving });
+    fn stall(&mut self, node: Node, until: Duration) {
+        let Some(server) = self.servers.get_mut(&node).filter(|server| server.up) else { return };
+        server.troubled = true;
+        server.stalled_until = server.stalled_until.max(Some(until));
+        self.net.cause(until, Happening::Resume(node));
+    }
+
+    fn part(&mut self, one: Node, two: Node, lasting: Option<Duration>, refused: bool) {
+        let pair = (one.min(two), one.max(two));
+        if one == two || self.apart.contains_key(&pair) {
+            return;
         }
-        self.cause(now + FAREWELL, Event::Farewell(peer));
+        for node in [one, two] {
+            if let Some(server) = self.servers.get_mut(&node) {
+                server.troubled = true;
+            }
+        }
+        let until = lasting.map(|lasting| self.net.now + lasting);
+        self.apart.insert(pair, Apart { held: Vec::new(), until, refused });
+        if let Some(until) = until {
+            self.net.cause(until, Happening::Heal(pair.0, pair.1));
+        }
+    }
+
+    fn leave(&mut self, node: Node, within: Duration) {
+        let Some(server) = self.servers.get_mut(&node).filter(|server| server.up && !server.leaving) else { return };
+        if server.stalled_until.is_none() {
+            server.leave(within, &mut self.net);
+        }
+    }
+
+    fn farewell(&mut self, node: Node) {
+        if let Some(server) = self.servers.get_mut(&node) {
+            server.say_farewell(&mut self.net);
+        }
+        self.crash(node, None, true);
     }
 
     /// Another client takes what is free, and gives it back after a while.
-    fn occupy(&mut self, peer: PeerId, lasting: Duration) {
-        let (now, from) = (self.now, self::peer(OTHERS));
-        let session = SessionId::random(&mut self.rng);
-        let Some(server) = self.servers.get(&peer) else { return };
-        let request = Request::Open { blocks: server.blocks, tokens: server.admission.free() };
-        self.cause(now, Event::ToServer { peer, session, from, request });
-        self.cause(now + lasting, Event::ToServer { peer, session, from, request: Request::Close });
+    fn occupy(&mut self, node: Node, lasting: Duration) {
+        let now = self.net.now;
+        let Some(server) = self.servers.get_mut(&node).filter(|server| server.up) else { return };
+        self.others += 1;
+        let (free, life) = (server.admission.free(), self.net.lives[node]);
+        let taken = server.admission.open(others_session(self.others), peer_of(OTHERS), free, now);
+        if taken.is_ok() {
+            self.net.cause(now + lasting, Happening::Vacate(node, life, self.others));
+        }
     }
 
-    /// The servers that the DHT tells of, dead ones too for a while.
-    fn known(&self) -> Vec<Candidate> {
-        let announced = |peer, server: &Server| {
-            (server.up && !server.leaving) || self.announced.get(&peer).is_some_and(|until| self.now < *until)
-        };
-        let found = self.servers.iter().filter(|(peer, server)| announced(**peer, server));
-        let candidate = |(peer, server): (&PeerId, &Server)| Candidate {
-            peer: *peer,
-            blocks: server.blocks,
-            rtt: server.spec.rtt,
-            queue: Duration::ZERO,
-            block_time: server.spec.block_time,
-        };
-        found.map(candidate).collect()
-    }
-
-    fn drive(&mut self) -> Result<(), Violation> {
-        if self.took.is_some() {
-            return Ok(());
-        }
-        let known = self.known();
-        let mut outs = self.client.drive(&known, self.now)?;
-        if self.client.finished {
-            self.took = Some(self.now);
-            self.check_histories()?;
-            outs.extend(self.client.close());
-        }
-        for out in outs {
-            match out {
-                Out::Wake { at, timer } => self.cause(at, Event::Timer(timer)),
-                Out::Send { peer, session, request } => {
-                    let half = self.servers.get(&peer).map_or(Duration::ZERO, |server| server.spec.rtt / 2);
-                    let from = self::peer(CLIENT);
-                    self.cause(self.now + half, Event::ToServer { peer, session, from, request });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Every hop that is alive holds what it would hold in a run without faults: all of it, unless some server has
-    /// forgotten something, and was perhaps not asked since.
+    /// Every hop that is alive holds what it would hold in a run without faults, as far as it goes.
     fn check_histories(&self) -> Result<(), Violation> {
         let whole = self.client.whole();
-        let forgetful = |(_, operation): &(Duration, Operation)| matches!(operation, Operation::Forget { .. });
-        let complete = !self.scenario.operations.iter().any(forgetful);
-        for (peer, session) in self.client.claims() {
-            let kv = self.servers.get(&peer).and_then(|server| server.sessions.get(&session));
-            if kv.is_some_and(|kv| !kv.agrees_with(whole) || (complete && kv.len() < whole.len())) {
-                return Err(Violation::WrongHistory { peer });
+        for (node, session) in self.client.claims() {
+            let session = self.servers.get(&node).and_then(|server| server.sessions.get(&session));
+            if session.is_some_and(|session| !session.kv.agrees_with(whole)) {
+                return Err(Violation::WrongHistory { peer: peer_of(node) });
             }
         }
         Ok(())
     }
+}
 
-    fn report(self) -> Result<Report, Violation> {
-        let took = self.took.ok_or(Violation::Standstill)?;
-        for (peer, server) in &self.servers {
-            let tokens = server.admission.reserved();
-            if tokens != TokenCount(0) {
-                return Err(Violation::Leaked { peer: *peer, tokens });
-            }
-        }
-        let (trace, events, counts) = (self.trace.finish(), self.events, self.client.counts);
-        Ok(Report { trace, events, took, counts })
-    }
+fn others_session(number: u32) -> SessionId {
+    let mut id = [0xff; 16];
+    id[..4].copy_from_slice(&number.to_le_bytes());
+    SessionId(id)
 }

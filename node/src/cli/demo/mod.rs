@@ -96,6 +96,7 @@ async fn tell(model: &Model, view: &mut View, mut stage: Option<&mut Stage>) -> 
                 }
             }
             GenerationEvent::Reroute { reason, took, .. } => view.rerouted(&reason, took),
+            GenerationEvent::Trace(_) => {}
             GenerationEvent::Done(summary) => {
                 view.end_of_story(live);
                 return Ok(Telling { summary, route, lost });

@@ -15,7 +15,7 @@ use swarm_protocol::wire::{
     CloseReason, Connect, HandOver, Input, Lane, MAX_NEXT_ADDRESSES, Output, RowsHeader, SessionReply, SessionRequest,
     Step, StepError, StepOutput,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::answers::{Answer, Pending};
@@ -101,6 +101,8 @@ pub(super) struct Actor<'a> {
     early: Option<Early>,
     handing_over: Option<(u32, JoinHandle<Result<(), String>>)>,
     touched: Option<Instant>,
+    /// When the session was last heard.
+    active: watch::Sender<Instant>,
 }
 
 impl<'a> Actor<'a> {
@@ -110,6 +112,7 @@ impl<'a> Actor<'a> {
         reader: Reader,
         replies: &'a Replies,
         visits: &'a mut mpsc::Receiver<Visit>,
+        active: watch::Sender<Instant>,
     ) -> Self {
         Self {
             state: HopState::new(host.shape.max_rows as usize),
@@ -127,6 +130,7 @@ impl<'a> Actor<'a> {
             early: None,
             handing_over: None,
             touched: None,
+            active,
         }
     }
 
@@ -231,6 +235,7 @@ impl<'a> Actor<'a> {
     pub(super) async fn touch(&mut self) {
         if self.touched.is_none_or(|touched| touched.elapsed() >= TOUCH_INTERVAL) {
             self.touched = Some(Instant::now());
+            self.active.send_replace(Instant::now());
             self.host.registry.touch(self.session.id).await;
         }
     }
@@ -337,8 +342,11 @@ impl<'a> Actor<'a> {
         }
     }
 
-    /// The owner has named another input: whoever fed the session does so no more.
+    /// The owner has named another input: whoever fed the session does so no more. To name the same again changes nothing.
     fn accept(&mut self, input: Input) {
+        if *self.state.input() == input {
+            return;
+        }
         self.feed = None;
         self.import = None;
         self.state.accept(input);

@@ -4,18 +4,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use swarm_client::HopInfo;
-use swarm_client::finder::probe;
-use swarm_model::{Blocks, Tensor, activations};
-use swarm_protocol::model_id::{ModelId, WeightFormat};
+use swarm_client::{HopInfo, Model, Swarm};
+use swarm_model::{Tensor, activations};
+use swarm_protocol::announcement::Announcement;
+use swarm_protocol::model_id::WeightFormat;
 use swarm_protocol::p2p::{FrameReader, FrameWriter, Network, StreamKind};
 use swarm_protocol::session::{SessionId, TokenCount};
 use swarm_protocol::wire::{
     Connect, Input, Lane, MAX_STEP_ROWS, Next, Open, Output, RowsHeader, SessionReply, SessionRequest, Step, StepDone,
 };
-
-/// How long a server may take to say where it can be dialled.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sessions on every server of a chain; each server feeds the next one, the last one answers here.
 pub(crate) struct BareChain {
@@ -51,27 +48,24 @@ impl StepTimes {
 
 impl BareChain {
     /// Opens a session with room for `tokens` positions on each server of `route`.
-    pub(crate) async fn open(
-        network: &Network,
-        model: ModelId,
-        blocks: &Blocks,
-        route: &[HopInfo],
-        tokens: u32,
-    ) -> Result<Self> {
-        let row = RowsHeader { rows: 1, hidden: blocks.config().hidden as u32, element: blocks.format().into() };
+    pub(crate) async fn open(swarm: &Swarm, model: &Model, route: &[HopInfo], tokens: u32) -> Result<Self> {
+        let row = RowsHeader { rows: 1, hidden: model.config().hidden as u32, element: model.format().into() };
+        let limit = RowsHeader { rows: MAX_STEP_ROWS, ..row }.payload_bytes()?;
+        let known = model.servers().await;
         let mut hops = Vec::new();
         for hop in route {
+            let announced = known.iter().map(|known| &known.announcement).find(|said| said.peer == hop.peer);
+            let announced = announced.context("the server has not been probed")?;
             let request = Open {
                 session: SessionId::random(&mut rand::rng()),
-                model,
-                class: blocks.numeric_class().clone(),
+                model: model.id(),
+                class: announced.class.clone(),
                 blocks: hop.blocks,
                 tokens: TokenCount(tokens),
             };
-            let limit = RowsHeader { rows: MAX_STEP_ROWS, ..row }.payload_bytes()?;
-            hops.push(Hop::open(network, hop, request, limit).await?);
+            hops.push(Hop::open(swarm.network(), announced, request, limit).await?);
         }
-        let mut chain = Self { hops, format: blocks.format(), row, position: 0 };
+        let mut chain = Self { hops, format: model.format(), row, position: 0 };
         chain.join().await?;
         Ok(chain)
     }
@@ -124,10 +118,10 @@ impl BareChain {
 }
 
 impl Hop {
-    async fn open(network: &Network, hop: &HopInfo, request: Open, payload_limit: usize) -> Result<Self> {
-        let addresses = probe(network, hop.peer, &[], PROBE_TIMEOUT).await?.info.announcement.addresses;
-        let as_next = Next { peer: hop.peer, addresses, session: request.session, max_rows: MAX_STEP_ROWS };
-        let (reader, writer) = network.open(hop.peer, &[], StreamKind::Session).await?.into_frames(payload_limit);
+    async fn open(network: &Network, server: &Announcement, request: Open, payload_limit: usize) -> Result<Self> {
+        let (peer, addresses) = (server.peer, server.addresses.clone());
+        let as_next = Next { peer, addresses, session: request.session, max_rows: MAX_STEP_ROWS };
+        let (reader, writer) = network.open(peer, &[], StreamKind::Session).await?.into_frames(payload_limit);
         let mut hop = Self { as_next, reader, writer };
         match hop.ask(&SessionRequest::Open(request), &[]).await? {
             (SessionReply::Opened { .. }, _) => Ok(hop),

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use swarm_protocol::p2p::{FrameReader, FrameWriter, Network, OpenError, StreamError, StreamKind};
-use swarm_protocol::wire::{InfoReply, InfoRequest, ServerInfo};
-use swarm_protocol::{Multiaddr, PeerId};
 use thiserror::Error;
+
+use super::{FrameReader, FrameWriter, Network, OpenError, StreamError, StreamKind};
+use crate::wire::{InfoReply, InfoRequest, ServerInfo};
+use crate::{Multiaddr, PeerId};
 
 /// Pings of one probe; the fastest counts, since everything else is noise on top of the distance.
 const PINGS: u64 = 3;
@@ -78,18 +79,46 @@ async fn probe_without_limit(network: &Network, peer: PeerId, addresses: &[Multi
     if !consistent {
         return Err(ProbeError::Inconsistent);
     }
+    let rtt = ping(&mut reader, &mut writer).await?;
+    // A server that does not see the end of the stream sees its reset.
+    let _ = writer.close().await;
+    Ok(Probe { info: *info, rtt })
+}
+
+/// The round-trip time to `peer`: the fastest of a few pings.
+///
+/// # Errors
+/// [`ProbeError`] if it cannot be reached, takes longer than `limit`, or does not keep to the protocol.
+pub async fn round_trip(
+    network: &Network,
+    peer: PeerId,
+    addresses: &[Multiaddr],
+    limit: Duration,
+) -> Result<Duration, ProbeError> {
+    let asked = async {
+        let stream = network.open(peer, addresses, StreamKind::Info).await?;
+        let (mut reader, mut writer) = stream.into_frames::<InfoReply, InfoRequest>(0);
+        let rtt = ping(&mut reader, &mut writer).await?;
+        let _ = writer.close().await;
+        Ok(rtt)
+    };
+    tokio::time::timeout(limit, asked).await.unwrap_or(Err(ProbeError::TimedOut(limit)))
+}
+
+async fn ping(
+    reader: &mut FrameReader<InfoReply>,
+    writer: &mut FrameWriter<InfoRequest>,
+) -> Result<Duration, ProbeError> {
     let mut rtt = Duration::MAX;
     for nonce in 0..PINGS {
         let sent = Instant::now();
-        let reply = ask(&mut reader, &mut writer, &InfoRequest::Ping { nonce }).await?;
+        let reply = ask(reader, writer, &InfoRequest::Ping { nonce }).await?;
         if reply != (InfoReply::Pong { nonce }) {
             return Err(ProbeError::WrongAnswer);
         }
         rtt = rtt.min(sent.elapsed());
     }
-    // A server that does not see the end of the stream sees its reset.
-    let _ = writer.close().await;
-    Ok(Probe { info: *info, rtt })
+    Ok(rtt)
 }
 
 async fn ask(

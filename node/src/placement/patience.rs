@@ -1,0 +1,101 @@
+//! When a server takes its part in a plan: not right after it has settled, and at first only if it is named.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use rand::Rng;
+use swarm_protocol::PeerId;
+use swarm_protocol::block::BlockRange;
+
+use super::Claim;
+use super::rebalance::{Move, Plan, plan};
+
+/// Looks after which a server that has just settled may move again for a higher throughput. Rates are measured anew after
+/// each move, and differ a little.
+const SETTLING_LOOKS: u32 = 5;
+
+/// Looks that a plan is given to be carried out by those it names: each of them looks once in that time, and needs some
+/// more until its word is seen.
+const PATIENT_LOOKS: u32 = 2;
+
+/// How far the share of servers that one counts on is halved, when the swarm does not do what it should.
+const MOST_HALVINGS: u32 = 8;
+
+/// How often a server plans with fewer others for a higher throughput while the same servers are there. A swarm in which
+/// many are pinned would never come to rest: plans are carried out in part only, and what is left to do changes.
+const MOST_TRIES: u32 = 16;
+
+/// What one server remembers of its looks at the swarm.
+///
+/// Servers whose user pinned their blocks never move, and nothing tells them from others. So when a plan is not carried out
+/// by those it names, each server plans with a random half of the others, then a quarter, and so on, always counting
+/// itself in: sooner or later one that can move finds itself named.
+#[derive(Debug, Clone, Default)]
+pub struct Patience {
+    /// Looks since it settled.
+    settled: u32,
+    /// Looks in a row at which something should have moved.
+    in_vain: u32,
+    /// Plans with fewer servers that were made since the swarm last had other members.
+    tries: u32,
+    members: u64,
+}
+
+impl Patience {
+    /// The server has just begun to serve its blocks.
+    pub fn settle(&mut self) {
+        (self.settled, self.in_vain) = (0, 0);
+    }
+
+    /// Takes in a look at the swarm of `model`, and gives what `mine` should do, with the plan that it is a part of.
+    pub fn look(
+        &mut self,
+        model: BlockRange,
+        mine: &Claim,
+        others: &[Claim],
+        rng: &mut impl Rng,
+    ) -> Option<(Plan, Move)> {
+        let mut all = others.to_vec();
+        all.push(mine.clone());
+        all.sort_unstable_by_key(|claim| claim.peer);
+        let common = plan(model, &all, |_| true);
+        self.look_at(model, &common, mine.peer, &all, rng)
+    }
+
+    /// The same for a server `me`, if the plan of `all` servers is known.
+    pub fn look_at(
+        &mut self,
+        model: BlockRange,
+        common: &Plan,
+        me: PeerId,
+        all: &[Claim],
+        rng: &mut impl Rng,
+    ) -> Option<(Plan, Move)> {
+        self.settled = self.settled.saturating_add(1);
+        let members = fingerprint(all);
+        if members != self.members {
+            (self.members, self.tries) = (members, 0);
+        }
+        if common.moves.is_empty() {
+            self.in_vain = 0;
+            return None;
+        }
+        self.in_vain = self.in_vain.saturating_add(1);
+        let step = |plan: Plan| plan.move_of(me, all).map(|step| (plan, step));
+        let (plan, step) = match self.in_vain.checked_sub(PATIENT_LOOKS + 1) {
+            None => step(common.clone()),
+            Some(more) => {
+                self.tries += 1;
+                let share = 0.5_f64.powi((more % MOST_HALVINGS + 1) as i32);
+                step(plan(model, all, |claim| claim.peer == me || rng.random_bool(share)))
+            }
+        }?;
+        let patient = self.settled > SETTLING_LOOKS && self.tries <= MOST_TRIES;
+        (plan.mends() || patient).then_some((plan, step))
+    }
+}
+
+fn fingerprint(all: &[Claim]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    all.iter().for_each(|claim| claim.peer.hash(&mut hasher));
+    hasher.finish()
+}

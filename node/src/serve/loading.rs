@@ -1,0 +1,85 @@
+//! The model that is served, and its blocks from the checkpoint to the self-check.
+
+use std::sync::Arc;
+
+use swarm_model::{Blocks, Checkpoint, ComputePool};
+use swarm_protocol::announcement::Rates;
+use swarm_protocol::block::BlockRange;
+use swarm_protocol::model_id::{ModelId, WeightFormat};
+use tracing::info;
+
+use super::config::{ServeConfig, Wanted};
+use super::error::ServeError;
+use super::event::{Report, ServeEvent};
+use super::memory::{available, blocks_that_fit};
+use super::self_check::self_check;
+
+/// What is certain before the network is touched.
+pub(super) struct Served {
+    pub(super) checkpoint: Arc<Checkpoint>,
+    pub(super) format: WeightFormat,
+    pub(super) model: ModelId,
+    pub(super) model_blocks: BlockRange,
+    /// Which blocks, or how many.
+    pub(super) wanted: Result<BlockRange, u32>,
+    pub(super) threads: usize,
+}
+
+impl Served {
+    /// Opens the model, and works out what of it is to be served.
+    pub(super) async fn open(config: &ServeConfig) -> Result<Self, ServeError> {
+        let spec = config.model.clone();
+        let checkpoint = blocking(move || Checkpoint::open(&spec)).await??;
+        let format = config.format.unwrap_or(checkpoint.native_format());
+        let about = checkpoint.config();
+        let model_blocks = about.all_blocks()?;
+        let wanted = match config.wanted {
+            Wanted::Pinned(range) if model_blocks.covers(range) => Ok(range),
+            Wanted::Pinned(range) => {
+                return Err(swarm_model::ModelError::RangePastModel { range, blocks: about.blocks }.into());
+            }
+            Wanted::Count(count) => Err(count),
+            Wanted::Fitting => {
+                let memory = available().ok_or(ServeError::UnknownMemory)?;
+                Err(blocks_that_fit(about, format, config.cache_tokens, memory)?)
+            }
+        };
+        let model = checkpoint.id(format);
+        let threads = config.threads.unwrap_or_else(default_threads);
+        Ok(Self { checkpoint: Arc::new(checkpoint), format, model, model_blocks, wanted, threads })
+    }
+}
+
+/// One core is left to the network and the system where there is more than one.
+fn default_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    cores.saturating_sub(1).max(1)
+}
+
+/// Blocks that have passed the self-check.
+pub(super) struct Loaded {
+    pub(super) blocks: Blocks,
+    pub(super) pool: ComputePool,
+    pub(super) rates: Rates,
+}
+
+/// Loads the blocks and runs the self-check, on a thread where it may take its time.
+pub(super) async fn load(plan: &Served, blocks: BlockRange, report: Report) -> Result<Loaded, ServeError> {
+    let (checkpoint, format, threads) = (plan.checkpoint.clone(), plan.format, plan.threads);
+    blocking(move || {
+        let pool = ComputePool::new(threads)?;
+        let (blocks, rates) = pool.run(|| -> Result<_, ServeError> {
+            let blocks =
+                checkpoint.load_blocks(blocks, format, &mut |progress| report(ServeEvent::Loading(progress)))?;
+            let rates = self_check(&blocks)?;
+            Ok((blocks, rates))
+        })?;
+        info!(blocks = %blocks.range(), ?rates, "the self-check passed");
+        Ok(Loaded { blocks, pool, rates })
+    })
+    .await?
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ServeError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| ServeError::SelfCheck(error.to_string()))
+}

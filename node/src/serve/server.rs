@@ -1,0 +1,199 @@
+//! A server's process: what stays the same whichever blocks it hosts.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use swarm_protocol::announcement::{MAX_NAME_BYTES, MAX_TTL_SECONDS, ServerState};
+use swarm_protocol::block::BlockRange;
+use swarm_protocol::model_id::NumericClass;
+use swarm_protocol::p2p::{BootstrapPeer, JoinError, Network, addresses_settled};
+use swarm_protocol::session::TokenCount;
+use swarm_protocol::wire::MAX_STEP_ROWS;
+use tokio::sync::watch;
+
+use super::about::{About, Details, Profile, plain};
+use super::announcer::Announcer;
+use super::choice::{assumed_rates, choose_and_announce};
+use super::compute;
+use super::config::ServeConfig;
+use super::digests::compare_with_others;
+use super::door::Door;
+use super::error::ServeError;
+use super::event::{Report, ServeEvent};
+use super::host::{Host, serve_streams};
+use super::loading::{Loaded, Served, load};
+use super::moving::Mover;
+use super::neighbours::Neighbours;
+use super::occupancy::{Occupancy, Rooms};
+use super::opening::Offer;
+use super::phase::Phase;
+use super::registry::Registry;
+use super::running::Running;
+use super::smoothed::SmoothedWait;
+use super::steps::StepShape;
+use crate::admission::AdmissionConfig;
+
+/// Announcements that may be lost before others forget a server.
+const INTERVALS_PER_TTL: u32 = 4;
+
+/// A server's process.
+pub(super) struct Server {
+    served: Served,
+    pub(super) network: Network,
+    pub(super) door: Door,
+    bootstrap: Vec<BootstrapPeer>,
+    /// Whether other servers may join at the same moment.
+    company: bool,
+    about: Arc<About>,
+    pub(super) announcer: Announcer,
+    /// Of a server that may host other blocks one day.
+    pub(super) mover: Option<Mover>,
+    cache_tokens: TokenCount,
+    idle_timeout: Duration,
+    pub(super) drain_timeout: Duration,
+    pub(super) report: Report,
+}
+
+impl Server {
+    /// Opens the model and starts the network.
+    pub(super) async fn begin(config: ServeConfig, report: Report) -> Result<Self, ServeError> {
+        let served = Served::open(&config).await?;
+        let bootstrap = config.network.bootstrap.clone();
+        let company = !bootstrap.is_empty() || config.network.mdns;
+        let (network, inbound) = Network::start(config.network).await?;
+        addresses_settled(&network).await;
+        let dialable = network.dialable_addresses();
+        let reachable = !dialable.is_empty();
+        let addresses = if reachable { dialable } else { network.listening() };
+        report(ServeEvent::Listening { peer: network.peer_id(), addresses, reachable });
+        let ttl = (config.announce_interval * INTERVALS_PER_TTL).min(Duration::from_secs(MAX_TTL_SECONDS.into()));
+        let about = Arc::new(About {
+            network: network.clone(),
+            instance: rand::rng().random(),
+            model: served.model,
+            model_name: served.checkpoint.name().to_string(),
+            model_blocks: served.model_blocks,
+            name: config.name.as_deref().map(|name| plain(name, MAX_NAME_BYTES)),
+            // A holder counts whole seconds.
+            ttl: ttl.max(Duration::from_secs(1)),
+            sequence: AtomicU64::new(0),
+            neighbours: Neighbours::start(network.clone()),
+        });
+        let announcer = Announcer::new(about.clone(), nobody_yet(config.cache_tokens), config.announce_interval);
+        let mover = match served.wanted {
+            Err(count) if count < served.model_blocks.len() => {
+                Some(Mover::new(about.clone(), config.announce_interval))
+            }
+            _ => None,
+        };
+        Ok(Self {
+            served,
+            network,
+            door: Door::new(inbound),
+            bootstrap,
+            company,
+            mover,
+            about,
+            announcer,
+            cache_tokens: config.cache_tokens,
+            idle_timeout: config.idle_timeout,
+            drain_timeout: config.drain_timeout,
+            report,
+        })
+    }
+
+    /// Joins, and chooses blocks.
+    pub(super) async fn join_and_choose(&mut self) -> Result<BlockRange, ServeError> {
+        match self.network.join(&self.bootstrap).await {
+            // Somebody has to be the first.
+            Err(JoinError::NoNeighbour { .. }) => {}
+            joined => joined?,
+        }
+        let draft = self.draft()?;
+        match self.served.wanted {
+            Ok(range) => {
+                // Also finds the last word of a former life, above which this one goes on.
+                self.announcer.look().await?;
+                self.announcer.announce(&Profile { blocks: range, ..draft }, ServerState::Joining).await;
+                Ok(range)
+            }
+            Err(count) => {
+                let (model, me) = (self.served.model_blocks, self.network.peer_id());
+                choose_and_announce(&mut self.announcer, draft, model, count, me, self.company).await
+            }
+        }
+    }
+
+    /// What can be said before the blocks are loaded.
+    fn draft(&self) -> Result<Profile, ServeError> {
+        let unknown = format!("{}/loading", self.served.format);
+        let class = NumericClass::new(unknown).map_err(|error| ServeError::SelfCheck(error.to_string()))?;
+        let rates = assumed_rates(self.served.checkpoint.config(), self.served.format);
+        Ok(Profile { blocks: self.served.model_blocks, class, rates })
+    }
+
+    /// Loads blocks that have been announced, and compares them with others'.
+    pub(super) async fn load(&mut self, blocks: BlockRange) -> Result<Loaded, ServeError> {
+        (self.report)(ServeEvent::Chosen { blocks });
+        let loaded = tokio::select! {
+            loaded = load(&self.served, blocks, self.report.clone()) => loaded?,
+            error = self.announcer.keep_announcing(ServerState::Joining) => return Err(error),
+            () = self.door.ended() => return Err(ServeError::NetworkEnded),
+        };
+        let seen = self.announcer.look().await?;
+        compare_with_others(&self.network, self.served.model, &seen.view, blocks, loaded.blocks.digests()).await?;
+        Ok(loaded)
+    }
+
+    /// Lets sessions in.
+    pub(super) fn start(&mut self, loaded: Loaded) -> Result<Running, ServeError> {
+        let Loaded { blocks, pool, rates } = loaded;
+        let profile = Profile { blocks: blocks.range(), class: blocks.numeric_class().clone(), rates };
+        let config = self.served.checkpoint.config();
+        let max_positions = u32::try_from(config.max_positions).unwrap_or(u32::MAX);
+        let details = Details { digests: blocks.digests().to_vec(), max_positions, ready: Instant::now() };
+        let offer = Offer {
+            model: self.served.model,
+            class: profile.class.clone(),
+            blocks: profile.blocks,
+            longest: TokenCount(max_positions).min(self.cache_tokens),
+        };
+        let shape = StepShape::new(config.hidden as u32, self.served.format.into(), MAX_STEP_ROWS);
+        let compute::Started { compute, wait, ended } = compute::start(blocks, pool)?;
+        let admission = AdmissionConfig { idle: self.idle_timeout, ..AdmissionConfig::of(self.cache_tokens) };
+        let (registry, rooms) = Registry::start(admission, compute.clone());
+        let occupancy = Occupancy { total: self.cache_tokens, rooms: rooms.clone(), wait };
+        self.announcer.set_occupancy(occupancy.clone());
+        let (phase_sender, phase) = watch::channel(Phase::Serving);
+        let host = Arc::new(Host {
+            about: self.about.clone(),
+            profile: profile.clone(),
+            details,
+            offer,
+            shape,
+            kv_bytes_per_token_block: config.kv_bytes_per_token_block(self.served.format),
+            idle_timeout: self.idle_timeout,
+            compute,
+            registry: registry.clone(),
+            occupancy,
+            phase,
+            protocol_errors: AtomicU64::new(0),
+        });
+        let streams = tokio::spawn(serve_streams(host, self.door.open()));
+        let (about, others) = (self.about.clone(), !self.bootstrap.is_empty());
+        Ok(Running { about, profile, others, registry, rooms, phase: phase_sender, compute_ended: ended, streams })
+    }
+
+    /// Nobody is served any more: what is announced of the load says so.
+    pub(super) fn set_idle(&mut self) {
+        self.announcer.set_occupancy(nobody_yet(self.cache_tokens));
+    }
+}
+
+fn nobody_yet(total: TokenCount) -> Occupancy {
+    let (_, rooms) = watch::channel(Rooms { sessions: 0, free: total });
+    let (_, wait) = watch::channel(SmoothedWait::default());
+    Occupancy { total, rooms, wait }
+}
