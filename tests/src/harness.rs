@@ -16,7 +16,7 @@ mod wait;
 pub use binaries::{example, program};
 pub use client::{Client, Told, host};
 pub use generate::{GenerateOutput, Generating, Hop};
-pub use impostor::{Impostor, Manner};
+pub use impostor::{Impostor, Manner, Visits};
 pub use local::{Local, Text, greedy, sampled};
 pub use process::{Exit, Process, leftovers};
 pub use reference::Reference;

@@ -13,8 +13,9 @@ use swarm_model::ModelSpec;
 use swarm_protocol::p2p::{Identity, JoinError, Network, NetworkConfig, StreamKind};
 use swarm_protocol::session::{SessionId, TokenCount};
 use swarm_protocol::wire::{
-    ElementType, InfoReply, InfoRequest, Input, MAX_HEADER_BYTES, Open, Output, OutputRows, RowsHeader, ServerInfo,
-    SessionReply, SessionRequest, Step, encode,
+    Connect, ElementType, HandOver, Incoming, InfoReply, InfoRequest, Input, KvHeader, Lane, MAX_HEADER_BYTES,
+    MAX_KV_BYTES, MAX_STEP_ROWS, Next, Open, Output, Payload, RowsHeader, ServerInfo, SessionReply, SessionRequest,
+    Step, encode,
 };
 use swarm_protocol::{Multiaddr, PeerId};
 use swarm_tests::harness::{
@@ -62,46 +63,42 @@ fn open(info: &ServerInfo) -> SessionRequest {
         class: info.announcement.class.clone(),
         blocks: info.announcement.blocks,
         tokens: TokenCount(100),
-        input: Input::Owner,
-        output: Output::Owner,
     })
 }
 
 fn step(position: u32, rows: u32, hidden: u32) -> SessionRequest {
     let rows = RowsHeader { rows, hidden, element: ElementType::Bf16 };
-    SessionRequest::Step(Step { epoch: 0, position, rows, output: OutputRows::All })
+    SessionRequest::Step(Step { epoch: 0, position, rows, wanted_from: 0 })
 }
 
 fn frame(request: &SessionRequest) -> Vec<u8> {
-    let payload = match request {
-        SessionRequest::Step(step) => step.rows.payload_bytes().unwrap(),
-        _ => 0,
-    };
-    encode(request, &vec![0x41; payload]).unwrap()
+    encode(request, &vec![0x41; request.payload_bytes().unwrap()]).unwrap()
 }
 
-/// The header of a step without its rows, whatever it claims.
+/// A frame without its payload, whatever it claims.
 fn lie(request: &SessionRequest) -> Vec<u8> {
-    let header = {
-        let (SessionRequest::Step(step), mut bytes) = (request, Vec::new()) else { unreachable!() };
-        bytes.extend_from_slice(&[1]);
-        for number in [step.epoch, step.position, step.rows.rows, step.rows.hidden] {
-            bytes.extend(varint(number));
-        }
-        bytes.extend_from_slice(&[2, 0]);
-        bytes
-    };
+    let header = postcard::to_allocvec(request).unwrap();
     [&(header.len() as u32).to_le_bytes()[..], &header].concat()
 }
 
-fn varint(mut number: u32) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
-    bytes
+/// The owner's word that all output is to come back.
+fn to_owner() -> SessionRequest {
+    SessionRequest::Connect(Connect { lane: Lane::Main, link: 1, output: Output::Owner, position: 0 })
+}
+
+/// A server that is nowhere, as a hop is told of it.
+fn nowhere(addresses: usize) -> Next {
+    let address: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
+    let session = SessionId::random(&mut rand::rng());
+    Next { peer: PeerId::random(), addresses: vec![address; addresses], session, max_rows: 0 }
+}
+
+fn to_next(next: Next, link: u32) -> SessionRequest {
+    SessionRequest::Connect(Connect { lane: Lane::Mirror, link, output: Output::Next(next), position: u32::MAX })
+}
+
+fn piece(positions: u32, kv_bytes: u32, outputs: RowsHeader) -> SessionRequest {
+    SessionRequest::Kv(KvHeader { epoch: 0, position: 0, positions, kv_bytes, outputs })
 }
 
 /// What is said on a session stream that no honest client says.
@@ -110,6 +107,20 @@ fn attacks(info: &ServerInfo, hidden: u32) -> Vec<(&'static str, Vec<u8>)> {
     StdRng::seed_from_u64(1).fill(&mut random[..]);
     let opened = |more: Vec<u8>| [frame(&open(info)), more].concat();
     let wrong_blocks = |request: &mut Open| request.blocks = range(0, 500);
+    let row = RowsHeader { rows: 1, hidden, element: ElementType::Bf16 };
+    let largest = RowsHeader { rows: MAX_STEP_ROWS, hidden: 65_536, ..row };
+    let nobodys = Incoming { session: SessionId::random(&mut rand::rng()), link: 1 };
+    let (feed, import) = (frame(&SessionRequest::Feed(nobodys)), frame(&SessionRequest::Import(nobodys)));
+    let unreachable = |link| frame(&to_next(nowhere(8), link));
+    let hand_over = |link| frame(&SessionRequest::HandOver(HandOver { link, to: nowhere(1) }));
+    let accept = |link| {
+        frame(&SessionRequest::Accept(match link % 3 {
+            0 => Input::Owner,
+            1 => Input::Upstream { peer: info.announcement.peer, link },
+            _ => Input::Import { peer: info.announcement.peer, link },
+        }))
+    };
+    let unread = frame(&step(0, 100, hidden)).repeat(200);
     let changed = |change: &dyn Fn(&mut Open)| {
         let SessionRequest::Open(mut request) = open(info) else { unreachable!() };
         change(&mut request);
@@ -127,7 +138,7 @@ fn attacks(info: &ServerInfo, hidden: u32) -> Vec<(&'static str, Vec<u8>)> {
         ("no room at all", changed(&|request| request.tokens = TokenCount(0))),
         ("all the room there could be", changed(&|request| request.tokens = TokenCount(u32::MAX))),
         ("opened twice", opened(frame(&open(info)))),
-        ("opened, then random bytes", opened(random)),
+        ("opened, then random bytes", opened(random.clone())),
         ("rows of another width", opened(frame(&step(0, 1, hidden + 1)))),
         ("far too many rows", opened(lie(&step(0, u32::MAX, hidden)))),
         ("rows that overflow", opened(lie(&step(0, u32::MAX, u32::MAX)))),
@@ -136,7 +147,22 @@ fn attacks(info: &ServerInfo, hidden: u32) -> Vec<(&'static str, Vec<u8>)> {
         ("a position that overflows", opened(frame(&step(u32::MAX, 2, hidden)))),
         ("half the rows", opened(frame(&step(0, 8, hidden))[..40].to_vec())),
         ("a thousand pings", opened(frame(&SessionRequest::Ping { nonce: 1 }).repeat(1000))),
-        ("steps whose answers nobody reads", opened(frame(&step(0, 100, hidden)).repeat(200))),
+        ("more to warm up than fits", opened(lie(&SessionRequest::Warm(largest)))),
+        ("warming up for ever", opened(frame(&SessionRequest::Warm(row)).repeat(2000))),
+        ("a feed to oneself", opened(frame(&SessionRequest::Feed(nobodys)))),
+        ("a piece of a KV cache to oneself", opened(frame(&piece(1, 4, row)))),
+        ("a next hop with too many addresses", opened(frame(&to_next(nowhere(9), 1)))),
+        ("a next hop that is nowhere, again and again", opened((0..500).flat_map(unreachable).collect())),
+        ("a hand-over to nowhere, again and again", opened((0..500).flat_map(hand_over).collect())),
+        ("fed by whoever, again and again", opened((0..2000).flat_map(accept).collect())),
+        ("a feed for a session that is not", frame(&SessionRequest::Feed(nobodys))),
+        ("a hand-over for a session that is not", frame(&SessionRequest::Import(nobodys))),
+        ("a feed that goes on without an answer", [feed.clone(), frame(&step(0, 4, hidden))].concat()),
+        ("a hand-over that goes on without an answer", [import.clone(), frame(&piece(4, 100, row))].concat()),
+        ("a hand-over of far too much", [import, lie(&piece(u32::MAX, u32::MAX, largest))].concat()),
+        ("a feed and random bytes", [feed, random].concat()),
+        ("a first message that is none", frame(&piece(1, MAX_KV_BYTES, row))),
+        ("steps whose answers nobody reads", opened([frame(&to_owner()), unread].concat())),
     ]
 }
 
@@ -231,7 +257,8 @@ async fn bytes_that_are_no_handshake_concern_nobody() {
     assert!(swarm.bootstrap.process.is_running() && swarm.servers[0].process.is_running());
 }
 
-const MANNERS: [Manner; 11] = [
+/// What a server may do that computes the whole model, and so is fed by its client.
+const ALONE: [Manner; 17] = [
     Manner::Silent,
     Manner::PongsOnly,
     Manner::WrongShape,
@@ -243,7 +270,57 @@ const MANNERS: [Manner; 11] = [
     Manner::HangsUp,
     Manner::Refuses,
     Manner::NeverOpens,
+    Manner::DoneOnly,
+    Manner::FloodsDone,
+    Manner::FloodsStrayOutputs,
+    Manner::FloodsReceived,
+    Manner::FloodsUnlinked,
+    Manner::Unlinks,
 ];
+
+/// What a server may do that stands between two honest ones.
+const BETWEEN: [Manner; 12] = [
+    Manner::Silent,
+    Manner::PongsOnly,
+    Manner::Garbage,
+    Manner::Fails,
+    Manner::HangsUp,
+    Manner::FloodsDone,
+    Manner::FloodsOutputs,
+    Manner::FloodsStrayOutputs,
+    Manner::FloodsReceived,
+    Manner::FloodsUnlinked,
+    Manner::Unlinks,
+    Manner::Intrudes,
+];
+
+/// A client that gives servers up quickly.
+async fn impatient(swarm: &TestSwarm) -> Client {
+    let config = ClientConfig {
+        open_timeout: Duration::from_secs(2),
+        step_timeout: Duration::from_secs(3),
+        ..ClientConfig::default()
+    };
+    Client::with(swarm, &ModelSpec::Demo, None, config).await
+}
+
+/// Tells the known text through a swarm with an impostor, which must be the only one that is given up.
+async fn tells_despite(swarm: &TestSwarm, like: &ServerInfo, manner: Manner) {
+    let impostor = Impostor::start(swarm, like, manner).await;
+    let client = impatient(swarm).await;
+    let told = client.tell(PROMPT, greedy(), TOKENS).await.unwrap_or_else(|error| panic!("{manner:?}: {error}"));
+    assert_eq!(told.summary.tokens, Local::demo().text(PROMPT, &greedy(), TOKENS).tokens, "{manner:?}");
+    let lost: Vec<PeerId> = told.lost.iter().map(|(peer, _)| *peer).collect();
+    match manner {
+        Manner::Refuses | Manner::NeverOpens => assert_eq!(lost, [], "{manner:?} never had the session"),
+        _ => assert_eq!(lost, [impostor.peer()], "{manner:?}: {:?}", told.lost),
+    }
+    if manner == Manner::Intrudes {
+        assert!(impostor.visits.sent_away() > 0, "it went nowhere");
+        assert_eq!(impostor.visits.welcomed(), 0, "it was let into a session that it was not named for");
+    }
+    impostor.network.shut_down().await;
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_that_only_pretend_are_given_up() {
@@ -256,27 +333,23 @@ async fn servers_that_only_pretend_are_given_up() {
     for server in &swarm.servers {
         like.digests.extend(honest.info(server).await.unwrap().digests);
     }
-    let expected = Local::demo().text(PROMPT, &greedy(), TOKENS);
-    for manner in MANNERS {
-        let impostor = Impostor::start(&swarm, &like, manner).await;
-        let config = ClientConfig {
-            open_timeout: Duration::from_secs(2),
-            silence_timeout: Duration::from_secs(2),
-            step_timeout: Duration::from_secs(3),
-            ..ClientConfig::default()
-        };
-        let client = Client::with(&swarm, &ModelSpec::Demo, None, config).await;
-        let told = client.tell(PROMPT, greedy(), TOKENS).await.unwrap_or_else(|error| panic!("{manner:?}: {error}"));
-        assert_eq!(told.summary.tokens, expected.tokens, "{manner:?}");
-        let lost: Vec<PeerId> = told.lost.iter().map(|(peer, _)| *peer).collect();
-        match manner {
-            Manner::Refuses | Manner::NeverOpens => assert_eq!(lost, [], "{manner:?} never had the session"),
-            _ => assert_eq!(lost, [impostor.peer()], "{manner:?}: {:?}", told.lost),
-        }
-        impostor.network.shut_down().await;
+    for manner in ALONE {
+        tells_despite(&swarm, &like, manner).await;
     }
     // All of them are still announced, and none is there.
     tells(&Client::of(&swarm).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_that_only_pretend_between_honest_ones_are_given_up() {
+    let swarm = TestSwarm::demo(&[(0, 4), (4, 8), (8, 12)]);
+    let honest = Client::of(&swarm).await;
+    let like = honest.info(&swarm.servers[1]).await.unwrap();
+    for manner in BETWEEN {
+        tells_despite(&swarm, &like, manner).await;
+    }
+    tells(&Client::of(&swarm).await).await;
+    is_idle(&honest, &swarm).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,21 +1,21 @@
 //! A server that is none: it announces itself, describes itself, opens sessions, and then misbehaves.
 
+mod intruder;
+mod session;
+
+use std::sync::Arc;
+
 use swarm_protocol::announcement::{SegmentKey, Shard, Statement, segments};
-use swarm_protocol::p2p::{
-    DhtMode, FrameWriter, Identity, InboundStream, InboundStreams, Network, NetworkConfig, StreamKind, answer_info,
-};
-use swarm_protocol::wire::{
-    InfoReply, MAX_STEP_ROWS, Refusal, RowsHeader, ServerInfo, SessionReply, SessionRequest, Step, StepError,
-    StepOutput,
-};
+use swarm_protocol::p2p::{DhtMode, Identity, InboundStreams, Network, NetworkConfig, StreamKind, answer_info};
+use swarm_protocol::wire::{InfoReply, ServerInfo};
 use swarm_protocol::{Multiaddr, PeerId};
 
+use self::intruder::Intruder;
+pub use self::intruder::Visits;
+use self::session::Sessions;
 use super::TestSwarm;
 
-/// The largest payload of an honest client.
-const PAYLOAD_LIMIT: usize = 16 << 20;
-
-/// What an impostor does with a session.
+/// What an impostor does with a session, from its first step on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
     /// Never answers a step, nor a ping.
@@ -28,7 +28,7 @@ pub enum Manner {
     Garbage,
     /// Announces an answer larger than any.
     Oversized,
-    /// Answers a step it was not given.
+    /// Answers with rows of positions that it was not given.
     WrongPosition,
     /// Says that computing failed.
     Fails,
@@ -40,12 +40,30 @@ pub enum Manner {
     Refuses,
     /// Never answers the request to open a session.
     NeverOpens,
+    /// Says that it has computed each step, and sends nothing of what came of it.
+    DoneOnly,
+    /// Says without end that it has computed steps it was not given.
+    FloodsDone,
+    /// Sends rows without end over its way out, wherever that leads.
+    FloodsOutputs,
+    /// Sends rows without end over links that it does not have.
+    FloodsStrayOutputs,
+    /// Says without end how much of a KV cache it has stored, though nobody hands it one.
+    FloodsReceived,
+    /// Says without end that links broke, most of which it does not have.
+    FloodsUnlinked,
+    /// Says of each link that it cannot be fed.
+    Unlinks,
+    /// Computes nothing, and goes to the next hop's session without having been named for it.
+    Intrudes,
 }
 
 /// A running impostor.
 pub struct Impostor {
     /// Its membership.
     pub network: Network,
+    /// What came of its visits to other servers' sessions.
+    pub visits: Arc<Visits>,
     info: ServerInfo,
 }
 
@@ -68,8 +86,10 @@ impl Impostor {
         // So that it is preferred to honest servers.
         info.announcement.rates.decode_us_per_block = 1;
         info.announcement.load.queue_us = 0;
-        tokio::spawn(serve(inbound, info.clone(), manner));
-        let impostor = Self { network, info };
+        let visits = Arc::new(Visits::default());
+        let intruder = Intruder { network: network.clone(), visits: visits.clone() };
+        tokio::spawn(serve(inbound, info.clone(), Arc::new(Sessions::new(manner, intruder))));
+        let impostor = Self { network, visits, info };
         impostor.announce(1).await;
         impostor
     }
@@ -106,67 +126,17 @@ async fn member(swarm: &TestSwarm, identity: Identity) -> (Network, InboundStrea
     (network, inbound)
 }
 
-async fn serve(mut inbound: InboundStreams, info: ServerInfo, manner: Manner) {
+async fn serve(mut inbound: InboundStreams, info: ServerInfo, sessions: Arc<Sessions>) {
     while let Some(inbound) = inbound.recv().await {
-        let info = info.clone();
+        let (info, sessions) = (info.clone(), sessions.clone());
         tokio::spawn(async move {
             match inbound.kind {
                 StreamKind::Info => {
                     let describe = || InfoReply::Server(Box::new(info.clone()));
                     answer_info(inbound.peer, inbound.stream, describe).await;
                 }
-                StreamKind::Session => session(inbound, manner).await,
+                StreamKind::Session => sessions.serve(inbound).await,
             }
         });
     }
-}
-
-/// One session, up to the client's end of it or the impostor's.
-async fn session(inbound: InboundStream, manner: Manner) {
-    let (mut reader, mut writer) = inbound.stream.into_frames::<SessionRequest, SessionReply>(PAYLOAD_LIMIT);
-    while let Ok(Some((request, _))) = reader.next().await {
-        let lives = match request {
-            SessionRequest::Open(_) => open(&mut writer, manner).await,
-            SessionRequest::Step(step) => answer(&mut writer, manner, step).await,
-            SessionRequest::Ping { .. } if manner == Manner::Silent => true,
-            SessionRequest::Ping { nonce } => writer.send(&SessionReply::Pong { nonce }, &[]).await.is_ok(),
-            SessionRequest::Close => false,
-        };
-        if !lives {
-            return;
-        }
-    }
-}
-
-async fn open(writer: &mut FrameWriter<SessionReply>, manner: Manner) -> bool {
-    let reply = match manner {
-        Manner::NeverOpens => return true,
-        Manner::Refuses => SessionReply::Refused(Refusal::BadRequest("no reason".to_string())),
-        _ => SessionReply::Opened { max_step_rows: MAX_STEP_ROWS, idle_timeout_ms: 60_000 },
-    };
-    writer.send(&reply, &[]).await.is_ok()
-}
-
-async fn answer(writer: &mut FrameWriter<SessionReply>, manner: Manner, step: Step) -> bool {
-    let failed = |error| SessionReply::Failed { epoch: step.epoch, position: step.position, error };
-    let reply = match manner {
-        Manner::HangsUp => return false,
-        Manner::Garbage => return writer.send_bytes(&[7; 64]).await.is_ok(),
-        Manner::Oversized => return writer.send_bytes(&u32::MAX.to_le_bytes()).await.is_ok(),
-        Manner::Fails => failed(StepError::Compute("no reason".to_string())),
-        Manner::Forgetful => failed(StepError::Gap { have: 0 }),
-        Manner::WrongShape => output(step, RowsHeader { hidden: 2, ..step.rows }),
-        Manner::WrongPosition => output(Step { position: step.position + 1, ..step }, step.rows),
-        Manner::Silent | Manner::PongsOnly | Manner::Refuses | Manner::NeverOpens => return true,
-    };
-    let SessionReply::Output(header) = &reply else {
-        return writer.send(&reply, &[]).await.is_ok();
-    };
-    let payload = vec![0; header.rows.payload_bytes().expect("a small payload")];
-    writer.send(&reply, &payload).await.is_ok()
-}
-
-fn output(step: Step, rows: RowsHeader) -> SessionReply {
-    let rows = RowsHeader { rows: step.output.count(rows.rows), ..rows };
-    SessionReply::Output(StepOutput { epoch: step.epoch, position: step.position, rows, queue_us: 0, compute_us: 1 })
 }
