@@ -253,6 +253,7 @@ impl<R: Rows> Chain<R> {
             return Err(ChainError::OutOfOrder { hop: id });
         }
         hop.kv = end;
+        hop.epoch = done.epoch;
         self.forgive_joint_before(id);
         Ok(Came::Advanced)
     }

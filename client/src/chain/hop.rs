@@ -55,6 +55,8 @@ pub(super) struct Hop {
     pub(super) blocks: BlockRange,
     /// The positions its KV is known to hold.
     pub(super) kv: usize,
+    /// The epoch of the newest step it has computed: its KV may still be of what an epoch after that has changed.
+    pub(super) epoch: u32,
     /// In the order of sending, which is the order of answering; only of a hop that this client feeds.
     pub(super) flights: VecDeque<Flight>,
     /// A step failed for lack of KV, and so will those in flight behind it: nothing is sent until each has said so.
@@ -78,6 +80,7 @@ impl Hop {
             id,
             blocks,
             kv: 0,
+            epoch: 0,
             flights: VecDeque::new(),
             failing: false,
             lost: false,

@@ -10,14 +10,24 @@ use super::{Chain, count};
 
 impl<R: Rows> Chain<R> {
     /// Keeps another server of the same blocks beside `hop`, with an empty KV. With `mirrored` it gets all of the hop's
-    /// input; without, it waits for a KV cache that the hop hands over. `None` if the hop is lost, or has one already.
+    /// input; without, it waits for a KV cache that the hop hands over. `None` if the hop is lost, has one already, or
+    /// cannot hand its cache over now: see [`Chain::may_hand_over`].
     pub fn add_shadow(&mut self, hop: HopId, mirrored: bool) -> Option<HopId> {
+        if !mirrored && !self.may_hand_over(hop) {
+            return None;
+        }
         let blocks = self.hops.iter().find(|known| known.id == hop && !known.lost && known.shadow.is_none())?.blocks;
         let shadow = Hop { mirrored, ..self.fresh_hop(blocks) };
         let id = shadow.id;
         let known = self.hops.iter_mut().find(|known| known.id == hop)?;
         known.shadow = Some(Box::new(shadow));
         Some(id)
+    }
+
+    /// Whether what a hop would hand over is right: not from a truncation on until it has computed a step of the new epoch.
+    /// Until then its server knows nothing of the truncation, and would hand over positions that have changed since.
+    pub fn may_hand_over(&self, hop: HopId) -> bool {
+        self.hops.iter().any(|known| known.id == hop && known.epoch == self.epoch)
     }
 
     /// A KV cache was handed over to a shadow, up to `position`.

@@ -380,6 +380,19 @@ fn a_truncation_ends_a_hand_over_but_no_standby() {
 }
 
 #[test]
+fn a_hop_that_knows_nothing_of_a_truncation_hands_nothing_over() {
+    let mut chain = settled(&[0, 2, 4]);
+    chain.truncate(TokenCount(3));
+    assert_eq!(chain.add_shadow(HopId(2), false), None, "its server still has what was there before");
+    chain.extend_tokens(TokenCount(1), Outputs::Last).unwrap();
+    orders(&mut chain);
+    done(&mut chain, 1, 3..4).unwrap();
+    assert_eq!((chain.may_hand_over(HopId(1)), chain.may_hand_over(HopId(2))), (true, false));
+    done(&mut chain, 2, 3..4).unwrap();
+    assert!(chain.add_shadow(HopId(2), false).is_some());
+}
+
+#[test]
 fn a_hop_that_fell_back_is_sent_what_it_lacks_once_all_in_flight_has_failed() {
     let mut chain = chain(&[0, 2, 4], ChainConfig { window: 3, ..CONFIG });
     chain.extend_tokens(TokenCount(12), Outputs::Last).unwrap();
@@ -409,14 +422,15 @@ fn answers_that_cannot_be_are_the_hops_fault() {
     chain.extend_tokens(TokenCount(6), Outputs::All).unwrap();
     orders(&mut chain);
     let out_of_order = |hop| Err(ChainError::OutOfOrder { hop: HopId(hop) });
-    let wrong_rows = Err(ChainError::WrongRows { hop: HopId(2) });
+    let wrong = ChainError::WrongRows { hop: HopId(2) };
+    let wrong_rows = Err(wrong.clone());
     assert_eq!(done(&mut chain.clone(), 1, 6..8), out_of_order(1), "another step than it was given");
     assert_eq!(done(&mut chain.clone(), 1, 8..12), out_of_order(1));
     assert_eq!(done(&mut chain.clone(), 2, 6..13), out_of_order(2), "positions that there are not");
     assert_eq!(output(&mut chain, 2, 2, 7..9), wrong_rows, "6 has not come");
     assert_eq!(output(&mut chain, 2, 2, 6..13), wrong_rows);
     assert_eq!(output(&mut chain, 2, 2, 6..6), wrong_rows, "no rows at all");
-    assert_eq!(wrong_rows.unwrap_err().culprit(), Some(HopId(2)));
+    assert_eq!(wrong.culprit(), Some(HopId(2)));
 }
 
 #[test]

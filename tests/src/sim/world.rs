@@ -255,10 +255,9 @@ impl<'a> World<'a> {
         let pair = (ends[0].min(ends[1]), ends[0].max(ends[1]));
         if let Some(apart) = self.apart.get_mut(&pair) {
             if apart.refused && !matches!(message, Message::Broken) {
-                self.net.lose(stream, side);
-                // It is the sender's own machine that says so.
+                // Each end's own machine says so.
                 self.net.reset(stream, side);
-                return self.break_off(stream, side);
+                return self.arrive(stream, side, Message::Broken);
             }
             if apart.until.is_some() && !apart.refused {
                 apart.held.push(Happening::Arrive { stream, side, message });
@@ -302,18 +301,6 @@ impl<'a> World<'a> {
         let Some(server) = self.servers.get_mut(&node) else { return Ok(()) };
         server.hear(stream, message, &mut self.net);
         server.check()
-    }
-
-    /// Tells an end of a stream, here and now, that it is broken.
-    fn break_off(&mut self, stream: StreamId, side: usize) -> Result<(), Violation> {
-        let node = self.net.ends(stream)[side];
-        if let Some(server) = self.servers.get_mut(&node)
-            && server.up
-            && server.stalled_until.is_none()
-        {
-            server.hear(stream, Message::Broken, &mut self.net);
-        }
-        Ok(())
     }
 
     fn wake(&mut self, node: Node, life: u32, timer: Timer) {

@@ -49,6 +49,9 @@ impl Client {
                 (false, _) if self.standby => Purpose::Standby,
                 (false, _) => continue,
             };
+            if purpose == Purpose::TakeOver && !self.chain.may_hand_over(hop) && self.chain.shadow_of(hop).is_none() {
+                continue;
+            }
             let may_look = match self.shadows.looked.get(&hop) {
                 None => true,
                 Some(None) => false,
