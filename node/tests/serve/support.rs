@@ -27,7 +27,7 @@ pub(crate) const ROW: usize = 2 * HIDDEN;
 pub(crate) const OWNER_LINK: u32 = 1000;
 
 /// Larger than any reply to these tests.
-const PAYLOAD_LIMIT: usize = 1 << 20;
+pub(crate) const PAYLOAD_LIMIT: usize = 1 << 20;
 
 /// Longer than anything here takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -309,7 +309,10 @@ impl Session {
         while outputs.len() < count as usize * ROW {
             match self.next().await {
                 (SessionReply::Output(output), rows) => {
-                    assert_eq!((output.link, output.position as usize), (link, position as usize + outputs.len() / ROW));
+                    assert_eq!(
+                        (output.link, output.position as usize),
+                        (link, position as usize + outputs.len() / ROW)
+                    );
                     outputs.extend(rows);
                 }
                 (other, _) => panic!("{other:?}"),
