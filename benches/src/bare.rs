@@ -6,16 +6,25 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use swarm_client::{HopInfo, Model, Swarm};
 use swarm_model::{Tensor, activations};
-use swarm_protocol::announcement::Announcement;
 use swarm_protocol::model_id::WeightFormat;
-use swarm_protocol::p2p::{FrameReader, FrameWriter, Network, StreamKind};
+use swarm_protocol::p2p::{FrameReader, FrameWriter, StreamKind};
 use swarm_protocol::session::{SessionId, TokenCount};
 use swarm_protocol::wire::{
     Connect, Input, Lane, MAX_STEP_ROWS, Next, Open, Output, RowsHeader, SessionReply, SessionRequest, Step, StepDone,
 };
 
-/// Sessions on every server of a chain; each server feeds the next one, the last one answers here.
+/// Which way rows take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Each server feeds the next one, the last one answers here.
+    Ring,
+    /// Each server answers here, and the next one is fed from here.
+    Star,
+}
+
+/// Sessions on every server of a chain.
 pub(crate) struct BareChain {
+    shape: Shape,
     hops: Vec<Hop>,
     format: WeightFormat,
     row: RowsHeader,
@@ -48,7 +57,13 @@ impl StepTimes {
 
 impl BareChain {
     /// Opens a session with room for `tokens` positions on each server of `route`.
-    pub(crate) async fn open(swarm: &Swarm, model: &Model, route: &[HopInfo], tokens: u32) -> Result<Self> {
+    pub(crate) async fn open(
+        swarm: &Swarm,
+        model: &Model,
+        route: &[HopInfo],
+        tokens: u32,
+        shape: Shape,
+    ) -> Result<Self> {
         let row = RowsHeader { rows: 1, hidden: model.config().hidden as u32, element: model.format().into() };
         let limit = RowsHeader { rows: MAX_STEP_ROWS, ..row }.payload_bytes()?;
         let known = model.servers().await;
@@ -63,11 +78,26 @@ impl BareChain {
                 blocks: hop.blocks,
                 tokens: TokenCount(tokens),
             };
-            hops.push(Hop::open(swarm.network(), announced, request, limit).await?);
+            let (peer, addresses) = (hop.peer, announced.addresses.clone());
+            let as_next = Next { peer, addresses, session: request.session, max_rows: MAX_STEP_ROWS };
+            let stream = swarm.network().open(peer, &[], StreamKind::Session).await?;
+            hops.push(Hop::open(as_next, stream.into_frames(limit), request).await?);
         }
-        let mut chain = Self { hops, format: model.format(), row, position: 0 };
-        chain.join().await?;
+        let mut chain = Self { shape, hops, format: model.format(), row, position: 0 };
+        match shape {
+            Shape::Ring => chain.join().await?,
+            Shape::Star => chain.answer_here().await?,
+        }
         Ok(chain)
+    }
+
+    /// Each hop is fed from here, as it is when it was opened, and sends every row back.
+    async fn answer_here(&mut self) -> Result<()> {
+        for hop in &mut self.hops {
+            let connect = Connect { lane: Lane::Main, link: 1, output: Output::Relay, position: 0 };
+            hop.writer.send(&SessionRequest::Connect(connect), &[]).await?;
+        }
+        Ok(())
     }
 
     /// Tells each hop by whom it is fed, and only then the one before it whom to feed.
@@ -93,8 +123,10 @@ impl BareChain {
         let step = Step { epoch: 0, position: self.position, rows, wanted_from: self.position };
         let start = Instant::now();
         let bytes = activations::to_bytes(input)?;
-        self.hops.first_mut().context("no hop")?.writer.send(&SessionRequest::Step(step), &bytes).await?;
-        let bytes = self.hops.last_mut().context("no hop")?.output().await?;
+        let bytes = match self.shape {
+            Shape::Ring => self.round(step, bytes).await?,
+            Shape::Star => self.there_and_back(step, bytes).await?,
+        };
         let mut times = StepTimes { total: start.elapsed(), ..StepTimes::default() };
         for hop in &mut self.hops {
             let done = hop.done().await?;
@@ -104,6 +136,19 @@ impl BareChain {
         self.position += rows.rows;
         let output = activations::from_bytes(self.format, rows.rows as usize, rows.hidden as usize, &bytes)?;
         Ok((output, times))
+    }
+
+    async fn round(&mut self, step: Step, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        self.hops.first_mut().context("no hop")?.writer.send(&SessionRequest::Step(step), &bytes).await?;
+        self.hops.last_mut().context("no hop")?.output().await
+    }
+
+    async fn there_and_back(&mut self, step: Step, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
+        for hop in &mut self.hops {
+            hop.writer.send(&SessionRequest::Step(step), &bytes).await?;
+            bytes = hop.output().await?;
+        }
+        Ok(bytes)
     }
 
     /// The round-trip time of a message without work, on one hop after the other.
@@ -118,10 +163,11 @@ impl BareChain {
 }
 
 impl Hop {
-    async fn open(network: &Network, server: &Announcement, request: Open, payload_limit: usize) -> Result<Self> {
-        let (peer, addresses) = (server.peer, server.addresses.clone());
-        let as_next = Next { peer, addresses, session: request.session, max_rows: MAX_STEP_ROWS };
-        let (reader, writer) = network.open(peer, &[], StreamKind::Session).await?.into_frames(payload_limit);
+    async fn open(
+        as_next: Next,
+        (reader, writer): (FrameReader<SessionReply>, FrameWriter<SessionRequest>),
+        request: Open,
+    ) -> Result<Self> {
         let mut hop = Self { as_next, reader, writer };
         match hop.ask(&SessionRequest::Open(request), &[]).await? {
             (SessionReply::Opened { .. }, _) => Ok(hop),

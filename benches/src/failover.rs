@@ -29,6 +29,9 @@ const REPLICAS: usize = 2;
 /// What a killed server may cost beyond the replay's computing.
 const GOAL_KILLED_MS: f64 = 300.0;
 
+/// From the fault to the next token if a standby takes the server's place: nothing is replayed.
+const GOAL_STANDBY_MS: f64 = 50.0;
+
 /// The same for one that falls silent: it has to be told from one that is slow.
 const GOAL_SILENT_MS: f64 = 2000.0;
 
@@ -79,6 +82,8 @@ enum Fault {
 struct Case {
     name: &'static str,
     fault: Fault,
+    /// Whether a second server is kept like each hop.
+    standby: bool,
     cost: Cost,
     at_most_ms: f64,
 }
@@ -88,6 +93,8 @@ struct Case {
 enum Cost {
     /// From the fault to the next token, without what the replay computes.
     BeyondReplay,
+    /// From the fault to the next token.
+    NextToken,
     /// The longest gap between two tokens from the fault on.
     LongestGap,
 }
@@ -95,16 +102,27 @@ enum Cost {
 impl Case {
     /// How the client of this case behaves.
     fn client(&self) -> ClientConfig {
-        // STANDBY: once `ClientConfig` has `standby`, give `Case` a field for it, set it here, and add the case
-        // "killed, with a standby" (`Cost::LongestGap`, at most 50 ms) to `CASES`.
-        ClientConfig::default()
+        ClientConfig { standby: self.standby, ..ClientConfig::default() }
     }
 }
 
-const CASES: [Case; 3] = [
-    Case { name: "killed", fault: Fault::Kill, cost: Cost::BeyondReplay, at_most_ms: GOAL_KILLED_MS },
-    Case { name: "frozen", fault: Fault::Freeze, cost: Cost::BeyondReplay, at_most_ms: GOAL_SILENT_MS },
-    Case { name: "asked to leave", fault: Fault::Terminate, cost: Cost::LongestGap, at_most_ms: GOAL_LEAVING_MS },
+const CASES: [Case; 4] = [
+    Case { name: "killed", fault: Fault::Kill, standby: false, cost: Cost::BeyondReplay, at_most_ms: GOAL_KILLED_MS },
+    Case {
+        name: "killed, with a standby",
+        fault: Fault::Kill,
+        standby: true,
+        cost: Cost::NextToken,
+        at_most_ms: GOAL_STANDBY_MS,
+    },
+    Case { name: "frozen", fault: Fault::Freeze, standby: false, cost: Cost::BeyondReplay, at_most_ms: GOAL_SILENT_MS },
+    Case {
+        name: "asked to leave",
+        fault: Fault::Terminate,
+        standby: false,
+        cost: Cost::LongestGap,
+        at_most_ms: GOAL_LEAVING_MS,
+    },
 ];
 
 /// Milliseconds, for each fault.
@@ -151,6 +169,7 @@ impl Outcome {
     fn goal(&self, case: &Case) -> Goal {
         let (what, measured) = match case.cost {
             Cost::BeyondReplay => ("the next token, beyond the replay's computing, after", self.beyond_replay),
+            Cost::NextToken => ("the next token after", self.next_token),
             Cost::LongestGap => ("the longest gap between tokens is", self.longest_gap),
         };
         Goal::new(format!("a server is {}: {what}", self.name), "ms", case.at_most_ms, measured.median)

@@ -13,7 +13,7 @@ use swarm_client::{HiddenSession, Model};
 use swarm_model::Tensor;
 
 use self::in_process::InProcess;
-use crate::bare::{BareChain, StepTimes};
+use crate::bare::{BareChain, Shape, StepTimes};
 use crate::goal::Goal;
 use crate::local_swarm::LocalSwarm;
 use crate::machine::Machine;
@@ -152,7 +152,7 @@ impl<'a> Contenders<'a> {
         let client = model.session(model.config().all_blocks()?, tokens).await?;
         let route = client.route();
         ensure!(route.len() == servers as usize, "the route has {} hops instead of {servers}", route.len());
-        let bare = BareChain::open(swarm, model, &route, tokens as u32).await?;
+        let bare = BareChain::open(swarm, model, &route, tokens as u32, Shape::Ring).await?;
         local.clear();
         Ok(Self { local, client, bare })
     }

@@ -13,7 +13,7 @@ use swarm_client::{ClientConfig, GenerationConfig, GenerationEvent, HopInfo, Mod
 use swarm_model::Tensor;
 use swarm_tests::wan::Link;
 
-use crate::bare::BareChain;
+use crate::bare::{BareChain, Shape};
 use crate::far_hosts::{FarHosts, SERVERS};
 use crate::goal::Goal;
 use crate::local_swarm::LocalSwarm;
@@ -186,7 +186,7 @@ impl Near {
 
     async fn alone(&self, hop: HopInfo, rows: &Tensor) -> Result<Vec<Duration>> {
         let tokens = rows.dims()[0];
-        let mut chain = BareChain::open(&self.client, &self.model, &[hop], tokens as u32).await?;
+        let mut chain = BareChain::open(&self.client, &self.model, &[hop], tokens as u32, Shape::Ring).await?;
         let mut times = Vec::new();
         for (start, count) in chunks(tokens) {
             times.push(chain.forward(&rows.narrow(0, start, count)?).await?.1.compute);

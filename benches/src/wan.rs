@@ -13,7 +13,7 @@ use swarm_client::{HiddenSession, Model};
 use swarm_model::Tensor;
 use swarm_tests::wan::Link;
 
-use crate::bare::{BareChain, StepTimes};
+use crate::bare::{BareChain, Shape, StepTimes};
 use crate::far_hosts::{FarHosts, SERVERS};
 use crate::goal::Goal;
 use crate::machine::Machine;
@@ -122,7 +122,7 @@ async fn measure(settings: &Settings, hosts: &FarHosts, hidden: usize) -> Result
     let session = model.session(model.config().all_blocks()?, settings.positions()).await?;
     let route = session.route();
     ensure!(route.len() == SERVERS.len(), "the route has {} hops instead of {}", route.len(), SERVERS.len());
-    let bare = BareChain::open(&client, &model, &route, settings.positions() as u32).await?;
+    let bare = BareChain::open(&client, &model, &route, settings.positions() as u32, Shape::Star).await?;
     let rounds = Contenders { client: session, bare }.run(&model, settings, hosts).await?;
     client.leave().await;
     swarm.kill().await?;

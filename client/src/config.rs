@@ -46,7 +46,8 @@ pub struct ClientConfig {
     pub repair_patience: Duration,
     /// How many hops may fail, or fail to open, before a session gives up, if it gives no output meanwhile.
     pub most_repairs: u32,
-    /// Rows of a prefill chunk: large enough to use the weights well, small enough to share a server with others.
+    /// Rows of a prefill chunk: large enough to use the weights well, small enough to share a server with others, and to let
+    /// the hops behind begin early.
     pub prefill_chunk: TokenCount,
     /// Chunks the first hop may have unanswered: as many as keep a link of 100 Mbit/s and 50 ms busy.
     pub window: usize,
@@ -65,8 +66,8 @@ impl Default for ClientConfig {
             start_patience: Duration::from_secs(4),
             repair_patience: Duration::from_secs(30),
             most_repairs: 16,
-            prefill_chunk: TokenCount(128),
-            window: 4,
+            prefill_chunk: TokenCount(64),
+            window: 8,
         }
     }
 }

@@ -177,12 +177,16 @@ impl<R: Rows> HopState<R> {
 
     /// A step was computed: `rows` is its whole output.
     pub fn computed(&mut self, epoch: u32, position: usize, wanted_from: usize, rows: R) {
+        // What follows the outputs so far takes nothing back that was sent, nor that is never to be: a replay begins at
+        // position 0, and the next hop lacks the newest positions only.
+        if position < self.kept.end() {
+            self.main.rewind(position);
+            self.mirror.rewind(position);
+        }
         self.kept.truncate(position);
         self.kept.append(rows);
         self.epoch = self.epoch.max(epoch);
         self.wanted_from = wanted_from;
-        self.main.rewind(position);
-        self.mirror.rewind(position);
         self.let_go();
     }
 

@@ -1,6 +1,9 @@
-//! Whole-swarm tests: a simulation of the pure logic, a harness for real processes, and a wide-area network for them.
+//! Whole-swarm tests: a simulation of the pure logic, a harness for real processes, a wide-area network for
+//! them, and chaos in both.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+pub mod chaos;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 pub mod harness;
 pub mod placement_sim;

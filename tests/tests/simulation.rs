@@ -5,7 +5,15 @@
 
 #![allow(clippy::unwrap_used)]
 
-use swarm_tests::sim::{Counts, Fault, Scenario, Violation, run, tell};
+use std::time::Duration;
+
+use swarm_client::chain::ChainConfig;
+use swarm_protocol::block::BlockRange;
+use swarm_protocol::session::TokenCount;
+use swarm_tests::sim::{Counts, Fault, Hosting, Operation, Scenario, ServerSpec, Turn, Violation, run, tell};
+
+/// What seldom happens, or never, if nothing is wrong with the servers.
+const RARE: [&str; 3] = ["wrong", "stuck", "unlinked_for_good"];
 
 /// Seeds of a run that nobody asked to look harder.
 const SEEDS: u64 = 10_000;
@@ -34,7 +42,10 @@ fn every_session_ends_as_if_nothing_had_gone_wrong() {
     let seeds = (seeds().end - seeds().start) as usize;
     println!("{seeds} seeds, {events} events: {:?}", counts.all());
     for (what, count) in counts.all() {
-        assert!(what == "wrong" || count >= seeds / 1000, "the simulation has become too peaceful: {what} {count}");
+        assert!(
+            RARE.contains(&what) || count >= seeds / 1000,
+            "the simulation has become too peaceful: {what} {count}"
+        );
     }
 }
 
@@ -55,11 +66,12 @@ fn tell_of_a_seed() {
     tell(&Scenario::random(seed)).iter().for_each(|line| println!("{line}"));
 }
 
-/// What the simulation says of servers with that bug.
+/// Looks for a seed at which the simulation says so of servers with that bug.
 fn noticed(fault: Fault, is_it: impl Fn(&Violation) -> bool) {
     let faulty = |seed| Scenario { fault, ..Scenario::random(seed) };
-    let noticed: Vec<Violation> = (0..400).filter_map(|seed| run(&faulty(seed)).err()).collect();
-    assert!(noticed.iter().any(is_it), "{fault:?}: {noticed:?}");
+    let found =
+        (0..number("SWARM_SIM_NOTICE", 2000)).find(|seed| run(&faulty(*seed)).is_err_and(|found| is_it(&found)));
+    assert!(found.is_some(), "{fault:?} is not noticed");
 }
 
 #[test]
@@ -87,15 +99,31 @@ fn outputs_of_an_old_epoch_are_noticed() {
     noticed(Fault::ForgetsEpochs, |found| matches!(found, Violation::WrongOutput { .. }));
 }
 
-#[test]
-fn a_server_that_answers_no_pings_while_it_computes_is_noticed() {
-    noticed(Fault::DeafWhileComputing, |found| matches!(found, Violation::Innocent { .. }));
+/// One server, whose steps take seconds.
+fn slow_swarm(fault: Fault) -> Scenario {
+    let blocks = BlockRange::new(0, 12).unwrap();
+    let (rtt, block_time) = (Duration::from_millis(20), Duration::from_millis(3));
+    let server =
+        ServerSpec { hosting: Hosting::Fixed(blocks), rtt, rate: 1 << 20, block_time, budget: TokenCount(100) };
+    let slow = Operation::Slow { server: 0, factor: 50, lasting: Duration::from_secs(60) };
+    Scenario {
+        model: blocks,
+        servers: vec![server],
+        turns: vec![Turn::Prompt(20), Turn::Decode(3)],
+        operations: vec![(Duration::ZERO, slow)],
+        chain: ChainConfig { chunk: TokenCount(8), window: 2 },
+        standby: false,
+        fault,
+        ..Scenario::random(0)
+    }
 }
 
 #[test]
-fn gaps_that_are_not_filled_are_noticed() {
-    let never_ends = |found: &Violation| matches!(found, Violation::Endless | Violation::RepairLoop { .. });
-    noticed(Fault::SendsNothingAgain, never_ends);
+fn a_slow_server_is_waited_for_and_one_that_answers_no_pings_is_not() {
+    let report = run(&slow_swarm(Fault::None)).unwrap();
+    assert_eq!((report.counts.losses, report.counts.opens), (0, 1));
+    let deaf = run(&slow_swarm(Fault::DeafWhileComputing));
+    assert!(matches!(deaf, Err(Violation::Innocent { .. })), "{deaf:?}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use swarm_client::{Generation, GenerationConfig, GenerationEvent, HopInfo, Model
 use swarm_protocol::PeerId;
 
 use super::{Case, Fault, Settings};
-use crate::bare::BareChain;
+use crate::bare::{BareChain, Shape};
 use crate::local_swarm::LocalSwarm;
 use crate::stats::milliseconds;
 use crate::workload::{RandomModel, some_ids};
@@ -85,7 +85,8 @@ pub(super) async fn run(
     hit(swarm, route[hop].peer, case.fault)?;
     telling.tell(settings.after).await?;
     let Telling { tokens, times, lost, .. } = telling;
-    ensure!(lost.iter().all(|peer| *peer == route[hop].peer), "other servers were lost too");
+    let others: Vec<_> = lost.iter().filter(|(peer, _)| *peer != route[hop].peer).collect();
+    ensure!(others.is_empty(), "{}: other servers were lost too: {others:?}", case.name);
     ensure!(case.fault == Fault::Terminate || !lost.is_empty(), "the session has not noticed the fault");
     let since = |time: &Instant| match time.checked_duration_since(fault) {
         Some(after) => milliseconds(after),
@@ -101,7 +102,7 @@ pub(super) async fn run(
 async fn replay(client: &Swarm, model: &Model, swarm: &LocalSwarm, lost: &HopInfo, settings: &Settings) -> Result<f64> {
     let idle = swarm.servers().iter().find(|server| server.blocks == lost.blocks && server.peer != lost.peer);
     let idle = HopInfo { peer: idle.context("no other server of these blocks")?.peer, blocks: lost.blocks };
-    let mut chain = BareChain::open(client, model, &[idle], settings.tokens as u32).await?;
+    let mut chain = BareChain::open(client, model, &[idle], settings.tokens as u32, Shape::Ring).await?;
     let rows = model.embed(&some_ids(settings.tokens)).await?;
     let chunk = swarm_client::ClientConfig::default().prefill_chunk.as_usize();
     let mut compute = 0.0;
@@ -127,7 +128,8 @@ struct Telling<'a> {
     generation: Generation<'a>,
     tokens: Vec<u32>,
     times: Vec<Instant>,
-    lost: Vec<PeerId>,
+    /// Servers, and why.
+    lost: Vec<(PeerId, String)>,
 }
 
 impl<'a> Telling<'a> {
@@ -144,7 +146,7 @@ impl<'a> Telling<'a> {
                     self.times.push(Instant::now());
                     self.tokens.push(id);
                 }
-                GenerationEvent::Reroute { lost, .. } => self.lost.push(lost),
+                GenerationEvent::Reroute { lost, reason, .. } => self.lost.push((lost, reason)),
                 GenerationEvent::Route { .. } | GenerationEvent::Trace(_) => {}
                 GenerationEvent::Done(summary) => bail!("the text ended: {:?}", summary.finish),
             }

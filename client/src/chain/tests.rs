@@ -1,6 +1,37 @@
 use super::*;
 
-type Row = Vec<u64>;
+/// Rows that are numbers, as good as any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Numbers(Vec<u64>);
+
+impl Rows for Numbers {
+    fn rows(&self) -> usize {
+        self.0.len()
+    }
+
+    fn slice(&self, from: usize, count: usize) -> Self {
+        Self(self.0[from..from + count].to_vec())
+    }
+
+    fn append(&mut self, more: Self) {
+        self.0.extend(more.0);
+    }
+
+    fn truncate(&mut self, rows: usize) {
+        self.0.truncate(rows);
+    }
+}
+
+/// An order, without what does not matter: the link, the lane, from whom, to whom (none: the client), whether through the
+/// client, and from which position; or who is fed which positions, and from where on outputs are wanted.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    Join(u32, Lane, u64, Option<u64>, bool, u32),
+    Feed(u64, std::ops::Range<u32>, u32),
+}
+
+use Asked::{Feed, Join};
+use Lane::{Main, Mirror};
 
 const CONFIG: ChainConfig = ChainConfig { chunk: TokenCount(4), window: 1 };
 
@@ -8,162 +39,384 @@ fn range(start: u32, end: u32) -> BlockRange {
     BlockRange::new(start, end).unwrap()
 }
 
-fn chain(cuts: &[u32], config: ChainConfig) -> Chain<Row> {
+fn chain(cuts: &[u32], config: ChainConfig) -> Chain<Numbers> {
     let hops: Vec<BlockRange> = cuts.windows(2).map(|pair| range(pair[0], pair[1])).collect();
     Chain::of_tokens(range(cuts[0], cuts[cuts.len() - 1]), &hops, config).unwrap()
 }
 
-/// Answers everything with rows of zeros, and notes what was asked: hop, from, rows, output.
-fn settle(chain: &mut Chain<Row>) -> Vec<(u64, u32, u32, OutputRows)> {
-    let mut asked = Vec::new();
-    while let Some(work) = chain.next_work() {
-        asked.push((work.hop.0, work.from.0, work.rows.0, work.output));
-        answer(chain, &work).unwrap();
-    }
-    asked
+/// Everything that is to be done now.
+fn orders(chain: &mut Chain<Numbers>) -> Vec<Asked> {
+    let asked = std::iter::from_fn(|| chain.next_order()).map(|order| match order {
+        Order::Join { link, lane, from, to: Target::Owner, position } => {
+            Join(link, lane, from.0, None, false, position.0)
+        }
+        Order::Join { link, lane, from, to: Target::Hop { id, relayed }, position } => {
+            Join(link, lane, from.0, Some(id.0), relayed, position.0)
+        }
+        Order::Feed(work) => Feed(work.hop.0, work.from.0..work.from.0 + work.rows.0, work.wanted_from.0),
+    });
+    asked.collect()
 }
 
-fn answer(chain: &mut Chain<Row>, work: &Work<Row>) -> Result<Completed<Row>, ChainError> {
-    let rows = work.output.of(work.rows.as_usize());
-    chain.complete(work.id, (rows > 0).then(|| vec![0; rows]))
+fn done(chain: &mut Chain<Numbers>, hop: u64, positions: std::ops::Range<u32>) -> Result<Came<Numbers>, ChainError> {
+    let (epoch, position, rows) = (chain.epoch(), positions.start, positions.end - positions.start);
+    chain.done(HopId(hop), &StepDone { epoch, position, rows, queue_us: 0, compute_us: 0 })
+}
+
+/// Rows whose numbers are their positions.
+fn output(
+    chain: &mut Chain<Numbers>,
+    hop: u64,
+    link: u32,
+    positions: std::ops::Range<u32>,
+) -> Result<Came<Numbers>, ChainError> {
+    let rows = swarm_protocol::wire::RowsHeader {
+        rows: positions.end - positions.start,
+        hidden: 1,
+        element: swarm_protocol::wire::ElementType::F32,
+    };
+    let output = StepOutput { link, epoch: chain.epoch(), position: positions.start, rows };
+    chain.output(HopId(hop), &output, Numbers(positions.map(u64::from).collect()))
+}
+
+fn came(positions: std::ops::Range<u32>) -> Result<Came<Numbers>, ChainError> {
+    Ok(Came::Output { from: TokenCount(positions.start), rows: Numbers(positions.map(u64::from).collect()) })
+}
+
+/// A chain of hops 1, 2, ... that has computed six positions and handed out the newest output; link n leads from hop n on.
+fn settled(cuts: &[u32]) -> Chain<Numbers> {
+    let mut chain = chain(cuts, ChainConfig { chunk: TokenCount(8), window: 1 });
+    chain.extend_tokens(TokenCount(6), Outputs::Last).unwrap();
+    orders(&mut chain);
+    let last = cuts.len() as u64 - 1;
+    for hop in 1..=last {
+        done(&mut chain, hop, 0..6).unwrap();
+    }
+    assert_eq!(output(&mut chain, last, last as u32, 5..6), came(5..6));
+    assert!(chain.is_settled() && orders(&mut chain).is_empty());
+    chain
+}
+
+/// Hop 2 is lost, and replaced by one over the same blocks.
+fn replace(chain: &mut Chain<Numbers>, hop: u64, blocks: &[BlockRange]) -> Vec<u64> {
+    assert!(chain.fail(HopId(hop)) && !chain.fail(HopId(hop)));
+    let span = chain.lost().remove(0);
+    assert!(orders(chain).is_empty(), "nobody is told anything of a hop that is not there");
+    chain.replace(&span, blocks).unwrap().into_iter().map(|hop| hop.0).collect()
 }
 
 #[test]
-fn prefill_is_cut_into_chunks_and_only_the_newest_output_comes_back() {
+fn hops_are_joined_once_and_the_first_one_is_fed_in_chunks() {
     let mut chain = chain(&[0, 3, 6], CONFIG);
     chain.extend_tokens(TokenCount(6), Outputs::Last).unwrap();
-    assert_eq!(
-        settle(&mut chain),
-        [
-            (1, 0, 4, OutputRows::All),
-            (1, 4, 2, OutputRows::All),
-            (2, 0, 4, OutputRows::None),
-            (2, 4, 2, OutputRows::Last),
-        ]
-    );
-    assert!(chain.is_idle());
-    assert_eq!(chain.history_rows(), 6, "one inner boundary; token ids cost nothing");
+    let first = [Join(1, Main, 1, Some(2), false, 0), Join(2, Main, 2, None, false, 5), Feed(1, 0..4, 5)];
+    assert_eq!(orders(&mut chain), first);
+    assert_eq!((chain.unanswered_rows(HopId(1)), chain.waited_for()), (4, Some(HopId(1))));
+    done(&mut chain, 1, 0..4).unwrap();
+    assert_eq!(orders(&mut chain), [Feed(1, 4..6, 5)]);
+    done(&mut chain, 1, 4..6).unwrap();
+    assert_eq!(chain.waited_for(), Some(HopId(2)));
+    done(&mut chain, 2, 0..6).unwrap();
+    assert!(!chain.is_settled());
+    assert_eq!(output(&mut chain, 2, 2, 5..6), came(5..6));
+    assert!(chain.is_settled());
+    assert_eq!((chain.kept_rows(), chain.waited_for()), (0, None), "token ids cost nothing");
 }
 
 #[test]
-fn chunks_pipeline_over_hops_and_links() {
-    let mut chain = chain(&[0, 3, 6], ChainConfig { window: 2, ..CONFIG });
-    chain.extend_tokens(TokenCount(12), Outputs::Last).unwrap();
-    let first = chain.next_work().unwrap();
-    let second = chain.next_work().unwrap();
-    assert_eq!((second.hop, second.from), (HopId(1), TokenCount(4)), "sent before the first is answered");
-    assert_eq!(chain.next_work(), None, "the window is full");
-    assert_eq!(answer(&mut chain, &second), Err(ChainError::OutOfOrder { hop: HopId(1) }));
-    answer(&mut chain, &first).unwrap();
-    let (third, other) = (chain.next_work().unwrap(), chain.next_work().unwrap());
-    assert_eq!((third.hop, third.from), (HopId(1), TokenCount(8)));
-    assert_eq!((other.hop, other.from), (HopId(2), TokenCount(0)), "hop 2 works while hop 1 does");
+fn the_next_chunk_is_there_before_the_first_is_computed() {
+    let mut chain = chain(&[0, 3], ChainConfig { window: 2, ..CONFIG });
+    chain.narrow(TokenCount(3), 5);
+    chain.extend_tokens(TokenCount(12), Outputs::All).unwrap();
+    let first = [Join(1, Main, 1, None, false, 0), Feed(1, 0..3, 0), Feed(1, 3..6, 0)];
+    assert_eq!(orders(&mut chain), first);
+    done(&mut chain, 1, 0..3).unwrap();
+    assert_eq!(orders(&mut chain), [Feed(1, 6..9, 0)]);
+    assert_eq!(output(&mut chain, 1, 1, 0..6), came(0..6));
+    assert_eq!(output(&mut chain, 1, 1, 2..8), came(6..8), "each output once");
 }
 
 #[test]
-fn a_replay_asks_only_for_rows_nobody_holds() {
-    let mut chain = chain(&[0, 2, 6, 8], CONFIG);
-    chain.extend_tokens(TokenCount(6), Outputs::Last).unwrap();
-    settle(&mut chain);
-    assert!(chain.fail(HopId(2)) && !chain.fail(HopId(2)));
-    let span = chain.lost().remove(0);
-    assert_eq!(span, LostSpan { range: range(2, 6), hops: vec![HopId(2)] });
-    assert_eq!(chain.input_length(HopId(2)), Some(TokenCount(6)));
-    let fresh = chain.replace(&span, &[range(2, 4), range(4, 6)]).unwrap();
-    assert_eq!(fresh, [HopId(4), HopId(5)]);
-    assert_eq!(
-        settle(&mut chain),
-        [
-            (4, 0, 4, OutputRows::All),
-            (4, 4, 2, OutputRows::All),
-            (5, 0, 4, OutputRows::None),
-            (5, 4, 2, OutputRows::None),
-        ],
-        "boundary 4 is new; boundary 6 is kept; hops 1 and 3 are left alone"
-    );
-    assert!(chain.is_idle());
-    assert_eq!(chain.history_rows(), 18);
+fn a_new_hop_is_fed_by_the_one_before_from_the_beginning() {
+    let mut chain = settled(&[0, 2, 4, 6]);
+    assert_eq!(replace(&mut chain, 2, &[range(2, 4)]), [4]);
+    let joins = [Join(4, Main, 1, Some(4), false, 0), Join(5, Main, 4, Some(3), false, 6)];
+    assert_eq!(orders(&mut chain), joins, "hop 3 lacks nothing");
+    assert_eq!(chain.held_by(HopId(2)), None);
 }
 
 #[test]
-fn a_dead_last_hop_is_asked_for_the_newest_row_again_only_if_it_never_came() {
-    for answered in [true, false] {
-        let mut chain = chain(&[0, 2, 4], CONFIG);
-        chain.extend_tokens(TokenCount(5), Outputs::Last).unwrap();
-        let mut work = chain.next_work();
-        while let Some(next) = work {
-            if answered || next.output != OutputRows::Last {
-                answer(&mut chain, &next).unwrap();
-            }
-            work = chain.next_work();
-        }
-        chain.fail(HopId(2));
-        let span = chain.lost().remove(0);
-        chain.replace(&span, &[range(2, 4)]).unwrap();
-        let newest = if answered { OutputRows::None } else { OutputRows::Last };
-        assert_eq!(settle(&mut chain), [(3, 0, 4, OutputRows::None), (3, 4, 1, newest)]);
-    }
+fn a_new_first_hop_is_fed_by_the_client() {
+    let mut chain = settled(&[0, 2, 4]);
+    assert_eq!(replace(&mut chain, 1, &[range(0, 2)]), [3]);
+    assert_eq!(orders(&mut chain), [Join(3, Main, 3, Some(2), false, 6), Feed(3, 0..6, 5)]);
 }
 
 #[test]
-fn neighbours_are_one_span_and_their_boundary_is_dropped() {
-    let mut chain = chain(&[0, 2, 4, 6, 8], CONFIG);
-    chain.extend_tokens(TokenCount(3), Outputs::Last).unwrap();
-    settle(&mut chain);
-    assert_eq!(chain.history_rows(), 9);
+fn neighbours_are_one_span_and_may_become_several_hops() {
+    let mut chain = settled(&[0, 2, 4, 6, 8]);
     assert!(chain.fail(HopId(2)) && chain.fail(HopId(3)));
     let span = chain.lost().remove(0);
-    assert_eq!((span.range, span.hops.len()), (range(2, 6), 2));
-    let before = chain.clone().hops().collect::<Vec<_>>();
+    assert_eq!(span, LostSpan { range: range(2, 6), hops: vec![HopId(2), HopId(3)] });
     assert!(matches!(chain.replace(&span, &[range(2, 5)]), Err(StaleSpan::BadHops(_))));
-    assert_eq!(chain.hops().collect::<Vec<_>>(), before);
-    chain.replace(&span, &[range(2, 6)]).unwrap();
-    assert_eq!(chain.history_rows(), 6);
+    chain.replace(&span, &[range(2, 3), range(3, 5), range(5, 6)]).unwrap();
+    assert_eq!(chain.replace(&span, &[range(2, 6)]), Err(StaleSpan::NotLost(range(2, 6))));
+    let joins = [
+        Join(5, Main, 1, Some(5), false, 0),
+        Join(6, Main, 5, Some(6), false, 0),
+        Join(7, Main, 6, Some(7), false, 0),
+        Join(8, Main, 7, Some(4), false, 6),
+    ];
+    assert_eq!(orders(&mut chain), joins);
 }
 
 #[test]
 fn a_span_whose_neighbour_died_meanwhile_is_still_replaced() {
-    let mut chain = chain(&[0, 2, 4, 6], CONFIG);
+    let mut chain = settled(&[0, 2, 4, 6]);
     chain.fail(HopId(2));
     let span = chain.lost().remove(0);
     chain.fail(HopId(3));
     chain.replace(&span, &[range(2, 4)]).unwrap();
     assert_eq!(chain.lost(), [LostSpan { range: range(4, 6), hops: vec![HopId(3)] }]);
-    assert_eq!(chain.replace(&span, &[range(2, 4)]), Err(StaleSpan::NotLost(range(2, 4))));
 }
 
 #[test]
-fn late_answers_are_fenced_off() {
-    let mut chain = chain(&[0, 2], CONFIG);
-    chain.extend_tokens(TokenCount(2), Outputs::Last).unwrap();
-    let cut = chain.next_work().unwrap();
-    chain.truncate(TokenCount(1));
-    assert_eq!(answer(&mut chain, &cut), Ok(Completed::Stale), "it held a position that is no more");
-    let lost = chain.next_work();
-    assert!(lost.is_some(), "the surviving position is fed again");
-    chain.fail(HopId(1));
-    assert_eq!(answer(&mut chain, &lost.unwrap()), Ok(Completed::Stale));
+fn a_new_last_hop_sends_only_what_has_not_come() {
+    for answered in [0, 2] {
+        let mut chain = settled(&[0, 2, 4]);
+        chain.extend_tokens(TokenCount(3), Outputs::All).unwrap();
+        assert_eq!(orders(&mut chain), [Feed(1, 6..9, 6)]);
+        if answered > 0 {
+            assert_eq!(output(&mut chain, 2, 2, 6..8), came(6..8));
+        }
+        assert_eq!(replace(&mut chain, 2, &[range(2, 4)]), [3]);
+        let joins = [Join(3, Main, 1, Some(3), false, 0), Join(4, Main, 3, None, false, 6 + answered)];
+        assert_eq!(orders(&mut chain), joins);
+        assert_eq!(output(&mut chain, 2, 2, 8..9), Ok(Came::Stale), "its hop is gone");
+        assert_eq!(output(&mut chain, 3, 4, 6..9), came(6 + answered..9));
+        assert!(chain.is_settled());
+    }
 }
 
 #[test]
-fn a_server_that_lost_its_kv_is_fed_again() {
-    let mut chain = chain(&[0, 2], CONFIG);
-    chain.extend_tokens(TokenCount(3), Outputs::Last).unwrap();
-    settle(&mut chain);
+fn a_way_that_broke_twice_leads_through_the_client_and_four_times_is_enough() {
+    let mut chain = settled(&[0, 2, 4]);
+    assert_eq!(chain.unlinked(HopId(1), 9), Unlinked::Stale);
+    assert_eq!(chain.unlinked(HopId(1), 1), Unlinked::Again);
+    assert_eq!(chain.unlinked(HopId(1), 1), Unlinked::Stale, "that one is gone already");
+    assert_eq!(orders(&mut chain), [Join(3, Main, 1, Some(2), false, 6)]);
+    assert_eq!(chain.unlinked(HopId(1), 3), Unlinked::Again);
+    assert_eq!(orders(&mut chain), [Join(4, Main, 1, Some(2), true, 6)]);
     chain.extend_tokens(TokenCount(1), Outputs::Last).unwrap();
-    let refused = chain.next_work().unwrap();
-    chain.fell_back(refused.id, TokenCount(1));
-    assert_eq!(settle(&mut chain), [(1, 1, 3, OutputRows::Last)]);
+    assert_eq!(orders(&mut chain), [Feed(1, 6..7, 6)]);
+    let Ok(Came::ToRelay(work)) = output(&mut chain, 1, 4, 6..7) else { panic!("it is handed on") };
+    assert_eq!((work.hop, work.from, work.input), (HopId(2), TokenCount(6), Input::Rows(Numbers(vec![6]))));
+    assert_eq!(output(&mut chain, 1, 3, 6..7), Ok(Came::Stale), "a former link");
+    assert_eq!(chain.unlinked(HopId(1), 4), Unlinked::Again);
+    assert_eq!(orders(&mut chain), [Join(5, Main, 1, Some(2), true, 6)]);
+    assert_eq!(chain.unlinked(HopId(1), 5), Unlinked::GiveUp(HopId(1)));
+    assert_eq!(chain.unlinked(HopId(2), 2), Unlinked::GiveUp(HopId(2)), "there is no other way to the client");
 }
 
 #[test]
-fn an_answer_of_the_wrong_size_is_the_hops_fault() {
-    let mut chain = chain(&[0, 2], CONFIG);
-    chain.extend_tokens(TokenCount(3), Outputs::All).unwrap();
-    let work = chain.next_work().unwrap();
-    let wrong = chain.complete(work.id, Some(vec![0; 2])).unwrap_err();
-    assert_eq!(wrong, ChainError::WrongRows { hop: HopId(1), expected: 3, got: 2 });
-    assert_eq!(wrong.culprit(), Some(HopId(1)));
+fn rows_that_arrive_make_up_for_a_broken_way_but_one_through_the_client_stays() {
+    let mut chain = settled(&[0, 2, 4]);
+    for link in [1, 3] {
+        assert_eq!(chain.unlinked(HopId(1), link), Unlinked::Again);
+        assert_eq!(orders(&mut chain), [Join(link.max(2) + 1, Main, 1, Some(2), false, 6)]);
+        done(&mut chain, 2, 5..6).unwrap();
+    }
+    assert_eq!(chain.unlinked(HopId(1), 4), Unlinked::Again);
+    orders(&mut chain);
+    assert_eq!(chain.unlinked(HopId(1), 5), Unlinked::Again);
+    assert_eq!(orders(&mut chain), [Join(6, Main, 1, Some(2), true, 6)]);
+    done(&mut chain, 2, 5..6).unwrap();
+    chain.truncate(TokenCount(4));
+    assert_eq!(orders(&mut chain), [], "a truncation mends no connection");
+    assert_eq!(chain.unlinked(HopId(1), 6), Unlinked::Again);
+    assert_eq!(orders(&mut chain), [Join(7, Main, 1, Some(2), true, 4)]);
+}
+
+#[test]
+fn what_is_said_of_an_earlier_epoch_is_void() {
+    let mut chain = settled(&[0, 2, 4]);
+    chain.extend_tokens(TokenCount(2), Outputs::All).unwrap();
+    orders(&mut chain);
+    chain.truncate(TokenCount(7));
+    let old = StepDone { epoch: 0, position: 6, rows: 2, queue_us: 0, compute_us: 0 };
+    assert_eq!(chain.done(HopId(1), &old), Ok(Came::Stale));
+    assert_eq!(chain.done(HopId(2), &old), Ok(Came::Stale));
+    let rows = swarm_protocol::wire::RowsHeader { rows: 1, hidden: 1, element: swarm_protocol::wire::ElementType::F32 };
+    let late = StepOutput { link: 2, epoch: 0, position: 6, rows };
+    assert_eq!(chain.output(HopId(2), &late, Numbers(vec![6])), Ok(Came::Stale));
+    assert_eq!(orders(&mut chain), [Feed(1, 6..7, 6)], "what was under way is sent again");
+    assert_eq!(output(&mut chain, 2, 2, 6..7), came(6..7));
+    assert!(chain.is_settled());
+}
+
+#[test]
+fn after_a_truncation_all_is_sent_that_some_hop_is_not_known_to_hold() {
+    let mut chain = settled(&[0, 2, 4]);
+    chain.extend_tokens(TokenCount(4), Outputs::All).unwrap();
+    orders(&mut chain);
+    done(&mut chain, 1, 6..10).unwrap();
+    chain.truncate(TokenCount(9));
+    assert_eq!(chain.position(), TokenCount(9));
+    assert_eq!(orders(&mut chain), [Feed(1, 6..9, 6)], "the word of hop 2 about them is void");
+    chain.truncate(TokenCount(2));
+    assert_eq!((chain.held_by(HopId(1)), chain.held_by(HopId(2))), (Some(TokenCount(2)), Some(TokenCount(2))));
+    assert!(orders(&mut chain).is_empty() && chain.is_settled());
+}
+
+#[test]
+fn a_call_that_was_dropped_leaves_nothing_wanted() {
+    let mut chain = settled(&[0, 2, 4]);
+    for link in [1, 3] {
+        chain.unlinked(HopId(1), link);
+        orders(&mut chain);
+    }
+    chain.extend_tokens(TokenCount(2), Outputs::All).unwrap();
+    assert_eq!(orders(&mut chain), [Feed(1, 6..8, 6)]);
+    chain.abandon_unanswered();
+    assert!(!chain.is_settled(), "every hop is to hold the positions");
+    let again = [Join(5, Main, 1, Some(2), true, 6), Feed(1, 6..8, 8)];
+    assert_eq!(orders(&mut chain), again, "rows that were to be relayed may be lost");
+    done(&mut chain, 1, 6..8).unwrap();
+    assert_eq!(output(&mut chain, 2, 2, 6..8), Ok(Came::Stale), "nobody waits for it");
+    done(&mut chain, 2, 6..8).unwrap();
+    assert!(chain.is_settled() && chain.is_whole());
+    chain.extend_tokens(TokenCount(1), Outputs::Last).unwrap();
+    assert_eq!(orders(&mut chain), [Feed(1, 8..9, 8)]);
+    assert_eq!(output(&mut chain, 2, 2, 8..9), came(8..9));
+}
+
+#[test]
+fn a_standby_takes_its_hops_place_and_is_sent_nothing_again() {
+    let mut chain = settled(&[0, 2, 4, 6]);
+    let standby = chain.add_shadow(HopId(2), true).unwrap();
+    assert_eq!((standby, chain.add_shadow(HopId(2), true)), (HopId(4), None));
+    assert_eq!(orders(&mut chain), [Join(4, Mirror, 1, Some(4), false, 0)]);
+    done(&mut chain, 4, 0..6).unwrap();
+    assert_eq!((chain.shadow_lacks(HopId(2)), chain.shadow_is_ahead(HopId(2))), (Some(TokenCount(0)), false));
+    assert!(chain.fail(HopId(2)));
+    assert_eq!(chain.promote(HopId(2)), Some(standby));
+    assert!(chain.lost().is_empty());
+    let joins = [Join(4, Main, 1, Some(4), false, 6), Join(5, Main, 4, Some(3), false, 6)];
+    assert_eq!(orders(&mut chain), joins, "the same link, now the chain's own way");
+    assert_eq!(chain.unlinked(HopId(1), 4), Unlinked::Again);
+}
+
+#[test]
+fn the_first_hops_standby_is_fed_by_the_client_as_well() {
+    let mut chain = settled(&[0, 2, 4]);
+    chain.add_shadow(HopId(1), true).unwrap();
+    assert_eq!(orders(&mut chain), [Feed(3, 0..6, 5)]);
+    done(&mut chain, 3, 0..6).unwrap();
+    chain.extend_tokens(TokenCount(1), Outputs::Last).unwrap();
+    assert_eq!(orders(&mut chain), [Feed(1, 6..7, 6), Feed(3, 6..7, 6)]);
+    done(&mut chain, 3, 6..7).unwrap();
+    assert!(chain.shadow_is_ahead(HopId(1)));
+    chain.fail(HopId(1));
+    chain.promote(HopId(1)).unwrap();
+    assert_eq!(orders(&mut chain), [Join(3, Main, 3, Some(2), false, 6)], "nothing is fed twice");
+}
+
+#[test]
+fn a_standby_that_cannot_be_fed_is_let_go_of() {
+    let mut chain = settled(&[0, 2, 4]);
+    let standby = chain.add_shadow(HopId(2), true).unwrap();
+    assert_eq!(orders(&mut chain), [Join(3, Mirror, 1, Some(3), false, 0)]);
+    assert_eq!(chain.unlinked(HopId(1), 3), Unlinked::Shadow(standby));
+    assert_eq!((chain.shadow_of(HopId(2)), chain.held_by(standby)), (None, None));
+    assert!(orders(&mut chain).is_empty());
+    let another = chain.add_shadow(HopId(2), true).unwrap();
+    orders(&mut chain);
+    assert!(chain.fail(another), "it may be lost as well");
+    assert!(chain.lost().is_empty() && orders(&mut chain).is_empty());
+}
+
+#[test]
+fn a_standby_outlives_the_hop_that_fed_it() {
+    let mut chain = settled(&[0, 2, 4]);
+    chain.add_shadow(HopId(2), true).unwrap();
+    orders(&mut chain);
+    done(&mut chain, 3, 0..6).unwrap();
+    assert_eq!(replace(&mut chain, 1, &[range(0, 2)]), [4]);
+    let orders = orders(&mut chain);
+    let joins = [Join(4, Main, 4, Some(2), false, 6), Join(5, Mirror, 4, Some(3), false, 6)];
+    assert_eq!(orders[..2], joins);
+    assert_eq!(orders[2..], [Feed(4, 0..6, 5)]);
+}
+
+#[test]
+fn a_cache_that_was_handed_over_goes_on_where_it_ends() {
+    let mut chain = settled(&[0, 2, 4, 6]);
+    let heir = chain.add_shadow(HopId(2), false).unwrap();
+    assert!(orders(&mut chain).is_empty(), "it is not fed");
+    chain.imported(heir, TokenCount(4));
+    chain.extend_tokens(TokenCount(1), Outputs::None).unwrap();
+    assert_eq!(orders(&mut chain), [Feed(1, 6..7, 7)], "decoding goes on");
+    [1, 2, 3].into_iter().for_each(|hop| drop(done(&mut chain, hop, 6..7)));
+    assert!(chain.is_settled());
+    assert_eq!(chain.shadow_lacks(HopId(2)), Some(TokenCount(3)));
+    assert_eq!(chain.follow(HopId(2)), Some(heir));
+    assert_eq!(orders(&mut chain), [Join(4, Mirror, 1, Some(4), false, 4)]);
+    done(&mut chain, 4, 4..7).unwrap();
+    assert_eq!(chain.shadow_lacks(HopId(2)), Some(TokenCount(0)));
+    chain.fail(HopId(2));
+    assert_eq!(chain.promote(HopId(2)), Some(heir));
+    let joins = [Join(4, Main, 1, Some(4), false, 7), Join(5, Main, 4, Some(3), false, 7)];
+    assert_eq!(orders(&mut chain), joins);
+}
+
+#[test]
+fn a_truncation_ends_a_hand_over_but_no_standby() {
+    let mut chain = settled(&[0, 2, 4]);
+    let (heir, standby) = (chain.add_shadow(HopId(2), false), chain.add_shadow(HopId(1), true));
+    chain.truncate(TokenCount(5));
+    assert_eq!((chain.shadow_of(HopId(2)), chain.shadow_of(HopId(1))), (None, standby));
+    chain.imported(heir.unwrap(), TokenCount(6));
+    assert_eq!(chain.held_by(heir.unwrap()), None);
+}
+
+#[test]
+fn a_hop_that_fell_back_is_sent_what_it_lacks_once_all_in_flight_has_failed() {
+    let mut chain = chain(&[0, 2, 4], ChainConfig { window: 3, ..CONFIG });
+    chain.extend_tokens(TokenCount(12), Outputs::Last).unwrap();
+    assert_eq!(orders(&mut chain).len(), 5, "two joins and three steps");
+    done(&mut chain, 1, 0..4).unwrap();
+    chain.fell_back(HopId(1), TokenCount(1));
+    assert!(orders(&mut chain).is_empty(), "the step behind it will fail as well");
+    chain.fell_back(HopId(1), TokenCount(1));
+    assert_eq!(orders(&mut chain), [Feed(1, 1..5, 11), Feed(1, 5..9, 11), Feed(1, 9..12, 11)]);
+    done(&mut chain, 1, 1..5).unwrap();
+}
+
+#[test]
+fn a_hop_fed_through_the_client_that_fell_back_is_joined_anew() {
+    let mut chain = settled(&[0, 2, 4]);
+    for link in [1, 3] {
+        chain.unlinked(HopId(1), link);
+        orders(&mut chain);
+    }
+    chain.fell_back(HopId(2), TokenCount(2));
+    assert_eq!(orders(&mut chain), [Join(5, Main, 1, Some(2), true, 2)]);
+}
+
+#[test]
+fn answers_that_cannot_be_are_the_hops_fault() {
+    let mut chain = settled(&[0, 2, 4]);
+    chain.extend_tokens(TokenCount(6), Outputs::All).unwrap();
+    orders(&mut chain);
+    let out_of_order = |hop| Err(ChainError::OutOfOrder { hop: HopId(hop) });
+    let wrong_rows = Err(ChainError::WrongRows { hop: HopId(2) });
+    assert_eq!(done(&mut chain.clone(), 1, 6..8), out_of_order(1), "another step than it was given");
+    assert_eq!(done(&mut chain.clone(), 1, 8..12), out_of_order(1));
+    assert_eq!(done(&mut chain.clone(), 2, 6..13), out_of_order(2), "positions that there are not");
+    assert_eq!(output(&mut chain, 2, 2, 7..9), wrong_rows, "6 has not come");
+    assert_eq!(output(&mut chain, 2, 2, 6..13), wrong_rows);
+    assert_eq!(output(&mut chain, 2, 2, 6..6), wrong_rows, "no rows at all");
+    assert_eq!(wrong_rows.unwrap_err().culprit(), Some(HopId(2)));
 }
 
 #[test]
@@ -171,8 +424,11 @@ fn a_chain_of_rows_keeps_its_input() {
     let whole = range(0, 2);
     let mut chain = Chain::of_rows(whole, &[whole], CONFIG).unwrap();
     assert_eq!(chain.extend_tokens(TokenCount(1), Outputs::All), Err(ChainError::WrongInput));
-    chain.extend_rows(vec![7, 8], Outputs::All).unwrap();
-    let work = chain.next_work().unwrap();
-    assert_eq!((work.input, work.output), (Input::Rows(vec![7, 8]), OutputRows::All));
-    assert_eq!(chain.history_rows(), 2);
+    chain.extend_rows(Numbers(vec![7, 8]), Outputs::All).unwrap();
+    chain.next_order().unwrap();
+    let Some(Order::Feed(work)) = chain.next_order() else { panic!("it is fed") };
+    assert_eq!(work.input, Input::Rows(Numbers(vec![7, 8])));
+    assert_eq!(chain.kept_rows(), 2);
+    let mut chain = settled(&[0, 2]);
+    assert_eq!(chain.extend_rows(Numbers(vec![7]), Outputs::All), Err(ChainError::WrongInput));
 }

@@ -197,20 +197,22 @@ impl Session {
         failure
     }
 
-    async fn open_all(&self, plan: &Plan) -> Vec<Attempt> {
-        let (opener, planned) = (self.opener(), plan.route.hops.iter().map(|hop| hop.peer));
-        let planned: HashSet<PeerId> = planned.collect();
-        let attempts = plan.route.hops.iter().map(|hop| {
-            // The other server holds the same weights and computes the same bits.
-            let need = Need {
-                class: Some(plan.class.clone()),
-                digests: plan.digests.clone(),
-                avoid: planned.clone(),
-                ..self.need(hop.blocks)
-            };
-            opener.open_hedged(&self.finder, plan, hop, need)
-        });
-        join_all(attempts).await
+    /// The future holds nothing of the session, which threads cannot share: so a session can move between them.
+    fn open_all<'a>(&self, plan: &'a Plan) -> impl Future<Output = Vec<Attempt>> + use<'a> {
+        let planned: HashSet<PeerId> = plan.route.hops.iter().map(|hop| hop.peer).collect();
+        // The other server holds the same weights and computes the same bits.
+        let need = |blocks| Need {
+            class: Some(plan.class.clone()),
+            digests: plan.digests.clone(),
+            avoid: planned.clone(),
+            ..self.need(blocks)
+        };
+        let needs: Vec<Need> = plan.route.hops.iter().map(|hop| need(hop.blocks)).collect();
+        let (opener, finder) = (self.opener(), self.finder.clone());
+        async move {
+            let hops = plan.route.hops.iter().zip(needs);
+            join_all(hops.map(|(hop, need)| opener.open_hedged(&finder, plan, hop, need))).await
+        }
     }
 }
 

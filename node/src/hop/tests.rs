@@ -140,6 +140,15 @@ fn an_imported_cache_goes_on_like_an_own_one() {
 }
 
 #[test]
+fn a_replay_is_passed_on_from_where_the_next_hop_lacks_it() {
+    let mut hop = HopState::new(100);
+    hop.connect(&connect(1, next(100), 5)).unwrap();
+    feed(&mut hop, 0, 0, 3, 5);
+    feed(&mut hop, 0, 3, 6, 5);
+    assert_eq!(drain(&mut hop, Lane::Main), [(5, vec![5])]);
+}
+
+#[test]
 fn what_the_next_hop_lost_is_sent_again() {
     let mut hop = HopState::new(100);
     hop.connect(&connect(1, next(100), 0)).unwrap();

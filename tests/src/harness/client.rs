@@ -7,10 +7,10 @@ use swarm_client::{
     ClientConfig, GenerationConfig, GenerationEvent, HopInfo, Model, SessionError, Summary, Swarm, TextSession,
 };
 use swarm_model::{ModelSpec, SamplingConfig};
-use swarm_protocol::PeerId;
+use swarm_protocol::{Multiaddr, PeerId};
 use swarm_protocol::block::BlockIndex;
 use swarm_protocol::model_id::WeightFormat;
-use swarm_protocol::p2p::NetworkConfig;
+use swarm_protocol::p2p::{BootstrapPeer, NetworkConfig};
 use swarm_protocol::wire::ServerInfo;
 
 use super::swarm::Server;
@@ -51,7 +51,17 @@ impl Client {
         format: Option<WeightFormat>,
         config: ClientConfig,
     ) -> Self {
-        let network = NetworkConfig::client("public".parse().expect("a name"), vec![swarm.entry()]);
+        Self::through(swarm.entry(), model, format, config).await
+    }
+
+    /// The same by way of that entry point.
+    pub async fn through(
+        entry: BootstrapPeer,
+        model: &ModelSpec,
+        format: Option<WeightFormat>,
+        config: ClientConfig,
+    ) -> Self {
+        let network = NetworkConfig::client("public".parse().expect("a name"), vec![entry]);
         let swarm = Swarm::join(network, config).await.expect("the swarm lets a client in");
         let model = swarm.open_model(model, format).await.expect("the client's part of the model");
         Self { swarm, model }
@@ -62,7 +72,15 @@ impl Client {
     /// # Errors
     /// [`ProbeError`] if it does not answer.
     pub async fn info(&self, server: &Server) -> Result<ServerInfo, ProbeError> {
-        let probed = probe(self.swarm.network(), server.peer, std::slice::from_ref(&server.address), PROBE).await;
+        self.info_of(server.peer, &server.address).await
+    }
+
+    /// What the server `peer` at `address` says of itself.
+    ///
+    /// # Errors
+    /// [`ProbeError`] if it does not answer.
+    pub async fn info_of(&self, peer: PeerId, address: &Multiaddr) -> Result<ServerInfo, ProbeError> {
+        let probed = probe(self.swarm.network(), peer, std::slice::from_ref(address), PROBE).await;
         probed.map(|probe| probe.info)
     }
 

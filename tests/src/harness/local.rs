@@ -77,7 +77,12 @@ impl Local {
 
     /// The answer to `prompt`, of at most `most` tokens.
     pub fn text(&self, prompt: &str, sampling: &SamplingConfig, most: usize) -> Text {
-        let mut history = self.encode(prompt);
+        self.answer(&self.encode(prompt), sampling, most)
+    }
+
+    /// The same for a prompt of token ids.
+    pub fn answer(&self, prompt: &[u32], sampling: &SamplingConfig, most: usize) -> Text {
+        let mut history = prompt.to_vec();
         let mut sampler = Sampler::new(sampling).expect("sampling options");
         let mut cache = self.blocks.new_cache(self.blocks.range(), history.len() + most).expect("a cache");
         let mut rows = self.step(self.blocks.range(), &mut cache, &self.embed(&history));

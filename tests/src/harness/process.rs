@@ -211,6 +211,11 @@ impl Process {
         after_name.split_whitespace().nth(11).and_then(|ticks| ticks.parse().ok()).expect("its user time")
     }
 
+    /// How many files and connections it has open.
+    pub fn files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("its files in /proc").count()
+    }
+
     /// What a person needs to see when a test fails.
     fn story(&self) -> String {
         format!("--- stdout ---\n{}--- stderr ---\n{}", self.seen.concat(), self.stderr())

@@ -150,7 +150,9 @@ impl Client {
     pub(super) fn wake(&mut self, timer: Timer, known: &Known, net: &mut Net) -> Result<(), Violation> {
         match timer {
             Timer::Opened(stream) => self.on_opening_late(stream, net),
-            Timer::Check(number) if number == self.check.0 && self.phase == Phase::Settling => self.check(known, net)?,
+            Timer::Check(number) if number == self.check.0 && self.phase == Phase::Settling => {
+                self.check(known, net)?
+            }
             Timer::Regret(turn) if turn == self.turn => self.change_mind(net)?,
             Timer::Embedded => self.on_embedded(net)?,
             _ => {}

@@ -73,7 +73,9 @@ impl Message {
             Self::Request(request, _) => {
                 std::mem::discriminant(request).hash(state);
                 match request {
-                    SessionRequest::Step(Step { epoch, position, rows, .. }) => (epoch, position, rows.rows).hash(state),
+                    SessionRequest::Step(Step { epoch, position, rows, .. }) => {
+                        (epoch, position, rows.rows).hash(state)
+                    }
                     SessionRequest::Kv(KvHeader { position, positions, .. }) => (position, positions).hash(state),
                     _ => {}
                 }

@@ -63,8 +63,16 @@ pub(super) enum Timer {
 
 #[derive(Debug)]
 pub(super) enum Happening {
-    Arrive { stream: StreamId, side: usize, message: Message },
-    Timer { node: Node, life: u32, timer: Timer },
+    Arrive {
+        stream: StreamId,
+        side: usize,
+        message: Message,
+    },
+    Timer {
+        node: Node,
+        life: u32,
+        timer: Timer,
+    },
     /// Something that goes wrong, or right.
     Operation(usize),
     /// The pair may talk again.

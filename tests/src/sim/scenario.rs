@@ -162,8 +162,6 @@ pub enum Fault {
     ForgetsEpochs,
     /// Pings wait until nothing is computed.
     DeafWhileComputing,
-    /// What another server lacks is not sent to it again.
-    SendsNothingAgain,
     /// Outputs are kept twice.
     KeepsTooMuch,
 }

@@ -29,7 +29,7 @@ use crate::serve::host::Host;
 
 /// Steps of one session that wait or are computed. So many chunks of a prompt fill a link of 100 Mbit/s and 50 ms; further
 /// ones are left in the connection, whose flow control then slows the sender.
-pub(super) const STEPS_IN_FLIGHT: usize = 4;
+pub(super) const STEPS_IN_FLIGHT: usize = 8;
 
 /// How often the registry is told that a session was heard: far more often than sessions time out, far less often than
 /// steps come.

@@ -60,7 +60,9 @@ async fn pass_on(feed: FeedIn, reader: &mut Reader, writer: &mut Writer) -> Resu
                     writer.send(&SessionReply::Received { position: received }, &[]).await?;
                     waiting = Some((step, rows));
                 }
-                Some((SessionRequest::Warm(_), _)) => {}
+                Some((SessionRequest::Warm(_), _)) => {
+                    writer.send(&SessionReply::Received { position: received }, &[]).await?;
+                }
                 Some(_) | None => return Ok(()),
             },
             room = steps.reserve(), if waiting.is_some() => match (room, waiting.take()) {

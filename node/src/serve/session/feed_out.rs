@@ -22,9 +22,10 @@ const EVENTS: usize = 16;
 /// Frames noted for the deadline while they are written and not yet received.
 const NOTES: usize = 4;
 
-/// What is sent first over a link that has nothing to carry yet: two round trips of TCP's slow start, which the first
-/// rows of a wide model would otherwise wait for.
-const WARM_BYTES: usize = 64 << 10;
+/// What is sent over a link that has nothing to carry yet, piece by piece, each when the one before has arrived: as TCP's
+/// slow start lets through. So rows that come meanwhile wait for no more than what is on its way, and those that come later
+/// find a link that takes a chunk of a prompt at once.
+const WARM_PIECES: [usize; 5] = [14 << 10, 28 << 10, 56 << 10, 112 << 10, 224 << 10];
 
 /// What the session learns of a link.
 #[derive(Debug)]
@@ -74,7 +75,7 @@ async fn feed(
     next: &Next,
     link: u32,
     shape: RowsHeader,
-    frames: mpsc::Receiver<Frame<ActivationRows>>,
+    mut frames: mpsc::Receiver<Frame<ActivationRows>>,
     events: &mpsc::Sender<LinkEvent>,
 ) -> String {
     let opened = timeout(OPENING_TIMEOUT, open(network, next, SessionRequest::Feed(incoming(next, link)))).await;
@@ -83,10 +84,14 @@ async fn feed(
         Ok(Err(reason)) => return reason,
         Err(_) => return format!("it did not answer within {OPENING_TIMEOUT:?}"),
     };
+    let first = match warm_up(&mut reader, &mut writer, shape, &mut frames).await {
+        Ok(first) => first,
+        Err(reason) => return reason,
+    };
     let (notes, noted) = mpsc::channel(NOTES);
     // Both are polled here: with one after the other, both ends could wait for each other to read.
     tokio::select! {
-        reason = write(&mut writer, shape, frames, notes) => reason,
+        reason = write(&mut writer, first, frames, notes) => reason,
         reason = read(&mut reader, noted, events) => reason,
     }
 }
@@ -117,16 +122,10 @@ struct Sent {
 
 async fn write(
     writer: &mut Writer,
-    shape: RowsHeader,
+    mut first: Option<Frame<ActivationRows>>,
     mut frames: mpsc::Receiver<Frame<ActivationRows>>,
     notes: mpsc::Sender<Sent>,
 ) -> String {
-    let mut first = frames.try_recv().ok();
-    if first.is_none()
-        && let Err(error) = warm(writer, shape).await
-    {
-        return error.to_string();
-    }
     loop {
         let Some(frame) = (match first.take() {
             Some(frame) => Some(frame),
@@ -147,11 +146,29 @@ async fn write(
     }
 }
 
-async fn warm(writer: &mut Writer, shape: RowsHeader) -> Result<(), swarm_protocol::p2p::StreamError> {
-    let row = shape.hidden as usize * shape.element.bytes();
-    let rows = (WARM_BYTES / row.max(1)).clamp(1, shape.rows.max(1) as usize);
-    let header = RowsHeader { rows: rows as u32, ..shape };
-    writer.send(&SessionRequest::Warm(header), &vec![0; rows * row]).await
+/// Sends nothing worth having until the link is warm, or there is a frame for it.
+async fn warm_up(
+    reader: &mut Reader,
+    writer: &mut Writer,
+    shape: RowsHeader,
+    frames: &mut mpsc::Receiver<Frame<ActivationRows>>,
+) -> Result<Option<Frame<ActivationRows>>, String> {
+    let row = (shape.hidden as usize * shape.element.bytes()).max(1);
+    for piece in WARM_PIECES {
+        let rows = (piece / row).clamp(1, shape.rows.max(1) as usize);
+        let header = RowsHeader { rows: rows as u32, ..shape };
+        let sent = writer.send(&SessionRequest::Warm(header), &vec![0; rows * row]).await;
+        sent.map_err(|error| error.to_string())?;
+        tokio::select! {
+            frame = frames.recv() => return Ok(frame),
+            answer = reader.next() => match answer {
+                Ok(Some((SessionReply::Received { .. }, _))) => {}
+                Ok(_) => return Err("it broke the session's protocol".to_string()),
+                Err(error) => return Err(error.to_string()),
+            },
+        }
+    }
+    Ok(None)
 }
 
 /// Hears what the next hop says, until it says nothing for too long.

@@ -51,7 +51,14 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(peer: PeerId, node: Node, stream: StreamId, session: SessionId, rows: u32, now: Duration) -> Self {
+    pub(super) fn new(
+        peer: PeerId,
+        node: Node,
+        stream: StreamId,
+        session: SessionId,
+        rows: u32,
+        now: Duration,
+    ) -> Self {
         Self {
             peer,
             node,

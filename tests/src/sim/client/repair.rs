@@ -152,6 +152,7 @@ impl Client {
     /// Replaces what is lost; `false` while that takes its time.
     pub(super) fn mend(&mut self, known: &Known, net: &mut Net) -> Result<bool, Violation> {
         let mut pause = FIRST_PAUSE;
+        let mending = self.repair.is_some();
         loop {
             match self.repair.take() {
                 Some(Repair::Pausing(until)) if net.now < until => {
@@ -167,7 +168,13 @@ impl Client {
                 None => {}
             }
             self.catch_up(known, net)?;
-            let Some(span) = self.chain.lost().into_iter().next() else { return Ok(true) };
+            let Some(span) = self.chain.lost().into_iter().next() else {
+                if mending {
+                    // Nobody was watched meanwhile, nor told what to do.
+                    self.links.values_mut().for_each(|link| link.progressed = net.now);
+                }
+                return Ok(true);
+            };
             self.repair = Some(match self.plan(span.range, &[], known, net)? {
                 Some(route) => {
                     let mut hops = Vec::new();

@@ -13,7 +13,6 @@ use super::{Server, incoming};
 use crate::sim::message::{Payload, ROW_BYTES, node_of, shape};
 use crate::sim::network::{Net, Node, StreamId, Timer};
 use crate::sim::rows::Activations;
-use crate::sim::scenario::Fault;
 
 /// How long the next hop may take to be dialled and to say that it expects this server.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -140,7 +139,7 @@ impl Server {
     }
 
     pub(super) fn on_link_reply(&mut self, id: SessionId, stream: StreamId, reply: SessionReply, net: &mut Net) {
-        let (node, fault) = (self.node, self.fault);
+        let node = self.node;
         let Some((_, out)) = self.out_of(stream) else { return };
         out.heard = net.now;
         match reply {
@@ -152,7 +151,6 @@ impl Server {
                 out.write(node, net);
             }
             SessionReply::Received { position } => out.received(position as usize),
-            SessionReply::Failed { error: StepError::Gap { .. }, .. } if fault == Fault::SendsNothingAgain => {}
             SessionReply::Failed { error: StepError::Gap { have }, .. } => {
                 out.under_way.clear();
                 let link = out.link;

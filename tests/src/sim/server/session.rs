@@ -68,7 +68,13 @@ impl Session {
         let ins = self.feed.iter().map(|feed| feed.stream).chain(self.import.iter().map(|import| import.stream));
         let others = self.early.iter().map(|early| early.stream);
         let handed = self.handing_over.iter().map(|handing| handing.stream);
-        std::iter::once(self.owner).chain(outs).chain(ins).chain(others).chain(handed).chain(self.former.iter().copied()).collect()
+        std::iter::once(self.owner)
+            .chain(outs)
+            .chain(ins)
+            .chain(others)
+            .chain(handed)
+            .chain(self.former.iter().copied())
+            .collect()
     }
 
     pub(super) fn kept_rows(&self, fault: Fault) -> usize {
