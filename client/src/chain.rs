@@ -149,7 +149,8 @@ impl<R: Rows> Chain<R> {
         self.hops.iter().all(|hop| !hop.lost && hop.kv >= length)
     }
 
-    /// The first hop that holds less than the one before it: whom everybody waits for.
+    /// The first hop that holds less than the one before it: whom everybody waits for. If there is none, the last one,
+    /// as long as it owes its output.
     pub fn waited_for(&self) -> Option<HopId> {
         let mut before = self.source.len();
         for hop in &self.hops {
@@ -158,7 +159,7 @@ impl<R: Rows> Chain<R> {
             }
             before = hop.kv;
         }
-        None
+        self.hops.last().filter(|last| !last.lost && !self.wanted.is_satisfied()).map(|last| last.id)
     }
 
     /// There are `tokens` more token ids.
@@ -249,7 +250,7 @@ impl<R: Rows> Chain<R> {
             return Ok(Came::Stale);
         };
         let end = done.position as usize + done.rows as usize;
-        if end > length || (fed && !hop.answered(done)) {
+        if done.rows == 0 || end > length || (fed && !hop.answered(done)) {
             return Err(ChainError::OutOfOrder { hop: id });
         }
         hop.kv = end;
@@ -274,7 +275,9 @@ impl<R: Rows> Chain<R> {
             return Err(ChainError::WrongRows { hop: id });
         }
         match joint.target {
-            Target::Hop { id: next, .. } => {
+            // Nobody has asked for them here.
+            Target::Hop { relayed: false, .. } => Err(ChainError::WrongRows { hop: id }),
+            Target::Hop { id: next, relayed: true } => {
                 let work = Work {
                     hop: next,
                     epoch: output.epoch,

@@ -33,7 +33,8 @@ impl<R: Rows> Chain<R> {
     /// A KV cache was handed over to a shadow, up to `position`.
     pub fn imported(&mut self, shadow: HopId, position: TokenCount) {
         let length = self.source.len();
-        if let Some(shadow) = self.find_mut(shadow).filter(|hop| !hop.mirrored) {
+        let mut shadows = self.hops.iter_mut().filter_map(|hop| hop.shadow.as_deref_mut());
+        if let Some(shadow) = shadows.find(|known| known.id == shadow && !known.mirrored) {
             shadow.kv = position.as_usize().min(length);
         }
     }

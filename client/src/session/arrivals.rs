@@ -96,7 +96,11 @@ impl Session {
                     return;
                 };
                 self.recorder.hop_answered(link, &done, at);
-                link.progressed = at;
+                // What it had computed before is no progress, however often it says so.
+                if let Some(held) = self.chain.held_by(hop).filter(|held| *held > link.reached) {
+                    link.reached = held;
+                    link.progressed = at;
+                }
                 link.last_step = Duration::from_micros(u64::from(done.queue_us) + u64::from(done.compute_us));
                 // Longer steps say nothing about decoding.
                 if done.rows == 1 {

@@ -170,6 +170,7 @@ impl OpenedLink {
             pings: 0,
             last_step: Duration::ZERO,
             progressed: Instant::now(),
+            reached: TokenCount(0),
             leave: None,
             requests,
             reader,
@@ -232,6 +233,8 @@ pub(super) struct Link {
     pub(super) last_step: Duration,
     /// When it last got on with what it has to do, or had nothing to do.
     pub(super) progressed: Instant,
+    /// How many positions it held then.
+    pub(super) reached: TokenCount,
     /// It has said that it will be gone soon; when a replacement is looked for (again).
     pub(super) leave: Option<Instant>,
     requests: mpsc::Sender<(SessionRequest, Vec<u8>)>,

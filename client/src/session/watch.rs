@@ -22,7 +22,10 @@ impl Session {
     /// Nobody was watched while nothing was asked for.
     pub(super) fn begin_watching(&mut self) {
         let now = Instant::now();
-        self.links.values_mut().for_each(|link| link.progressed = now);
+        for (hop, link) in &mut self.links {
+            link.progressed = now;
+            link.reached = self.chain.held_by(*hop).unwrap_or_default();
+        }
     }
 
     /// Gives up the hops that are silent or stuck, and asks the others whether they live.

@@ -1,21 +1,24 @@
 //! The real binary on loopback, spoken to by the protocol's own driver.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod chain;
+mod hand_over;
+mod next_hop;
 mod support;
 
 use std::time::{Duration, Instant};
 
-use swarm_model::{Checkpoint, ModelSpec, Sequence, activations};
+use swarm_model::{Checkpoint, ModelSpec};
 use swarm_protocol::PeerId;
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::{ModelId, NumericClass};
 use swarm_protocol::p2p::StreamKind;
 use swarm_protocol::session::TokenCount;
 use swarm_protocol::wire::{
-    CloseReason, InfoReply, InfoRequest, OutputRows, Refusal, SessionReply, SessionRequest, StepError,
+    CloseReason, InfoReply, InfoRequest, Output, Refusal, RowsHeader, SessionReply, SessionRequest, Step, StepError,
 };
 
-use support::{Client, HIDDEN, Server, rows, soon};
+use support::{Client, OWNER_LINK, ROW, Server, header, local, soon};
 
 const BLOCKS: &str = "0..6";
 
@@ -52,40 +55,35 @@ async fn it_says_what_it_is_and_answers_pings() {
 #[tokio::test]
 async fn steps_give_the_models_bits_whatever_their_cut() {
     let (_server, client) = server(&[]).await;
-    let expected = {
-        let checkpoint = Checkpoint::open(&ModelSpec::Demo).unwrap();
-        let format = checkpoint.native_format();
-        let blocks = checkpoint.load_blocks(hosted(), format, &mut |_| {}).unwrap();
-        let range = BlockRange::new(1, 4).unwrap();
-        let mut cache = blocks.new_cache(range, 8).unwrap();
-        let input = activations::from_bytes(format, 8, HIDDEN, &rows(0, 8)).unwrap();
-        let output = blocks.forward(range, &input, &mut [Sequence { cache: &mut cache, rows: 8 }]).unwrap();
-        activations::to_bytes(&output).unwrap()
-    };
-    let row = expected.len() / 8;
+    let expected = local(BlockRange::new(1, 4).unwrap(), 8);
+    let row = |from: usize, to: usize| &expected[from * ROW..to * ROW];
     let mut open = client.open_request().await;
     open.blocks = BlockRange::new(1, 4).unwrap();
     let mut session = client.open(open).await.unwrap();
-    assert_eq!(session.output(0, 5, OutputRows::All).await, expected[..5 * row]);
-    assert_eq!(session.output(5, 1, OutputRows::Last).await, expected[5 * row..6 * row]);
+    session.connect(OWNER_LINK, Output::Owner, 0).await;
+    assert_eq!(session.output(0, 5).await, row(0, 5));
+    assert_eq!(session.output(5, 1).await, row(5, 6));
     // Two steps on the way at once, and a ping behind them.
-    session.send_step(6, 1, OutputRows::All).await;
-    session.send_step(7, 1, OutputRows::All).await;
+    session.send_step(6, 1, 6).await;
+    session.send_step(7, 1, 6).await;
     session.send(SessionRequest::Ping { nonce: 7 }).await;
-    let mut answers = Vec::new();
-    let mut pongs = 0;
-    for _ in 0..3 {
+    let (mut rows, mut done, mut pongs) = (Vec::new(), Vec::new(), 0);
+    while done.len() < 2 || pongs < 1 {
         match session.next().await {
-            (SessionReply::Output(output), rows) => answers.push((output.position, rows)),
+            (SessionReply::Output(_), bytes) => rows.extend(bytes),
+            (SessionReply::Done(step), _) => done.push(step.position),
             (SessionReply::Pong { nonce: 7 }, _) => pongs += 1,
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(pongs, 1);
-    assert_eq!(answers, [(6, expected[6 * row..7 * row].to_vec()), (7, expected[7 * row..].to_vec())]);
-    // Rewound, the same rows give the same bits; a replay asks for none.
-    assert!(session.output(2, 3, OutputRows::None).await.is_empty());
-    assert_eq!(session.output(5, 3, OutputRows::All).await, expected[5 * row..]);
+    assert_eq!((rows.as_slice(), done), (row(6, 8), vec![6, 7]));
+    // Rewound, the same rows give the same bits; of a replay none are wanted.
+    session.send_step(2, 3, 5).await;
+    assert!(session.computed(2, 3, 5).await.is_empty());
+    assert_eq!(session.output(5, 3).await, row(5, 8));
+    // Of a chunk, only the last row may be wanted.
+    session.send_step(3, 5, 7).await;
+    assert_eq!(session.computed(3, 5, 7).await, row(7, 8));
 }
 
 #[tokio::test]
@@ -94,13 +92,15 @@ async fn steps_that_do_not_fit_fail_and_the_session_lives_on() {
     let mut open = client.open_request().await;
     open.tokens = TokenCount(8);
     let mut session = client.open(open).await.unwrap();
-    session.output(0, 3, OutputRows::All).await;
+    session.connect(OWNER_LINK, Output::Owner, 0).await;
+    session.output(0, 3).await;
     assert_eq!(session.failure(4, 1).await, StepError::Gap { have: 3 });
     assert_eq!(session.failure(3, 6).await, StepError::PastReservation { reserved: TokenCount(8) });
-    session.send_rows(3, 1, 64, &[0; 128]).await;
+    let narrow = RowsHeader { hidden: 64, ..header(1) };
+    session.send_rows(Step { epoch: 1, position: 3, rows: narrow, wanted_from: 3 }, &[0; 128]).await;
     let (reply, _) = session.next().await;
     assert!(matches!(reply, SessionReply::Failed { error: StepError::BadRows(_), .. }), "{reply:?}");
-    session.output(3, 5, OutputRows::Last).await;
+    session.output(3, 5).await;
 }
 
 #[tokio::test]
@@ -131,6 +131,9 @@ async fn what_is_not_here_is_refused_with_its_reason() {
     assert!(matches!(twice, Refusal::BadRequest(_)), "{twice:?}");
 }
 
+/// A frame that is no first message.
+const PING: [u8; 6] = [2, 0, 0, 0, 2, 1];
+
 #[tokio::test]
 async fn garbage_closes_one_session_and_harms_no_other() {
     let (_server, client) = server(&[]).await;
@@ -139,7 +142,7 @@ async fn garbage_closes_one_session_and_harms_no_other() {
         // A header that no honest peer sends, a header that decodes to nothing, a first message that is no Open, noise.
         &[0xff, 0xff, 0xff, 0xff],
         &[2, 0, 0, 0, 0xee, 0xee],
-        &[2, 0, 0, 0, 2, 1],
+        &PING,
         b"GET / HTTP/1.1\r\n\r\n",
     ];
     for bytes in garbage {
@@ -150,14 +153,14 @@ async fn garbage_closes_one_session_and_harms_no_other() {
         let mut opened = client.open_session().await;
         opened.send_bytes(bytes).await;
         let (reply, _) = opened.next().await;
-        let expected_pong = bytes == [2, 0, 0, 0, 2, 1];
+        let expected_pong = bytes == PING;
         match reply {
             SessionReply::Closed(CloseReason::Protocol(_)) => assert!(!expected_pong),
             SessionReply::Pong { .. } => assert!(expected_pong),
             other => panic!("{bytes:?}: {other:?}"),
         }
     }
-    honest.output(0, 2, OutputRows::All).await;
+    honest.output(0, 2).await;
     drop(honest);
     client.wait_until_free().await;
 }
@@ -174,7 +177,7 @@ async fn room_comes_back_when_a_client_is_gone() {
     client.wait_until_free().await;
     let other = Client::of(&server).await;
     let mut lost = other.open_session().await;
-    lost.output(0, 4, OutputRows::Last).await;
+    lost.output(0, 4).await;
     assert_eq!(client.describe().await.announcement.load.sessions, 1);
     other.network.shut_down().await;
     client.wait_until_free().await;
@@ -187,12 +190,12 @@ async fn room_comes_back_when_a_client_is_gone() {
 async fn told_to_stop_it_tells_its_sessions_and_ends() {
     let (mut server, client) = server(&["--drain-timeout", "1s"]).await;
     let mut session = client.open_session().await;
-    session.output(0, 4, OutputRows::Last).await;
+    session.output(0, 4).await;
     server.terminate();
     let (reply, _) = session.next().await;
     assert!(matches!(reply, SessionReply::Leaving { within_ms } if within_ms <= 1000), "{reply:?}");
     assert_eq!(client.open(client.open_request().await).await.err(), Some(Refusal::Leaving));
-    session.output(4, 1, OutputRows::Last).await;
+    session.output(4, 1).await;
     assert_eq!(session.next().await.0, SessionReply::Closed(CloseReason::Left));
     assert_eq!(soon(server.child.wait()).await.unwrap().code(), Some(0));
 }

@@ -4,13 +4,14 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use swarm_model::{Checkpoint, ModelSpec, Sequence, activations};
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::p2p::{BootstrapPeer, ByteStream, FrameReader, FrameWriter, Network, NetworkConfig, StreamKind};
 use swarm_protocol::session::{SessionId, TokenCount};
 use swarm_protocol::swarm_name::SwarmName;
 use swarm_protocol::wire::{
-    ElementType, InfoReply, InfoRequest, Input, Open, Output, OutputRows, Refusal, RowsHeader, ServerInfo,
-    SessionReply, SessionRequest, Step, StepError,
+    Connect, ElementType, Incoming, InfoReply, InfoRequest, Input, Lane, Next, Open, Output, Refusal, RowsHeader,
+    ServerInfo, SessionReply, SessionRequest, Step, StepError,
 };
 use swarm_protocol::{Multiaddr, PeerId};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -19,8 +20,14 @@ use tokio::process::{Child, ChildStdout, Command};
 /// The demo model's width.
 pub(crate) const HIDDEN: usize = 128;
 
+/// Bytes of one row.
+pub(crate) const ROW: usize = 2 * HIDDEN;
+
+/// The number of the way back to the client.
+pub(crate) const OWNER_LINK: u32 = 1000;
+
 /// Larger than any reply to these tests.
-const PAYLOAD_LIMIT: usize = 1 << 20;
+pub(crate) const PAYLOAD_LIMIT: usize = 1 << 20;
 
 /// Longer than anything here takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -36,6 +43,23 @@ pub(crate) fn rows(position: u32, count: u32) -> Vec<u8> {
     // The upper half of an f32 is its bf16.
     let value = |index: usize| ((index * 37 % 101) as f32 - 50.0) / 100.0;
     elements.flat_map(|index| ((value(index).to_bits() >> 16) as u16).to_le_bytes()).collect()
+}
+
+/// How so many rows are announced.
+pub(crate) fn header(rows: u32) -> RowsHeader {
+    RowsHeader { rows, hidden: HIDDEN as u32, element: ElementType::Bf16 }
+}
+
+/// What the demo model's blocks make of [`rows`] from position 0 on, computed here.
+pub(crate) fn local(range: BlockRange, count: u32) -> Vec<u8> {
+    let checkpoint = Checkpoint::open(&ModelSpec::Demo).unwrap();
+    let format = checkpoint.native_format();
+    let blocks = checkpoint.load_blocks(range, format, &mut |_| {}).unwrap();
+    let mut cache = blocks.new_cache(range, count as usize).unwrap();
+    let input = activations::from_bytes(format, count as usize, HIDDEN, &rows(0, count)).unwrap();
+    let sequence = Sequence { cache: &mut cache, rows: count as usize };
+    let output = blocks.forward(range, &input, &mut [sequence]).unwrap();
+    activations::to_bytes(&output).unwrap()
 }
 
 /// A running server; killed when dropped.
@@ -145,33 +169,62 @@ impl Client {
             class: announcement.class,
             blocks: announcement.blocks,
             tokens: TokenCount(64),
-            input: Input::Owner,
-            output: Output::Owner,
         }
     }
 
     pub(crate) async fn session_stream(&self) -> Session {
         let (reader, writer) = self.stream(StreamKind::Session).await.into_frames(PAYLOAD_LIMIT);
-        Session { reader, writer }
+        Session { id: SessionId([0; 16]), reader, writer }
     }
 
     pub(crate) async fn open(&self, open: Open) -> Result<Session, Refusal> {
         let mut session = self.session_stream().await;
+        let id = open.session;
         session.send(SessionRequest::Open(open)).await;
         match session.next().await.0 {
-            SessionReply::Opened { .. } => Ok(session),
+            SessionReply::Opened { .. } => {
+                session.id = id;
+                Ok(session)
+            }
             SessionReply::Refused(refusal) => Err(refusal),
             other => panic!("{other:?}"),
         }
     }
 
+    /// A session whose output comes back to this client.
     pub(crate) async fn open_session(&self) -> Session {
+        let mut session = self.open_quiet().await;
+        session.connect(OWNER_LINK, Output::Owner, 0).await;
+        session
+    }
+
+    /// A session whose output goes nowhere yet.
+    pub(crate) async fn open_quiet(&self) -> Session {
         self.open(self.open_request().await).await.unwrap()
+    }
+
+    /// Comes to a session with what a server would come with; gives the stream and the first answer.
+    pub(crate) async fn visit(&self, first: SessionRequest) -> (Session, SessionReply) {
+        let mut stream = self.session_stream().await;
+        stream.send(first).await;
+        let (reply, _) = stream.next().await;
+        (stream, reply)
+    }
+
+    /// Comes to feed a session over a link.
+    pub(crate) async fn feed(&self, session: &Session, link: u32) -> (Session, SessionReply) {
+        self.visit(SessionRequest::Feed(Incoming { session: session.id, link })).await
+    }
+
+    /// A session on this client's server, as another server is told of it.
+    pub(crate) fn as_next(&self, session: &Session) -> Next {
+        Next { peer: self.server, addresses: vec![self.address.clone()], session: session.id, max_rows: 64 }
     }
 }
 
 /// A session's stream.
 pub(crate) struct Session {
+    pub(crate) id: SessionId,
     reader: FrameReader<SessionReply>,
     writer: FrameWriter<SessionRequest>,
 }
@@ -185,38 +238,92 @@ impl Session {
         self.writer.send_bytes(bytes).await.unwrap();
     }
 
-    pub(crate) async fn send_step(&mut self, position: u32, count: u32, output: OutputRows) {
-        let header = RowsHeader { rows: count, hidden: HIDDEN as u32, element: ElementType::Bf16 };
-        let step = Step { epoch: 1, position, rows: header, output };
-        self.writer.send(&SessionRequest::Step(step), &rows(position, count)).await.unwrap();
+    /// The rows of consecutive positions; output is wanted from `wanted_from` on.
+    pub(crate) async fn send_step(&mut self, position: u32, count: u32, wanted_from: u32) {
+        self.send_rows(Step { epoch: 1, position, rows: header(count), wanted_from }, &rows(position, count)).await;
     }
 
-    pub(crate) async fn send_rows(&mut self, position: u32, count: u32, hidden: u32, payload: &[u8]) {
-        let rows = RowsHeader { rows: count, hidden, element: ElementType::Bf16 };
-        let step = Step { epoch: 1, position, rows, output: OutputRows::All };
+    pub(crate) async fn send_rows(&mut self, step: Step, payload: &[u8]) {
         self.writer.send(&SessionRequest::Step(step), payload).await.unwrap();
+    }
+
+    /// A message with a payload.
+    pub(crate) async fn send_with(&mut self, request: SessionRequest, payload: &[u8]) {
+        self.writer.send(&request, payload).await.unwrap();
+    }
+
+    pub(crate) async fn connect(&mut self, link: u32, output: Output, position: u32) {
+        self.send(SessionRequest::Connect(Connect { lane: Lane::Main, link, output, position })).await;
+    }
+
+    /// Names the input, and returns when the server has heard it.
+    pub(crate) async fn accept(&mut self, input: Input) {
+        self.send(SessionRequest::Accept(input)).await;
+        self.is_quiet().await;
     }
 
     pub(crate) async fn next(&mut self) -> (SessionReply, Vec<u8>) {
         soon(self.reader.next()).await.unwrap().expect("the stream ended")
     }
 
+    /// Everything that was asked before has been answered, and nothing has been said.
+    pub(crate) async fn is_quiet(&mut self) {
+        self.send(SessionRequest::Ping { nonce: 9 }).await;
+        assert_eq!(self.next().await.0, SessionReply::Pong { nonce: 9 });
+    }
+
+    /// Waits for the stream's end; what comes before is no matter.
+    pub(crate) async fn has_ended(&mut self) {
+        while let Ok(Some(_)) = soon(self.reader.next()).await {}
+    }
+
     /// The output rows of a step that is computed.
-    pub(crate) async fn output(&mut self, position: u32, count: u32, output: OutputRows) -> Vec<u8> {
-        self.send_step(position, count, output).await;
-        match self.next().await {
-            (SessionReply::Output(answer), rows) => {
-                assert_eq!((answer.epoch, answer.position), (1, position));
-                assert_eq!(answer.rows.rows, output.count(count));
-                rows
+    pub(crate) async fn output(&mut self, position: u32, count: u32) -> Vec<u8> {
+        self.send_step(position, count, position).await;
+        self.computed(position, count, position).await
+    }
+
+    /// The output rows from `wanted_from` on of a step that is computed, whoever has sent it, and the word that it is.
+    pub(crate) async fn computed(&mut self, position: u32, count: u32, wanted_from: u32) -> Vec<u8> {
+        let mut outputs = Vec::new();
+        loop {
+            match self.next().await {
+                (SessionReply::Output(output), rows) => {
+                    assert_eq!(output.position, wanted_from + (outputs.len() / ROW) as u32);
+                    assert_eq!(output.rows.rows as usize * ROW, rows.len());
+                    outputs.extend(rows);
+                }
+                (SessionReply::Done(done), _) => {
+                    assert_eq!((done.epoch, done.position, done.rows), (1, position, count));
+                    return outputs;
+                }
+                (SessionReply::Received { .. }, _) => {}
+                (other, _) => panic!("{other:?}"),
             }
-            (other, _) => panic!("{other:?}"),
         }
+    }
+
+    /// Output rows of the positions `[position, position + count)`, in as many frames as they come.
+    pub(crate) async fn rows_of(&mut self, link: u32, position: u32, count: u32) -> Vec<u8> {
+        let mut outputs = Vec::new();
+        while outputs.len() < count as usize * ROW {
+            match self.next().await {
+                (SessionReply::Output(output), rows) => {
+                    assert_eq!(
+                        (output.link, output.position as usize),
+                        (link, position as usize + outputs.len() / ROW)
+                    );
+                    outputs.extend(rows);
+                }
+                (other, _) => panic!("{other:?}"),
+            }
+        }
+        outputs
     }
 
     /// Why a step is not computed.
     pub(crate) async fn failure(&mut self, position: u32, count: u32) -> StepError {
-        self.send_step(position, count, OutputRows::All).await;
+        self.send_step(position, count, position).await;
         match self.next().await.0 {
             SessionReply::Failed { epoch: 1, position: at, error } if at == position => error,
             other => panic!("{other:?}"),

@@ -121,9 +121,12 @@ impl Actor<'_> {
         }));
     }
 
+    fn kv_bytes_per_position(&self) -> u64 {
+        self.host.kv_bytes_per_token_block * u64::from(self.session.blocks.len())
+    }
+
     fn positions_per_piece(&self) -> usize {
-        let per_position = self.host.kv_bytes_per_token_block * u64::from(self.session.blocks.len());
-        let fitting = u64::from(MAX_KV_BYTES) / per_position.max(1);
+        let fitting = u64::from(MAX_KV_BYTES) / self.kv_bytes_per_position().max(1);
         let most = self.host.shape.max_rows.min(MAX_STEP_ROWS);
         (fitting.clamp(1, u64::from(most))) as usize
     }
@@ -160,6 +163,9 @@ impl Actor<'_> {
     /// Has a piece of another server's KV cache stored.
     pub(super) async fn store(&mut self, header: KvHeader, mut bytes: Vec<u8>) -> Option<End> {
         let outputs = bytes.split_off((header.kv_bytes as usize).min(bytes.len()));
+        if u64::from(header.positions) * self.kv_bytes_per_position() != bytes.len() as u64 {
+            return Some(not_taken_over("its positions are not those of its bytes"));
+        }
         let shape = &self.host.shape;
         let fits = header.outputs.rows == 0
             || (header.outputs.rows == header.positions
