@@ -21,7 +21,7 @@ pub use local::{Local, Text, greedy, sampled};
 pub use process::{Exit, Process, leftovers};
 pub use reference::Reference;
 pub use swarm::{Bootstrap, Server, TestSwarm, ready};
-pub use wait::{DEADLINE, eventually, eventually_async};
+pub use wait::{DEADLINE, eventually, eventually_async, eventually_within};
 
 use swarm_protocol::block::BlockRange;
 

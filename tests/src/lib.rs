@@ -1,5 +1,5 @@
-//! Whole-swarm tests: a simulation of the pure logic, a harness for real processes, a wide-area network for
-//! them, and chaos in both.
+//! Whole-swarm tests: a simulation of the pure logic, a harness for real processes, a wide-area network for them,
+//! and chaos in both.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]

@@ -10,7 +10,7 @@ use super::outcome::Left;
 use super::schedule::{Host, Identity, Operation, Schedule, Slot};
 use super::teller::Crowd;
 use super::{INITIAL, SLOTS};
-use crate::harness::{Process, Server, TestSwarm, eventually, leftovers, ready};
+use crate::harness::{Process, Server, TestSwarm, eventually_within, leftovers, ready};
 use crate::wan::{Link, Place, Wan, WanError};
 
 /// Links of a network as they are before any trouble: a few hundred kilometres.
@@ -18,6 +18,10 @@ pub const NEAR: Link = Link::of_delay(Duration::from_millis(5));
 
 /// A slow link: one way takes so long, at so many megabits a second.
 const FAR: Link = Link::of_delay(Duration::from_millis(100)).with_rate(2.0);
+
+/// How long a server may hold what a client left behind while it was cut off: two checks of a quiet connection must fail,
+/// which takes up to 70 s, and it must be closed.
+const IDLE: Duration = Duration::from_secs(150);
 
 /// Threads of all clients together.
 const CLIENT_THREADS: usize = 2;
@@ -188,7 +192,8 @@ impl Field {
 
     /// Waits until every server is idle, lets the clients and then the servers go; nothing of them may stay.
     pub(super) fn clean_up(mut self, crowd: Crowd) -> Vec<Left> {
-        let slots: Vec<Slot> = (0..SLOTS).filter(|slot| matches!(self.stands[*slot].guest, Guest::Serving(_))).collect();
+        let slots: Vec<Slot> =
+            (0..SLOTS).filter(|slot| matches!(self.stands[*slot].guest, Guest::Serving(_))).collect();
         let left = slots.iter().map(|slot| self.idle(*slot, &crowd)).collect();
         crowd.go();
         slots.iter().for_each(|slot| self.process(*slot).terminate());
@@ -205,7 +210,7 @@ impl Field {
             panic!("no server at {slot}");
         };
         let Serving { server, memory, files } = serving.as_ref();
-        eventually(&format!("{} {} at {slot} is idle", server.peer, server.blocks), || {
+        eventually_within(IDLE, &format!("{} {} at {slot} is idle", server.peer, server.blocks), || {
             let load = crowd.load(server)?;
             (load.sessions == 0 && load.free_tokens == load.total_tokens).then_some(())
         });

@@ -365,7 +365,8 @@ impl Drawing {
     fn blackout(&mut self) -> bool {
         let off = (Host::Clients, None);
         let block = self.rng.random_range(0..INITIAL[INITIAL.len() - 1].1);
-        let servers: Vec<Slot> = self.state.serving().into_iter().filter(|slot| self.state.hosts(*slot, block)).collect();
+        let servers: Vec<Slot> =
+            self.state.serving().into_iter().filter(|slot| self.state.hosts(*slot, block)).collect();
         let length = self.rng.random_range(DARK);
         self.light_at = self.now + length;
         self.agenda.postpone(self.light_at, length);

@@ -106,7 +106,8 @@ pub fn lines() -> Vec<Line> {
 
 /// A conversation that goes on, goes back, stops in the middle of an answer, and begins again.
 fn conversation(opening: &[u32]) -> Vec<Turn> {
-    let after = |turn: &Turn, words: &str| [&turn.prompt, &turn.expected[..], &Local::demo().encode(words)[1..]].concat();
+    let after =
+        |turn: &Turn, words: &str| [&turn.prompt, &turn.expected[..], &Local::demo().encode(words)[1..]].concat();
     let first = Turn::new(opening.to_vec(), greedy(), PART, None);
     let second = Turn::new(after(&first, " The next day, Tom said:"), sampled(7), 2 * PART, None);
     let broken_off = Turn::new(after(&second, " But then"), greedy(), 2 * PART, Some(PART / 2));
@@ -133,9 +134,8 @@ impl Crowd {
         let enough = Arc::new(AtomicBool::new(false));
         let client = |standby| {
             let joining = field.entry();
-            let joined = runtime.spawn(async move {
-                Client::through(joining, &ModelSpec::Demo, None, client_config(standby)).await
-            });
+            let joined = runtime
+                .spawn(async move { Client::through(joining, &ModelSpec::Demo, None, client_config(standby)).await });
             runtime.block_on(joined).expect("a client")
         };
         let watcher = Arc::new(client(false));
@@ -208,11 +208,7 @@ async fn keep_telling(client: Client, line: &Line, enough: &AtomicBool) -> Telli
 }
 
 /// One answer, or as much of it as is wanted.
-async fn tell_turn(
-    session: &mut TextSession,
-    turn: &Turn,
-    telling: &mut Telling,
-) -> Result<Vec<u32>, SessionError> {
+async fn tell_turn(session: &mut TextSession, turn: &Turn, telling: &mut Telling) -> Result<Vec<u32>, SessionError> {
     let config = GenerationConfig { max_tokens: turn.most, sampling: turn.sampling.clone(), trace: false };
     let mut generation = session.generate(&turn.prompt, config)?;
     let (mut tokens, mut since) = (Vec::new(), Instant::now());

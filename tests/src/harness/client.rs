@@ -7,11 +7,11 @@ use swarm_client::{
     ClientConfig, GenerationConfig, GenerationEvent, HopInfo, Model, SessionError, Summary, Swarm, TextSession,
 };
 use swarm_model::{ModelSpec, SamplingConfig};
-use swarm_protocol::{Multiaddr, PeerId};
 use swarm_protocol::block::BlockIndex;
 use swarm_protocol::model_id::WeightFormat;
 use swarm_protocol::p2p::{BootstrapPeer, NetworkConfig};
 use swarm_protocol::wire::ServerInfo;
+use swarm_protocol::{Multiaddr, PeerId};
 
 use super::swarm::Server;
 use super::{DEADLINE, TestSwarm};

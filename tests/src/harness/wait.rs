@@ -13,13 +13,21 @@ const PAUSE: Duration = Duration::from_millis(20);
 ///
 /// # Panics
 /// If there is nothing within [`DEADLINE`].
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    eventually_within(DEADLINE, what, look)
+}
+
+/// Looks until there is something, for what takes longer by design.
+///
+/// # Panics
+/// If there is nothing within `deadline`.
+pub fn eventually_within<T>(deadline: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(start.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain: {what}");
+        assert!(start.elapsed() < deadline, "waited {deadline:?} in vain: {what}");
         std::thread::sleep(PAUSE);
     }
 }

@@ -13,8 +13,10 @@ use tokio::time::timeout;
 
 use crate::hop::Frame;
 
-/// How long the next hop may take to be dialled and to say that it expects this server.
-const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the next hop may take to be dialled and to say that it expects this server: a dozen round trips of a slow
+/// link. Two such failures, after which rows go by way of the client, must fit into the 10 s after which a client gives
+/// up a hop that gets on with nothing; else the next hop, which merely is not fed, is taken for stuck.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Events that may wait for the session: it takes them at once.
 const EVENTS: usize = 16;
