@@ -203,7 +203,10 @@ impl<R: Rows> HopState<R> {
             None => self.kept.skip_to(position + positions),
         }
         self.epoch = self.epoch.max(epoch);
-        self.queued = position + positions;
+        // If the owner has named another input meanwhile, steps that came from there may be queued behind the piece.
+        if matches!(self.input, Input::Import { .. }) {
+            self.queued = position + positions;
+        }
     }
 
     /// The owner says where the output goes.

@@ -157,3 +157,14 @@ fn what_the_next_hop_lost_is_sent_again() {
     hop.fell_back(1, 2).unwrap();
     assert_eq!(drain(&mut hop, Lane::Main), [(2, vec![2, 3, 4])]);
 }
+
+#[test]
+fn rows_from_a_hop_that_does_not_know_what_is_wanted_stop_nothing() {
+    let mut hop = HopState::new(100);
+    hop.connect(&connect(1, Output::Owner, 5)).unwrap();
+    feed(&mut hop, 0, 0, 3, 5);
+    assert_eq!((drain(&mut hop, Lane::Main), hop.kept_rows()), (vec![], 0), "nobody wants them");
+    feed(&mut hop, 0, 3, 6, 0);
+    assert_eq!(drain(&mut hop, Lane::Main), [(3, vec![3, 4, 5])]);
+    assert!(!hop.has_frame(Lane::Main));
+}
