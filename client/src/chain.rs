@@ -210,7 +210,7 @@ impl<R: Rows> Chain<R> {
         let standing = hop.mirror.filter(|mirror| mirror.target == target).map(|mirror| mirror.link);
         let link = standing.unwrap_or_else(|| self.fresh_link());
         let hop = &mut self.hops[index];
-        hop.joint = Some(Joint { link, target });
+        hop.joint = Some(Joint { link, target, position });
         if standing.is_some() {
             hop.mirror = None;
         }

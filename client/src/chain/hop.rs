@@ -41,6 +41,8 @@ pub enum Target {
 pub(super) struct Joint {
     pub(super) link: u32,
     pub(super) target: Target,
+    /// The first position that is sent over it.
+    pub(super) position: usize,
 }
 
 impl Joint {
@@ -119,7 +121,13 @@ impl Hop {
     }
 
     pub(super) fn truncate(&mut self, length: usize) {
-        self.kv = self.kv.min(length);
+        // A link that begins behind the truncation, and whose beginning its hop has not come to, would leave out what lies
+        // between: it is made anew.
+        let kv = self.kv;
+        let leaves_out = |joint: &mut Joint| joint.position > length && kv < joint.position;
+        self.joint.take_if(leaves_out);
+        self.mirror.take_if(leaves_out);
+        self.kv = kv.min(length);
         self.forget_flights();
         match &mut self.shadow {
             Some(shadow) if shadow.mirrored => shadow.truncate(length),

@@ -33,6 +33,7 @@ impl<R: Rows> Chain<R> {
     /// A KV cache was handed over to a shadow, up to `position`.
     pub fn imported(&mut self, shadow: HopId, position: TokenCount) {
         let length = self.source.len();
+        // One that has become a hop of the chain is fed: what is said late of a piece is no matter any more.
         let mut shadows = self.hops.iter_mut().filter_map(|hop| hop.shadow.as_deref_mut());
         if let Some(shadow) = shadows.find(|known| known.id == shadow && !known.mirrored) {
             shadow.kv = position.as_usize().min(length);
@@ -93,7 +94,7 @@ impl<R: Rows> Chain<R> {
         }
         let link = self.fresh_link();
         let hop = &mut self.hops[index];
-        hop.mirror = Some(Joint { link, target });
+        hop.mirror = Some(Joint { link, target, position });
         Some(Order::Join { link, lane: Lane::Mirror, from: hop.id, to: target, position: count(position) })
     }
 }

@@ -367,6 +367,8 @@ fn a_cache_that_was_handed_over_goes_on_where_it_ends() {
     assert_eq!(chain.promote(HopId(2)), Some(heir));
     let joins = [Join(4, Main, 1, Some(4), false, 7), Join(5, Main, 4, Some(3), false, 7)];
     assert_eq!(orders(&mut chain), joins);
+    chain.imported(heir, TokenCount(2));
+    assert_eq!(chain.held_by(heir), Some(TokenCount(7)), "a word that came late");
 }
 
 #[test]

@@ -133,9 +133,11 @@ fn an_imported_cache_goes_on_like_an_own_one() {
     assert_eq!((frame.epoch, frame.position, frame.rows.0), (3, 1, vec![1, 2, 3]));
     feed(&mut hop, 3, 4, 5, 4);
     let mut last: HopState<Numbers> = HopState::new(100);
+    last.accept(Input::Import { peer: peer(1), link: 1 });
     last.imported(0, 0, 4, None);
     assert_eq!((last.len(), last.kept_rows()), (4, 0));
     assert!(last.connect(&connect(1, next(9), 0)).is_err(), "their outputs did not come along");
+    last.accept(Input::Owner);
     assert_eq!(last.take(Source::Owner, 4, 1), Taken::Compute);
 }
 
@@ -146,6 +148,19 @@ fn a_replay_is_passed_on_from_where_the_next_hop_lacks_it() {
     feed(&mut hop, 0, 0, 3, 5);
     feed(&mut hop, 0, 3, 6, 5);
     assert_eq!(drain(&mut hop, Lane::Main), [(5, vec![5])]);
+}
+
+#[test]
+fn a_piece_that_is_stored_late_takes_nothing_from_the_steps_behind_it() {
+    let mut hop = HopState::new(100);
+    hop.accept(Input::Import { peer: peer(1), link: 1 });
+    hop.imported(0, 0, 5, Some(Numbers((0..5).collect())));
+    hop.accept(Input::Owner);
+    assert_eq!(hop.take(Source::Owner, 5, 7), Taken::Compute);
+    hop.imported(0, 5, 5, Some(Numbers((5..10).collect())));
+    assert_eq!(hop.take(Source::Owner, 12, 1), Taken::Compute);
+    hop.computed(0, 5, 9, Numbers((5..12).collect()));
+    assert_eq!(hop.len(), 12);
 }
 
 #[test]
@@ -165,6 +180,6 @@ fn rows_from_a_hop_that_does_not_know_what_is_wanted_stop_nothing() {
     feed(&mut hop, 0, 0, 3, 5);
     assert_eq!((drain(&mut hop, Lane::Main), hop.kept_rows()), (vec![], 0), "nobody wants them");
     feed(&mut hop, 0, 3, 6, 0);
-    assert_eq!(drain(&mut hop, Lane::Main), [(3, vec![3, 4, 5])]);
+    assert_eq!(drain(&mut hop, Lane::Main), [(5, vec![5])], "the owner has those before");
     assert!(!hop.has_frame(Lane::Main));
 }
