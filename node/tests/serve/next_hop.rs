@@ -64,7 +64,7 @@ impl Fed {
                     outputs.extend(rows);
                     self.say(SessionReply::Received { position: step.position + step.rows.rows }).await;
                 }
-                (SessionRequest::Warm(_), _) => {}
+                (SessionRequest::Warm(_), _) => self.say(SessionReply::Received { position: 0 }).await,
                 (other, _) => panic!("{other:?}"),
             }
         }

@@ -81,7 +81,11 @@ impl Sessions {
             let step = loop {
                 match reader.next().await {
                     Ok(Some((SessionRequest::Step(step), _))) => break step,
-                    Ok(Some(_)) => {}
+                    Ok(Some((SessionRequest::Warm(_), _))) => {
+                        if writer.send(&SessionReply::Received { position: 0 }, &[]).await.is_err() {
+                            return;
+                        }
+                    }
                     _ => return,
                 }
             };
