@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use super::streams::BoundStream;
 use crate::wire::{FrameError, MAX_HEADER_BYTES, PREFIX_BYTES, Payload, decode, encode};
 
 /// A stream that broke, or a peer that does not keep to the protocol.
@@ -34,7 +35,7 @@ enum Stage<M> {
 /// Reads one frame after another. Dropping a pending [`next`](Self::next) loses nothing: the next call goes on where it
 /// stopped.
 pub struct FrameReader<M> {
-    io: ReadHalf<libp2p::Stream>,
+    io: ReadHalf<BoundStream>,
     payload_limit: usize,
     stage: Stage<M>,
     buffer: Vec<u8>,
@@ -42,7 +43,7 @@ pub struct FrameReader<M> {
 }
 
 impl<M: DeserializeOwned + Payload> FrameReader<M> {
-    pub(super) fn new(io: ReadHalf<libp2p::Stream>, payload_limit: usize) -> Self {
+    pub(super) fn new(io: ReadHalf<BoundStream>, payload_limit: usize) -> Self {
         Self { io, payload_limit, stage: Stage::Prefix, buffer: vec![0; PREFIX_BYTES], filled: 0 }
     }
 
@@ -95,12 +96,12 @@ fn header_bytes(prefix: &[u8]) -> Result<usize, FrameError> {
 
 /// Writes frames, each with one write.
 pub struct FrameWriter<M> {
-    io: WriteHalf<libp2p::Stream>,
+    io: WriteHalf<BoundStream>,
     message: PhantomData<fn(M)>,
 }
 
 impl<M: Serialize + Payload> FrameWriter<M> {
-    pub(super) fn new(io: WriteHalf<libp2p::Stream>) -> Self {
+    pub(super) fn new(io: WriteHalf<BoundStream>) -> Self {
         Self { io, message: PhantomData }
     }
 

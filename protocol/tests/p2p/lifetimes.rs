@@ -5,6 +5,7 @@ use std::time::Duration;
 use libp2p::multiaddr::Protocol;
 use swarm_protocol::p2p::{BootstrapPeer, BootstrapStatus, OpenError, QueryError, StreamKind};
 use swarm_protocol::wire::{InfoReply, InfoRequest};
+use swarm_protocol::wire::{SessionReply, SessionRequest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -59,7 +60,8 @@ async fn streams_are_opened_anew_after_a_restart() {
     }
 }
 
-/// A cable is cut: packets vanish and nobody closes anything. The connection is given up all the same.
+/// A cable is cut: packets vanish and nobody closes anything. The connection is given up all the same, and so is whoever
+/// waits for something to come over it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "waits for two pings to time out, about a minute"]
 async fn a_connection_gone_silent_is_closed() {
@@ -84,8 +86,12 @@ async fn a_connection_gone_silent_is_closed() {
     let entry = BootstrapPeer { peer: host.peer_id(), address };
     let (guest, _streams) = joined(client(vec![entry])).await;
     let mut status = guest.bootstrap_status();
+    let stream = guest.open(host.peer_id(), &host.listening(), StreamKind::Session).await.unwrap();
+    let (mut reader, _writer) = stream.into_frames::<SessionReply, SessionRequest>(0);
+    let waiting = tokio::spawn(async move { reader.next().await.map(|_| ()) });
     cut.send_replace(true);
     let lost = |statuses: &Vec<_>| matches!(statuses[0], BootstrapStatus::Unreachable { .. });
     let noticed = tokio::time::timeout(Duration::from_secs(120), status.wait_for(lost)).await;
     noticed.expect("a dead connection is kept").unwrap();
+    assert!(soon("the end of its stream", waiting).await.unwrap().is_err());
 }

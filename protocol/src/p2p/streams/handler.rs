@@ -12,6 +12,7 @@ use libp2p::swarm::handler::{
 use libp2p::swarm::{ConnectionHandler, ConnectionHandlerEvent, SubstreamProtocol};
 use libp2p::{PeerId, Stream, StreamProtocol};
 
+use super::bound::Lifetime;
 use super::{ByteStream, OpenError, Reply, Request};
 
 /// A stream the peer opened.
@@ -61,11 +62,12 @@ pub(in crate::p2p) struct Handler {
     served: Vec<StreamProtocol>,
     requested: VecDeque<Request>,
     accepted: VecDeque<Accepted>,
+    lifetime: Lifetime,
 }
 
 impl Handler {
     pub(super) fn new(peer: PeerId, served: Vec<StreamProtocol>) -> Self {
-        Self { peer, served, requested: VecDeque::new(), accepted: VecDeque::new() }
+        Self { peer, served, requested: VecDeque::new(), accepted: VecDeque::new(), lifetime: Lifetime::new() }
     }
 
     fn open_failed(&self, request: Request, error: StreamUpgradeError<Infallible>) {
@@ -119,10 +121,10 @@ impl ConnectionHandler for Handler {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                 protocol: (stream, protocol), ..
             }) => {
-                self.accepted.push_back(Accepted { protocol, stream: ByteStream::new(stream) });
+                self.accepted.push_back(Accepted { protocol, stream: ByteStream::new(self.lifetime.bind(stream)) });
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: (stream, _), info }) => {
-                answer(info.reply, Ok(ByteStream::new(stream)));
+                answer(info.reply, Ok(ByteStream::new(self.lifetime.bind(stream))));
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => self.open_failed(info, error),
             _ => {}

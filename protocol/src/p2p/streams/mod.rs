@@ -1,6 +1,7 @@
 //! Long-lived streams between peers, as a behaviour of our own: requests to open one are queued here until the peer is
 //! connected, every inbound stream is handed on with its peer and kind, and the connection is chosen by us.
 
+mod bound;
 mod handler;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -24,6 +25,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+pub(super) use self::bound::BoundStream;
 use self::handler::Handler;
 use super::frames::{FrameReader, FrameWriter};
 use crate::swarm_name::SwarmName;
@@ -56,10 +58,10 @@ impl StreamKind {
 }
 
 /// A stream of bytes to one peer.
-pub struct ByteStream(libp2p::Stream);
+pub struct ByteStream(BoundStream);
 
 impl ByteStream {
-    pub(super) fn new(stream: libp2p::Stream) -> Self {
+    fn new(stream: BoundStream) -> Self {
         Self(stream)
     }
 
