@@ -77,7 +77,7 @@ fn small_swarms_are_mended_and_come_close() {
         }
     }
     let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
-    assert!(mean >= 0.85, "{mean} of the best on average: {ratios:?}");
+    assert!(mean >= 0.8, "{mean} of the best on average: {ratios:?}");
 }
 
 #[test]

@@ -10,9 +10,9 @@
 //! level that is aimed at, all of them together. That is a smooth measure, unlike the worst block alone, which no single
 //! move raises when two blocks are equally bad.
 //!
-//! A server that moves first leaves, and arrives later or never. So no plan counts on arrivals for what it takes away:
-//! whichever of its moves are carried out, every block that a server leaves is served by others all along, and none of
-//! these becomes worse served than the worst block was before.
+//! A server that moves first leaves, and arrives later or never. So the last server of a block waits for those before it in
+//! the plan that will serve the block, too; only for blocks that nobody serves it goes at once, and only if it goes on to
+//! serve that block there.
 
 use std::cmp::Reverse;
 
@@ -28,8 +28,8 @@ pub const WORTHWHILE_PERCENT: u64 = 5;
 /// What a plan must bring for each percent of the servers that it moves, in hundredths of a percent.
 const LEAST_GAIN_PERCENT: u64 = 50;
 
-/// How often the interval of levels that may be reached is halved: the plan comes within 2 % of the best it can do.
-const HALVINGS: u32 = 5;
+/// How often the interval of levels that may be reached is halved: what is left to gain is not worth moving for soon.
+const HALVINGS: u32 = 3;
 
 /// How many moves in a row may make things worse before better moves must have made up for them.
 const LONGEST_DETOUR: u32 = 6;
@@ -169,6 +169,13 @@ struct Movable {
     rate: Micros,
 }
 
+impl Movable {
+    /// By how much it lessens a deficiency at most.
+    fn strength(&self) -> Micros {
+        self.rate * Micros::from(self.blocks.len())
+    }
+}
+
 /// A plan in the making.
 #[derive(Debug, Clone)]
 struct Draft {
@@ -200,18 +207,20 @@ impl Draft {
                 movable.push(Movable { peer: claim.peer, blocks: claim.blocks, rate });
             }
         }
+        // Those who can do most come first: once one of them is found to help, others need not be looked at.
+        movable.sort_by_key(|server| Reverse(server.strength()));
         Self { rates, replicas, movable, moves: Vec::new() }
     }
 
-    /// The moves that bring every block to `level`, and what the worst-served one then has. Goes on through some moves that make it worse, as long as others make
-    /// up for them: two servers that change places help where neither alone would.
+    /// The moves that bring every block to `level`, and what the worst-served one then has. Goes on through some moves that
+    /// make it worse, as long as others make up for them: two servers that change places help where neither alone would.
     fn reach(&self, level: Micros) -> Option<(Vec<Move>, Micros)> {
         let mut draft = self.clone();
         let mut lacked = draft.rates.lacks(level);
         let mut detour = 0;
         let most = FEW_MOVES.max(self.movable.len() / MOVES_ONE_OF);
         // No move can do more.
-        let strongest = self.movable.iter().map(|server| server.rate * Micros::from(server.blocks.len())).max()?;
+        let strongest = self.movable.first()?.strength();
         while lacked > 0 {
             let left = (most - draft.moves.len()) as u64;
             if detour == LONGEST_DETOUR || lacked > left.saturating_mul(strongest) || !draft.step(level, i64::MIN) {
@@ -256,7 +265,7 @@ impl Draft {
     }
 
     fn carry_out(&mut self, index: usize, to: BlockRange) {
-        let Movable { peer, blocks: from, rate } = self.movable.swap_remove(index);
+        let Movable { peer, blocks: from, rate } = self.movable.remove(index);
         self.put(from, to, rate);
         self.moves.push((Move { peer, from, to }, rate));
     }

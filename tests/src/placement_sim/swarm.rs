@@ -22,8 +22,8 @@ const JITTER: f64 = 0.1;
 
 /// How long a word needs to reach its holders, in milliseconds.
 const REACHES_MS: Range<u64> = 300..3000;
-/// How long ago, in milliseconds, it was that holders said what a server sees now.
-const LAG_MS: Range<u64> = 0..2000;
+/// How long ago, in milliseconds, it was that holders said what a server sees now; up to a second is added to it.
+const LAG_MS: Range<u64> = 0..1900;
 /// How long a server waits after it has said that it will move: longer than both together.
 const SETTLE_MS: Range<u64> = 6000..9000;
 /// How long the dead are still announced.
@@ -167,7 +167,7 @@ impl<'a> World<'a> {
             queue: BTreeMap::new(),
             caused: 0,
             servers: BTreeMap::new(),
-            views: Views::new(Duration::from_millis(LAG_MS.end)),
+            views: Views::new(Duration::from_millis(LAG_MS.end + 1000)),
             changed: Duration::ZERO,
             churned: 0,
             moves: vec![0],
@@ -233,7 +233,8 @@ impl<'a> World<'a> {
     /// What can be seen of the swarm now.
     fn seen(&mut self) -> Rc<Snapshot> {
         let lag = Duration::from_millis(self.rng.random_range(LAG_MS));
-        self.views.at(self.now.saturating_sub(lag))
+        // Whole seconds: those who look together see the same, and the plan for it is worked out once.
+        self.views.at(Duration::from_secs(self.now.saturating_sub(lag).as_secs()))
     }
 
     fn join(&mut self, spec: Spec) {
