@@ -65,7 +65,10 @@ impl Settings {
 pub(crate) struct Results {
     model: String,
     chunk_rows: usize,
+    /// When every connection was up to speed before.
     first_token: Summary,
+    /// Right after the session was opened.
+    first_token_cold: Summary,
     /// What perfect pipelining takes by the computing and transfer measured in the same round.
     ideal: Summary,
     /// A chunk on a server while no other computes.
@@ -79,6 +82,7 @@ pub(crate) struct Results {
 /// What one round measured.
 struct Round {
     first_token: Duration,
+    first_token_cold: Duration,
     ideal: Duration,
     /// For each server, for each chunk.
     compute: Vec<Vec<Duration>>,
@@ -120,7 +124,8 @@ async fn round(settings: &Settings, hosts: &FarHosts, near: &Near, model: &Model
     let chunk_bytes = chunk_rows() * model.config().hidden * ELEMENT_BYTES;
     let transfer = hosts.transfer_time(chunk_bytes)?;
     let one_way = Duration::from_secs_f64(hosts.delays()?.ring_ms / 1e3 / (SERVERS.len() + 1) as f64);
-    let first_token = first_token(model, settings.tokens).await?;
+    let first_token_cold = first_token(model, settings.tokens, false).await?;
+    let first_token = first_token(model, settings.tokens, true).await?;
     let of_rows = |rows: usize| transfer.mul_f64(rows as f64 / chunk_rows() as f64);
     let transfers: Vec<Duration> = chunks(settings.tokens).map(|(_, rows)| of_rows(rows)).collect();
     let stage =
@@ -128,12 +133,15 @@ async fn round(settings: &Settings, hosts: &FarHosts, near: &Near, model: &Model
     let stages: Vec<Stage> = compute.iter().map(stage).collect();
     // The last row travels back.
     let ideal = makespan(&stages, cores()) + of_rows(1) + one_way;
-    Ok(Round { first_token, ideal, compute, transfer })
+    Ok(Round { first_token, first_token_cold, ideal, compute, transfer })
 }
 
-async fn first_token(model: &Model, tokens: usize) -> Result<Duration> {
+async fn first_token(model: &Model, tokens: usize, warm: bool) -> Result<Duration> {
     let mut session = model.text_session(tokens + 1).await?;
     ensure!(session.route().len() == SERVERS.len(), "the route has {} hops", session.route().len());
+    if warm {
+        session.warm_up().await?;
+    }
     let config = GenerationConfig { max_tokens: 1, ..GenerationConfig::default() };
     let mut generation = session.generate(&some_ids(tokens), config)?;
     loop {
@@ -209,6 +217,7 @@ impl Results {
             model,
             chunk_rows: chunk_rows(),
             first_token: all(|round| round.first_token),
+            first_token_cold: all(|round| round.first_token_cold),
             ideal: all(|round| round.ideal),
             chunk_compute: Summary::of(computes.copied().map(milliseconds)),
             chunk_transfer: all(|round| round.transfer),
@@ -229,7 +238,8 @@ impl Tables for Results {
             title: format!("Milliseconds, median (quartiles): {}; chunks of {} rows", self.model, self.chunk_rows),
             header: vec!["", "milliseconds"],
             rows: vec![
-                row("time to first token", self.first_token),
+                row("time to first token, warm", self.first_token),
+                row("time to first token, cold", self.first_token_cold),
                 row("perfect pipelining", self.ideal),
                 row("a chunk on a server, alone", self.chunk_compute),
                 row("a chunk on a link", self.chunk_transfer),

@@ -114,9 +114,9 @@ pub(crate) fn wide_and_thin(hidden: usize, blocks: usize) -> SyntheticSpec {
 pub(crate) fn long_context(blocks: usize) -> SyntheticSpec {
     SyntheticSpec {
         hidden: 1024,
-        intermediate: 1536,
+        intermediate: 64,
         blocks,
-        heads: 2,
+        heads: 1,
         kv_heads: 1,
         head_dim: 64,
         max_positions: 4096,

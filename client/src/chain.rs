@@ -29,6 +29,10 @@ use hop::{Flight, Hop, Joint};
 use source::Source;
 use wanted::Wanted;
 
+/// Into how many of the smallest steps the largest could be cut: small ones are computed less efficiently, a few of them
+/// cost less than hops without work.
+const SMALL_STEPS: usize = 4;
+
 /// How much work is cut off at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChainConfig {
@@ -125,7 +129,7 @@ impl<R: Rows> Chain<R> {
 
     /// How many rows a hop that this client feeds was sent and has not computed yet.
     pub fn unanswered_rows(&self, hop: HopId) -> usize {
-        self.find(hop).map_or(0, |hop| hop.flights.iter().map(|flight| flight.rows).sum())
+        self.find(hop).map_or(0, Hop::in_flight)
     }
 
     /// Which truncations have happened.
@@ -160,6 +164,12 @@ impl<R: Rows> Chain<R> {
             before = hop.kv;
         }
         self.hops.last().filter(|last| !last.lost && !self.wanted.is_satisfied()).map(|last| last.id)
+    }
+
+    /// The links that hops feed by themselves: each hop that does, and its link's number.
+    pub fn direct_links(&self) -> impl Iterator<Item = (HopId, u32)> {
+        let direct = |joint: &Joint| matches!(joint.target, Target::Hop { relayed: false, .. });
+        self.hops.iter().filter_map(move |hop| Some((hop.id, hop.joint.filter(direct)?.link)))
     }
 
     /// There are `tokens` more token ids.
@@ -229,7 +239,7 @@ impl<R: Rows> Chain<R> {
         let (config, epoch, length, wanted) = (self.config, self.epoch, self.source.len(), self.wanted.from());
         let hop = self.find(id)?;
         let from = hop.sent();
-        let rows = length.saturating_sub(from).min(config.chunk.as_usize());
+        let rows = self.cut(length.saturating_sub(from), hop.in_flight());
         if hop.lost || hop.failing || rows == 0 || hop.flights.len() >= config.window {
             return None;
         }
@@ -237,6 +247,18 @@ impl<R: Rows> Chain<R> {
         self.find_mut(id)?.flights.push_back(Flight { epoch, from, rows });
         let (from, rows, wanted_from) = (count(from), count(rows), count(wanted));
         Some(Order::Feed(Work { hop: id, epoch, from, rows, wanted_from, input }))
+    }
+
+    /// How many of the `left` rows go into the next step, while `in_flight` are under way. Several hops work at once only
+    /// when the first rows have come to the last one, and when the last rows have left the first: so steps are small at
+    /// both ends of a prompt.
+    fn cut(&self, left: usize, in_flight: usize) -> usize {
+        let whole = self.config.chunk.as_usize();
+        if self.hops.len() == 1 {
+            return left.min(whole);
+        }
+        let small = (whole / SMALL_STEPS).max(1);
+        left.min(whole).min(in_flight.min(left.div_ceil(2)).max(small))
     }
 
     /// A hop has computed a step.

@@ -49,7 +49,8 @@ pub struct ClientConfig {
     /// Rows of a prefill chunk: large enough to use the weights well, small enough to share a server with others, and to let
     /// the hops behind begin early.
     pub prefill_chunk: TokenCount,
-    /// Chunks the first hop may have unanswered: as many as keep a link of 100 Mbit/s and 50 ms busy.
+    /// Chunks the first hop may have unanswered: as many as keep a link of 100 Mbit/s
+    /// busy over 50 ms there and back, also when the hop computes some of them late.
     pub window: usize,
 }
 
@@ -67,7 +68,7 @@ impl Default for ClientConfig {
             repair_patience: Duration::from_secs(30),
             most_repairs: 16,
             prefill_chunk: TokenCount(64),
-            window: 8,
+            window: 16,
         }
     }
 }

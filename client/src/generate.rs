@@ -137,6 +137,14 @@ impl TextSession {
         self.session.reserved().as_usize()
     }
 
+    /// Waits until every connection of the route is up to speed, for a few seconds at most: see [`Session::warm_up`].
+    ///
+    /// # Errors
+    /// [`SessionError`] if servers were lost and no others are to be had.
+    pub async fn warm_up(&mut self) -> Result<(), SessionError> {
+        self.session.warm_up().await
+    }
+
     /// Begins to continue `prompt`, the whole sequence from its first token on.
     ///
     /// # Errors

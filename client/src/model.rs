@@ -195,6 +195,14 @@ pub struct HiddenSession {
 }
 
 impl HiddenSession {
+    /// Waits until every connection of the route is up to speed, for a few seconds at most: see [`Session::warm_up`].
+    ///
+    /// # Errors
+    /// [`SessionError`] if servers were lost and no others are to be had.
+    pub async fn warm_up(&mut self) -> Result<(), SessionError> {
+        self.session.warm_up().await
+    }
+
     /// Pushes `hidden`, `(rows, hidden)` in the model's activation type, through the session's blocks at the positions that
     /// follow those before; gives their output, of the same shape and type.
     ///

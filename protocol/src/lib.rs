@@ -15,6 +15,7 @@ pub mod model_id;
 pub mod session;
 pub mod swarm_name;
 pub mod swarm_view;
+pub mod warm_up;
 pub mod wire;
 
 #[cfg(feature = "p2p")]

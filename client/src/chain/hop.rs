@@ -94,6 +94,11 @@ impl Hop {
         }
     }
 
+    /// Rows that it was sent and has not computed yet.
+    pub(super) fn in_flight(&self) -> usize {
+        self.flights.iter().map(|flight| flight.rows).sum()
+    }
+
     /// The positions its KV holds once everything sent is computed.
     pub(super) fn sent(&self) -> usize {
         self.flights.back().map_or(self.kv, |flight| flight.from + flight.rows)

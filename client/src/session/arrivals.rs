@@ -19,6 +19,7 @@ impl Session {
         };
         link.heard = link.heard.max(at);
         match event {
+            LinkEvent::Warm => link.warm = true,
             LinkEvent::Broken(reason) => self.lose(hop, reason),
             LinkEvent::Closed(reason) => self.on_closed(hop, &reason),
             LinkEvent::Reply(reply, rows) => self.on_reply(hop, reply, rows, at),
@@ -36,6 +37,11 @@ impl Session {
                 }
             }
             SessionReply::Leaving { .. } => self.on_leaving(hop, at),
+            SessionReply::Linked { link: number } => {
+                if let Some(link) = self.links.get_mut(&hop) {
+                    link.fed = Some(number);
+                }
+            }
             SessionReply::Unlinked { link, reason } => self.on_unlinked(hop, link, reason),
             SessionReply::Received { position } => self.chain.imported(hop, TokenCount(position)),
             SessionReply::HandedOver { link, failure } => self.on_handed_over(link, failure),

@@ -7,12 +7,14 @@ use swarm_protocol::block::BlockRange;
 use swarm_protocol::liveness::Liveness;
 use swarm_protocol::p2p::{FrameReader, FrameWriter, Network, OpenError, StreamError, StreamKind};
 use swarm_protocol::session::{SessionId, TokenCount};
-use swarm_protocol::wire::{CloseReason, MAX_STEP_ROWS, Next, Open, Refusal, SessionReply, SessionRequest};
+use swarm_protocol::warm_up::WarmUp;
+use swarm_protocol::wire::{CloseReason, MAX_STEP_ROWS, Next, Open, Refusal, RowsHeader, SessionReply, SessionRequest};
 use swarm_protocol::{Multiaddr, PeerId};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
+use super::warming::{WARM_PING, Warming};
 use crate::chain::HopId;
 
 /// Requests waiting to be written to one hop: a window of steps, how it is joined to others, and a few pings.
@@ -24,9 +26,14 @@ const WAITING_BYTES: usize = 16 << 20;
 /// How long a hop is given to take the end of the session before its stream is reset.
 const CLOSING: Duration = Duration::from_secs(1);
 
+/// What is sent to a hop: a request and the rows that follow it.
+pub(super) type Asked = (SessionRequest, Vec<u8>);
+
 /// What comes from a hop.
 #[derive(Debug)]
 pub(super) enum LinkEvent {
+    /// The connection is up to speed.
+    Warm,
     Reply(SessionReply, Vec<u8>),
     /// The hop ended the session and said why.
     Closed(CloseReason),
@@ -102,6 +109,9 @@ pub(super) struct OpenedLink {
     addresses: Vec<Multiaddr>,
     /// How long the server took to answer.
     took: Duration,
+    /// What rows look like, with the most that any server takes.
+    shape: RowsHeader,
+    tokens: TokenCount,
     reader: FrameReader<SessionReply>,
     writer: FrameWriter<SessionRequest>,
 }
@@ -112,11 +122,10 @@ pub(super) async fn open(
     peer: PeerId,
     addresses: &[Multiaddr],
     request: Open,
-    payload_limit: usize,
+    shape: RowsHeader,
     limit: Duration,
 ) -> Result<OpenedLink, OpenFailure> {
-    let opened =
-        tokio::time::timeout(limit, open_without_limit(network, peer, addresses, request, payload_limit)).await;
+    let opened = tokio::time::timeout(limit, open_without_limit(network, peer, addresses, request, shape)).await;
     opened.unwrap_or(Err(OpenFailure::TimedOut(limit)))
 }
 
@@ -125,11 +134,11 @@ async fn open_without_limit(
     peer: PeerId,
     addresses: &[Multiaddr],
     request: Open,
-    payload_limit: usize,
+    shape: RowsHeader,
 ) -> Result<OpenedLink, OpenFailure> {
-    let (blocks, session) = (request.blocks, request.session);
+    let (blocks, session, tokens) = (request.blocks, request.session, request.tokens);
     let stream = network.open(peer, addresses, StreamKind::Session).await?;
-    let (mut reader, mut writer) = stream.into_frames(payload_limit);
+    let (mut reader, mut writer) = stream.into_frames(shape.payload_bytes().unwrap_or(0));
     let asked = Instant::now();
     writer.send(&SessionRequest::Open(request), &[]).await?;
     match reader.next().await? {
@@ -141,6 +150,8 @@ async fn open_without_limit(
             session,
             addresses: addresses.to_vec(),
             took: asked.elapsed(),
+            shape,
+            tokens,
             reader,
             writer,
         }),
@@ -150,11 +161,14 @@ async fn open_without_limit(
 }
 
 impl OpenedLink {
-    /// Starts the hop's tasks; what it says goes to `events` under `hop`.
-    pub(super) fn start(self, hop: HopId, events: Events) -> Link {
+    /// Starts the hop's tasks; what it says goes to `events` under `hop`. A hop that is fed from here is warmed up first.
+    pub(super) fn start(self, hop: HopId, fed: bool, events: Events) -> Link {
         let (requests, queue) = mpsc::channel(REQUESTS);
-        tokio::spawn(write(self.writer, queue));
-        let reader = tokio::spawn(read(self.reader, hop, events));
+        let (arrived, answered) = mpsc::channel(1);
+        let shape = RowsHeader { rows: self.max_step_rows.0, ..self.shape };
+        let warming = fed.then(|| Warming { plan: WarmUp::new(shape, self.tokens), answered });
+        tokio::spawn(write(self.writer, queue, warming, hop, events.clone()));
+        let reader = tokio::spawn(read(self.reader, hop, arrived, events));
         let mut liveness = Liveness::default();
         liveness.observe(self.took);
         Link {
@@ -172,20 +186,34 @@ impl OpenedLink {
             progressed: Instant::now(),
             reached: TokenCount(0),
             leave: None,
+            warm: !fed,
+            fed: None,
             requests,
             reader,
         }
     }
 }
 
-async fn write(mut writer: FrameWriter<SessionRequest>, mut queue: mpsc::Receiver<(SessionRequest, Vec<u8>)>) {
+async fn write(
+    mut writer: FrameWriter<SessionRequest>,
+    mut queue: mpsc::Receiver<Asked>,
+    warming: Option<Warming>,
+    hop: HopId,
+    events: Events,
+) {
+    if let Some(warming) = warming {
+        // The reader sees the same break and tells the session.
+        if warming.run(&mut writer, &mut queue).await.is_err() || !events.send(hop, LinkEvent::Warm).await {
+            return;
+        }
+    }
+    drop(events);
     while let Some((request, payload)) = queue.recv().await {
         // The hop was given up: what was queued for it would only take bandwidth from its replacement.
         if queue.is_closed() {
             continue;
         }
         if writer.send(&request, &payload).await.is_err() {
-            // The reader sees the same break and tells the session.
             return;
         }
     }
@@ -198,9 +226,14 @@ async fn write(mut writer: FrameWriter<SessionRequest>, mut queue: mpsc::Receive
     let _ = tokio::time::timeout(CLOSING, farewell).await;
 }
 
-async fn read(mut reader: FrameReader<SessionReply>, hop: HopId, events: Events) {
+async fn read(mut reader: FrameReader<SessionReply>, hop: HopId, arrived: mpsc::Sender<Instant>, events: Events) {
     loop {
         let (event, last) = match reader.next().await {
+            Ok(Some((SessionReply::Pong { nonce: WARM_PING }, _))) => {
+                // One piece is under way at most, and once the connection is warm nobody asks.
+                let _ = arrived.try_send(Instant::now());
+                continue;
+            }
             Ok(Some((SessionReply::Closed(reason), _))) => (LinkEvent::Closed(reason), true),
             Ok(Some((reply, payload))) => (LinkEvent::Reply(reply, payload), false),
             Ok(None) => (LinkEvent::Broken("its stream closed".to_string()), true),
@@ -237,7 +270,11 @@ pub(super) struct Link {
     pub(super) reached: TokenCount,
     /// It has said that it will be gone soon; when a replacement is looked for (again).
     pub(super) leave: Option<Instant>,
-    requests: mpsc::Sender<(SessionRequest, Vec<u8>)>,
+    /// The connection to it is up to speed, or nothing much is sent over it.
+    pub(super) warm: bool,
+    /// The link that it has said to feed.
+    pub(super) fed: Option<u32>,
+    requests: mpsc::Sender<Asked>,
     reader: JoinHandle<()>,
 }
 

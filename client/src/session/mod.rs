@@ -7,6 +7,7 @@ mod orders;
 mod recorder;
 mod repair;
 mod shadows;
+mod warming;
 mod watch;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -40,6 +41,9 @@ const EVENTS: usize = 256;
 
 /// How often hops are pinged, and checked for silence, while they owe an answer.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How long [`Session::warm_up`] takes at most: several times what connections around the world take.
+const WARM_UP_WITHIN: Duration = Duration::from_secs(3);
 
 /// One hop of a session as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,6 +176,8 @@ impl Session {
         };
         session.mend().await?;
         session.started = true;
+        // Servers dial one another, and bring the ways between them up to speed, before anything is fed.
+        session.obey_orders().await?;
         Ok(session)
     }
 
@@ -222,6 +228,16 @@ impl Session {
     /// The oldest record of the trace that was not taken.
     pub(crate) fn next_record(&mut self) -> Option<TraceRecord> {
         self.recorder.next()
+    }
+
+    /// Waits until the ways to the first hop and between the hops are up to speed, though not for ever: worth it when a
+    /// long prompt is to come and there is time until then, since a connection that has been idle for some tenths of a
+    /// second starts slowly. Without it the prompt's first rows do the same.
+    ///
+    /// # Errors
+    /// [`SessionError`] if hops were lost and no servers are to be had.
+    pub async fn warm_up(&mut self) -> Result<(), SessionError> {
+        tokio::time::timeout(WARM_UP_WITHIN, self.work_until(Self::is_warm)).await.unwrap_or(Ok(()))
     }
 
     /// Forgets every position from `position` on, here and on the hops.
@@ -276,21 +292,40 @@ impl Session {
             self.relaying.clear();
             self.chain.abandon_unanswered();
         }
+        self.work_until(Self::is_settled).await?;
+        self.settled = true;
+        Ok(self.outputs.take())
+    }
+
+    fn is_settled(&self) -> bool {
+        // A trace waits for every hop's word about the step, which nothing else needs.
+        let told = !self.recorder.is_on() || self.chain.is_whole();
+        self.chain.is_settled() && told && self.chain.lost().is_empty()
+    }
+
+    fn is_warm(&self) -> bool {
+        let fed = |(hop, link)| self.links.get(&hop).is_some_and(|known| known.fed == Some(link));
+        self.chain.lost().is_empty() && self.links.values().all(|link| link.warm) && self.chain.direct_links().all(fed)
+    }
+
+    async fn obey_orders(&mut self) -> Result<(), SessionError> {
+        while let Some(order) = self.chain.next_order() {
+            self.obey(order).await?;
+        }
+        Ok(())
+    }
+
+    async fn work_until(&mut self, done: fn(&Self) -> bool) -> Result<(), SessionError> {
         let mut check = TokioInstant::now() + CHECK_INTERVAL;
         self.begin_watching();
         loop {
             self.catch_up();
             self.mend().await?;
             self.tend_shadows();
-            while let Some(order) = self.chain.next_order() {
-                self.obey(order).await?;
-            }
+            self.obey_orders().await?;
             self.relay();
-            // A trace waits for every hop's word about the step, which nothing else needs.
-            let told = !self.recorder.is_on() || self.chain.is_whole();
-            if self.chain.is_settled() && told && self.chain.lost().is_empty() {
-                self.settled = true;
-                return Ok(self.outputs.take());
+            if done(self) {
+                return Ok(());
             }
             tokio::select! {
                 Some(arrival) = self.events.recv() => self.on_arrival(arrival),
@@ -357,16 +392,14 @@ impl Session {
         self.promote_shadow(hop);
     }
 
-    /// Bytes of one row of activations.
-    fn row_bytes(&self) -> usize {
-        let header = RowsHeader { rows: 1, hidden: self.hidden, element: self.format.into() };
-        header.payload_bytes().unwrap_or(0)
+    /// One row of activations.
+    fn row_shape(&self) -> RowsHeader {
+        RowsHeader { rows: 1, hidden: self.hidden, element: self.format.into() }
     }
 
-    /// The largest payload an honest hop sends.
-    fn payload_limit(&self) -> usize {
-        let header = RowsHeader { rows: MAX_STEP_ROWS, hidden: self.hidden, element: self.format.into() };
-        header.payload_bytes().unwrap_or(0)
+    /// Bytes of one row of activations.
+    fn row_bytes(&self) -> usize {
+        self.row_shape().payload_bytes().unwrap_or(0)
     }
 }
 

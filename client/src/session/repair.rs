@@ -10,7 +10,7 @@ use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::ModelId;
 use swarm_protocol::p2p::Network;
 use swarm_protocol::session::{SessionId, TokenCount};
-use swarm_protocol::wire::{Open, Refusal};
+use swarm_protocol::wire::{MAX_STEP_ROWS, Open, Refusal, RowsHeader};
 use tracing::{debug, info, warn};
 
 use super::link::{self, OpenFailure, OpenedLink};
@@ -44,7 +44,7 @@ pub(super) struct Opener {
     network: Network,
     model: ModelId,
     tokens: TokenCount,
-    payload_limit: usize,
+    shape: RowsHeader,
     limit: Duration,
 }
 
@@ -60,7 +60,7 @@ impl Opener {
             blocks: hop.blocks,
             tokens: self.tokens,
         };
-        link::open(&self.network, hop.peer, addresses, request, self.payload_limit, self.limit).await
+        link::open(&self.network, hop.peer, addresses, request, self.shape, self.limit).await
     }
 
     /// Opens `hop`; if it is slow to answer, the best other server of the same blocks as well. Who opens first is taken.
@@ -159,7 +159,7 @@ impl Session {
             network: self.network.clone(),
             model: self.model,
             tokens: self.tokens,
-            payload_limit: self.payload_limit(),
+            shape: RowsHeader { rows: MAX_STEP_ROWS, ..self.row_shape() },
             limit: self.config.open_timeout,
         }
     }
@@ -183,7 +183,8 @@ impl Session {
                 Ok(opened) => {
                     self.finder.report(peer, Outcome::Opened);
                     self.chain.narrow(opened.max_step_rows, opened.max_steps);
-                    self.links.insert(hop, opened.start(hop, self.events_in.clone()));
+                    let link = opened.start(hop, self.is_first(hop), self.events_in.clone());
+                    self.links.insert(hop, link);
                 }
                 Err(reason) => {
                     info!(session = %self.id, %peer, %blocks, %reason, "a server did not open the session");

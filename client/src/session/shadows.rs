@@ -131,7 +131,7 @@ impl Session {
             return;
         };
         info!(session = %self.id, peer = %opened.peer, blocks = %opened.blocks, ?purpose, "opened beside a hop");
-        self.links.insert(shadow, opened.start(shadow, self.events_in.clone()));
+        self.links.insert(shadow, opened.start(shadow, self.is_first(hop), self.events_in.clone()));
         if purpose == Purpose::TakeOver {
             self.begin_hand_over(hop, shadow);
         }
@@ -174,7 +174,7 @@ impl Session {
         }
     }
 
-    fn is_first(&self, hop: HopId) -> bool {
+    pub(super) fn is_first(&self, hop: HopId) -> bool {
         self.chain.hops().next().is_some_and(|(first, _)| first == hop)
     }
 

@@ -21,7 +21,7 @@ pub use session::{Open, SessionReply, SessionRequest, Step, StepDone, StepOutput
 pub const INFO_VERSION: u32 = 1;
 
 /// Version of the session protocol.
-pub const SESSION_VERSION: u32 = 2;
+pub const SESSION_VERSION: u32 = 3;
 
 /// Version of the DHT's record format.
 pub const KAD_VERSION: u32 = 1;

@@ -44,7 +44,8 @@ pub enum SessionRequest {
     Import(Incoming),
     /// A piece of a KV cache; its bytes follow the header, then those of the outputs kept for the same positions.
     Kv(KvHeader),
-    /// Rows that mean nothing, sent before any that do: a connection that has carried data carries the next at once.
+    /// Rows that mean nothing, sent before any that do: a connection that has carried data carries the next at once. On a
+    /// link it is answered like a step; the owner asks with a ping whether it has arrived.
     Warm(RowsHeader),
 }
 
@@ -136,6 +137,11 @@ pub enum SessionReply {
         link: u32,
         /// Why not, if it failed.
         failure: Option<String>,
+    },
+    /// To the owner: what [`Connect`] named under this number is fed now, over a connection that is up to speed.
+    Linked {
+        /// The number of the link.
+        link: u32,
     },
 }
 

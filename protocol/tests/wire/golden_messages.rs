@@ -237,6 +237,7 @@ fn a_hand_over() {
     layout.extend(NEXT);
     assert_golden(&SessionRequest::HandOver(HandOver { link: 300, to: next() }), &layout);
     assert_golden(&SessionRequest::Kv(piece()), &PIECE);
+    assert_golden(&SessionReply::Linked { link: 300 }, &[("0c", "Linked"), ("ac02", "link 300")]);
     assert_golden(
         &SessionReply::HandedOver { link: 300, failure: None },
         &[("0b", "HandedOver"), LINK, ("00", "no failure")],

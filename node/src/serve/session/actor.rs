@@ -11,6 +11,7 @@ use swarm_protocol::activations::{ActivationRows, Rows};
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::p2p::StreamError;
 use swarm_protocol::session::{SessionId, TokenCount};
+use swarm_protocol::warm_up::WarmUp;
 use swarm_protocol::wire::{
     CloseReason, Connect, HandOver, Input, Lane, MAX_NEXT_ADDRESSES, Output, RowsHeader, SessionReply, SessionRequest,
     Step, StepError, StepOutput,
@@ -27,9 +28,9 @@ use crate::hop::{Frame, HopState, NotKept, Source, Taken, Welcome};
 use crate::serve::compute::{self, Slot};
 use crate::serve::host::Host;
 
-/// Steps of one session that wait or are computed. So many chunks of a prompt fill a link of 100 Mbit/s and 50 ms; further
-/// ones are left in the connection, whose flow control then slows the sender.
-pub(super) const STEPS_IN_FLIGHT: usize = 8;
+/// Steps of one session that wait or are computed. So many chunks of a prompt keep a link of 100 Mbit/s busy, also when
+/// some are computed late; further ones are left in the connection, whose flow control then slows the sender.
+pub(super) const STEPS_IN_FLIGHT: usize = 16;
 
 /// How often the registry is told that a session was heard: far more often than sessions time out, far less often than
 /// steps come.
@@ -370,7 +371,7 @@ impl<'a> Actor<'a> {
         }
         let out = match connect.output {
             _ if moves => self.mirror.take(),
-            Output::Next(next) => Some(FeedOut::start(self.host.about.network.clone(), next, link, self.row_shape())),
+            Output::Next(next) => Some(FeedOut::start(self.host.about.network.clone(), next, link, self.warm_up())),
             Output::Nobody | Output::Owner | Output::Relay => None,
         };
         match lane {
@@ -380,9 +381,10 @@ impl<'a> Actor<'a> {
         None
     }
 
-    fn row_shape(&self) -> RowsHeader {
+    fn warm_up(&self) -> WarmUp {
         let shape = &self.host.shape;
-        RowsHeader { rows: shape.max_rows, hidden: shape.hidden, element: shape.element }
+        let rows = RowsHeader { rows: shape.max_rows, hidden: shape.hidden, element: shape.element };
+        WarmUp::new(rows, self.session.reserved)
     }
 
     async fn on_link(&mut self, lane: Lane, event: Option<LinkEvent>) -> Option<End> {
@@ -396,6 +398,7 @@ impl<'a> Actor<'a> {
                 Ok(()) => return None,
                 Err(error @ NotKept { .. }) => error.to_string(),
             },
+            Some(LinkEvent::Up) => return self.say(SessionReply::Linked { link }).await,
             Some(LinkEvent::Down(reason)) => reason,
             None => "its task ended".to_string(),
         };

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use swarm_protocol::activations::{ActivationRows, Rows};
 use swarm_protocol::liveness::Liveness;
 use swarm_protocol::p2p::{FrameReader, FrameWriter, Network, StreamKind};
-use swarm_protocol::wire::{Incoming, Next, RowsHeader, SessionReply, SessionRequest, Step, StepError};
+use swarm_protocol::warm_up::WarmUp;
+use swarm_protocol::wire::{Incoming, Next, SessionReply, SessionRequest, Step, StepError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -24,14 +25,11 @@ const EVENTS: usize = 16;
 /// Frames noted for the deadline while they are written and not yet received.
 const NOTES: usize = 4;
 
-/// What is sent over a link that has nothing to carry yet, piece by piece, each when the one before has arrived: as TCP's
-/// slow start lets through. So rows that come meanwhile wait for no more than what is on its way, and those that come later
-/// find a link that takes a chunk of a prompt at once.
-const WARM_PIECES: [usize; 5] = [14 << 10, 28 << 10, 56 << 10, 112 << 10, 224 << 10];
-
 /// What the session learns of a link.
 #[derive(Debug)]
 pub(super) enum LinkEvent {
+    /// The next hop is fed, and the way to it is up to speed.
+    Up,
     /// The next hop lacks the positions from there on.
     FellBack(usize),
     /// It cannot be fed (any more).
@@ -50,11 +48,11 @@ pub(super) struct FeedOut {
 
 impl FeedOut {
     /// Dials the next hop; frames wait until it says that it expects this server.
-    pub(super) fn start(network: Network, next: Next, link: u32, shape: RowsHeader) -> Self {
+    pub(super) fn start(network: Network, next: Next, link: u32, warm_up: WarmUp) -> Self {
         let (frames, queue) = mpsc::channel(1);
         let (sender, events) = mpsc::channel(EVENTS);
         let task = tokio::spawn(async move {
-            let reason = feed(&network, &next, link, shape, queue, &sender).await;
+            let reason = feed(&network, &next, link, warm_up, queue, &sender).await;
             // Without a session nobody asks.
             let _ = sender.send(LinkEvent::Down(reason)).await;
         });
@@ -76,7 +74,7 @@ async fn feed(
     network: &Network,
     next: &Next,
     link: u32,
-    shape: RowsHeader,
+    warm_up: WarmUp,
     mut frames: mpsc::Receiver<Frame<ActivationRows>>,
     events: &mpsc::Sender<LinkEvent>,
 ) -> String {
@@ -86,10 +84,13 @@ async fn feed(
         Ok(Err(reason)) => return reason,
         Err(_) => return format!("it did not answer within {OPENING_TIMEOUT:?}"),
     };
-    let first = match warm_up(&mut reader, &mut writer, shape, &mut frames).await {
+    let first = match bring_up(&mut reader, &mut writer, warm_up, &mut frames).await {
         Ok(first) => first,
         Err(reason) => return reason,
     };
+    if events.send(LinkEvent::Up).await.is_err() {
+        return "its session ended".to_string();
+    }
     let (notes, noted) = mpsc::channel(NOTES);
     // Both are polled here: with one after the other, both ends could wait for each other to read.
     tokio::select! {
@@ -149,22 +150,21 @@ async fn write(
 }
 
 /// Sends nothing worth having until the link is warm, or there is a frame for it.
-async fn warm_up(
+async fn bring_up(
     reader: &mut Reader,
     writer: &mut Writer,
-    shape: RowsHeader,
+    mut warm_up: WarmUp,
     frames: &mut mpsc::Receiver<Frame<ActivationRows>>,
 ) -> Result<Option<Frame<ActivationRows>>, String> {
-    let row = (shape.hidden as usize * shape.element.bytes()).max(1);
-    for piece in WARM_PIECES {
-        let rows = (piece / row).clamp(1, shape.rows.max(1) as usize);
-        let header = RowsHeader { rows: rows as u32, ..shape };
-        let sent = writer.send(&SessionRequest::Warm(header), &vec![0; rows * row]).await;
-        sent.map_err(|error| error.to_string())?;
+    let mut taken = None;
+    while let Some(header) = warm_up.next(taken) {
+        let asked = Instant::now();
+        let nothing = vec![0; header.payload_bytes().unwrap_or(0)];
+        writer.send(&SessionRequest::Warm(header), &nothing).await.map_err(|error| error.to_string())?;
         tokio::select! {
             frame = frames.recv() => return Ok(frame),
             answer = reader.next() => match answer {
-                Ok(Some((SessionReply::Received { .. }, _))) => {}
+                Ok(Some((SessionReply::Received { .. }, _))) => taken = Some(asked.elapsed()),
                 Ok(_) => return Err("it broke the session's protocol".to_string()),
                 Err(error) => return Err(error.to_string()),
             },
