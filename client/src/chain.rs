@@ -29,15 +29,13 @@ use hop::{Flight, Hop, Joint};
 use source::Source;
 use wanted::Wanted;
 
-/// Into how many of the smallest steps the largest could be cut: small ones are computed less efficiently, a few of them
-/// cost less than hops without work.
-const SMALL_STEPS: usize = 4;
-
 /// How much work is cut off at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChainConfig {
     /// The most rows of one step: what a server takes at once, at least 1.
     pub chunk: TokenCount,
+    /// The least rows of a step at the beginning and end of a long input, if there are several hops.
+    pub least: TokenCount,
     /// How many steps the first hop may have unanswered, at least 1: with several the next chunk is already there when it
     /// has computed the one before, however long the way.
     pub window: usize,
@@ -77,7 +75,9 @@ impl<R: Rows> Chain<R> {
 
     fn new(range: BlockRange, hops: &[BlockRange], config: ChainConfig, source: Source<R>) -> Result<Self, BadHops> {
         BadHops::check(range, hops)?;
-        let config = ChainConfig { chunk: config.chunk.max(TokenCount(1)), window: config.window.max(1) };
+        let least = |count: TokenCount| count.max(TokenCount(1));
+        let config =
+            ChainConfig { chunk: least(config.chunk), least: least(config.least), window: config.window.max(1) };
         let (hop, link) = (0, 0);
         let mut chain =
             Self { config, hops: vec![], source, wanted: Wanted::default(), epoch: 0, next_hop: hop, next_link: link };
@@ -257,8 +257,8 @@ impl<R: Rows> Chain<R> {
         if self.hops.len() == 1 {
             return left.min(whole);
         }
-        let small = (whole / SMALL_STEPS).max(1);
-        left.min(whole).min(in_flight.min(left.div_ceil(2)).max(small))
+        let least = self.config.least.as_usize();
+        left.min(whole).min(in_flight.min(left.div_ceil(2)).max(least))
     }
 
     /// A hop has computed a step.

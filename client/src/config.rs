@@ -49,6 +49,9 @@ pub struct ClientConfig {
     /// Rows of a prefill chunk: large enough to use the weights well, small enough to share a server with others, and to let
     /// the hops behind begin early.
     pub prefill_chunk: TokenCount,
+    /// Rows of the first and last chunks of a prompt, which the hops pass on while most of them have nothing to do: small,
+    /// though a server uses its weights worse with fewer rows.
+    pub least_chunk: TokenCount,
     /// Chunks the first hop may have unanswered: as many as keep a link of 100 Mbit/s
     /// busy over 50 ms there and back, also when the hop computes some of them late.
     pub window: usize,
@@ -68,6 +71,7 @@ impl Default for ClientConfig {
             repair_patience: Duration::from_secs(30),
             most_repairs: 16,
             prefill_chunk: TokenCount(64),
+            least_chunk: TokenCount(16),
             window: 16,
         }
     }

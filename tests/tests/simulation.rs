@@ -114,7 +114,7 @@ fn slow_swarm(fault: Fault) -> Scenario {
         servers: vec![server],
         turns: vec![Turn::Prompt(20), Turn::Decode(3)],
         operations: vec![(Duration::ZERO, slow)],
-        chain: ChainConfig { chunk: TokenCount(8), window: 2 },
+        chain: ChainConfig { chunk: TokenCount(8), least: TokenCount(2), window: 2 },
         standby: false,
         fault,
         ..Scenario::random(0)

@@ -33,7 +33,7 @@ enum Asked {
 use Asked::{Feed, Join};
 use Lane::{Main, Mirror};
 
-const CONFIG: ChainConfig = ChainConfig { chunk: TokenCount(4), window: 1 };
+const CONFIG: ChainConfig = ChainConfig { chunk: TokenCount(4), least: TokenCount(4), window: 1 };
 
 fn range(start: u32, end: u32) -> BlockRange {
     BlockRange::new(start, end).unwrap()
@@ -85,7 +85,7 @@ fn came(positions: std::ops::Range<u32>) -> Result<Came<Numbers>, ChainError> {
 
 /// A chain of hops 1, 2, ... that has computed six positions and handed out the newest output; link n leads from hop n on.
 fn settled(cuts: &[u32]) -> Chain<Numbers> {
-    let mut chain = chain(cuts, ChainConfig { chunk: TokenCount(8), window: 1 });
+    let mut chain = chain(cuts, ChainConfig { chunk: TokenCount(8), least: TokenCount(8), window: 1 });
     chain.extend_tokens(TokenCount(6), Outputs::Last).unwrap();
     orders(&mut chain);
     let last = cuts.len() as u64 - 1;
@@ -134,6 +134,23 @@ fn the_next_chunk_is_there_before_the_first_is_computed() {
     assert_eq!(orders(&mut chain), [Feed(1, 6..9, 0)]);
     assert_eq!(output(&mut chain, 1, 1, 0..6), came(0..6));
     assert_eq!(output(&mut chain, 1, 1, 2..8), came(6..8), "each output once");
+}
+
+#[test]
+fn a_long_input_begins_and_ends_with_small_chunks_if_there_are_several_hops() {
+    let config = ChainConfig { chunk: TokenCount(8), least: TokenCount(2), window: 9 };
+    let cuts = |cuts: &[u32], rows| {
+        let mut chain = chain(cuts, config);
+        chain.extend_tokens(TokenCount(rows), Outputs::Last).unwrap();
+        let fed = orders(&mut chain).into_iter().filter_map(|order| match order {
+            Feed(_, positions, _) => Some(positions.end - positions.start),
+            Join(..) => None,
+        });
+        fed.collect::<Vec<u32>>()
+    };
+    assert_eq!(cuts(&[0, 2, 4], 32), [2, 2, 4, 8, 8, 4, 2, 2]);
+    assert_eq!(cuts(&[0, 2, 4], 3), [2, 1]);
+    assert_eq!(cuts(&[0, 4], 20), [8, 8, 4], "a single hop has nobody to wait for");
 }
 
 #[test]

@@ -404,5 +404,9 @@ impl Session {
 }
 
 fn chunks(config: &ClientConfig) -> ChainConfig {
-    ChainConfig { chunk: config.prefill_chunk.min(TokenCount(MAX_STEP_ROWS)), window: config.window }
+    ChainConfig {
+        chunk: config.prefill_chunk.min(TokenCount(MAX_STEP_ROWS)),
+        least: config.least_chunk,
+        window: config.window,
+    }
 }

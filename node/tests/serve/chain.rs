@@ -180,6 +180,7 @@ async fn one_server_feeds_the_next_and_the_last_one_answers() {
     first.send_step(3, 9, 3).await;
     assert!(first.computed(3, 9, 3).await.is_empty());
     assert_eq!(last.computed(3, 9, 3).await, row(3, 12));
+    assert_eq!((&first.linked[..], &last.linked[..]), (&[1][..], &[][..]));
     drop((first, last));
     upper.wait_until_free().await;
     lower.wait_until_free().await;

@@ -174,7 +174,7 @@ impl Client {
 
     pub(crate) async fn session_stream(&self) -> Session {
         let (reader, writer) = self.stream(StreamKind::Session).await.into_frames(PAYLOAD_LIMIT);
-        Session { id: SessionId([0; 16]), reader, writer }
+        Session { id: SessionId([0; 16]), linked: Vec::new(), reader, writer }
     }
 
     pub(crate) async fn open(&self, open: Open) -> Result<Session, Refusal> {
@@ -225,6 +225,8 @@ impl Client {
 /// A session's stream.
 pub(crate) struct Session {
     pub(crate) id: SessionId,
+    /// The links that the server has said to feed, in the order of its words.
+    pub(crate) linked: Vec<u32>,
     reader: FrameReader<SessionReply>,
     writer: FrameWriter<SessionRequest>,
 }
@@ -262,8 +264,14 @@ impl Session {
         self.is_quiet().await;
     }
 
+    /// What the server says next, but that it feeds a link, which may come at any time.
     pub(crate) async fn next(&mut self) -> (SessionReply, Vec<u8>) {
-        soon(self.reader.next()).await.unwrap().expect("the stream ended")
+        loop {
+            match soon(self.reader.next()).await.unwrap().expect("the stream ended") {
+                (SessionReply::Linked { link }, _) => self.linked.push(link),
+                reply => return reply,
+            }
+        }
     }
 
     /// Everything that was asked before has been answered, and nothing has been said.

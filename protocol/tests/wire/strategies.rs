@@ -301,6 +301,7 @@ pub(crate) fn session_reply() -> impl Strategy<Value = SessionReply> {
         (any::<u32>(), ".{0,40}").prop_map(|(link, reason)| SessionReply::Unlinked { link, reason }),
         Just(SessionReply::Expected),
         any::<u32>().prop_map(|position| SessionReply::Received { position }),
+        any::<u32>().prop_map(|link| SessionReply::Linked { link }),
         (any::<u32>(), option::of(".{0,40}")).prop_map(|(link, failure)| SessionReply::HandedOver { link, failure }),
     ]
 }

@@ -10,6 +10,9 @@ use swarm_protocol::session::TokenCount;
 
 use super::scenario::{Fault, Hosting, Operation, Scenario, ServerSpec, Turn, tokens_of};
 
+/// Rows of the largest chunk.
+const MOST_CHUNK: u32 = 8;
+
 /// Steps at full speed take at most some 30 ms: slowed down by the most, the few that may be queued are done within the
 /// shortest time that is waited for a step.
 const SLOWEST_BLOCK_MICROS: u64 = 1200;
@@ -36,12 +39,18 @@ impl Draw {
             servers,
             turns,
             operations,
-            chain: ChainConfig { chunk: TokenCount(self.0.random_range(1..9)), window: self.0.random_range(1..6) },
+            chain: self.chunks(seed),
             standby: self.0.random_bool(0.3),
             of_rows: self.0.random_bool(0.2),
             embedding: if self.0.random_bool(0.3) { self.millis(1, 10) } else { Duration::ZERO },
             fault: Fault::None,
         }
+    }
+
+    fn chunks(&mut self, seed: u64) -> ChainConfig {
+        let least = TokenCount(1 + (seed % u64::from(MOST_CHUNK)) as u32);
+        let chunk = TokenCount(self.0.random_range(1..=MOST_CHUNK));
+        ChainConfig { chunk, least, window: self.0.random_range(1..6) }
     }
 
     fn millis(&mut self, from: u64, to: u64) -> Duration {
