@@ -7,6 +7,7 @@ use std::net::UdpSocket;
 use std::process::Command;
 use std::time::Duration;
 
+use swarm_client::{GenerationConfig, GenerationEvent};
 use swarm_tests::harness::{Client, DEADLINE, Local, PROMPT, TestSwarm, greedy, host};
 use swarm_tests::wan::{Link, Wan};
 
@@ -28,6 +29,14 @@ fn wan(hosts: &[&str]) -> Option<Wan> {
             None
         }
     }
+}
+
+/// Bytes that have come to a host.
+fn received_bytes(wan: &Wan, host: &str) -> u64 {
+    let output = wan.command_in(host, Command::new("cat").arg("/proc/net/dev")).unwrap().output().unwrap();
+    let devices = String::from_utf8(output.stdout).unwrap();
+    let device = devices.lines().find_map(|line| line.trim().strip_prefix("wan0:")).expect("the host's device");
+    device.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 fn exists(namespace: &str) -> bool {
@@ -114,4 +123,42 @@ fn a_swarm_tells_the_local_text_over_far_links() {
     for (server, block) in swarm.servers.iter().zip([0, 4, 8]) {
         assert_eq!(host(&told.summary.route, block), server.peer);
     }
+}
+
+#[test]
+fn every_way_is_up_to_speed_when_a_session_was_warmed_up() {
+    const HOPS: [&str; 2] = ["h1", "h2"];
+    /// All that the session may ever send: no more is sent to warm its ways up.
+    const TOKENS: usize = 1600;
+    /// What comes at least, however slow this machine is: the first two pieces. Opening a session is a tenth of it.
+    const AT_LEAST: u64 = 40 << 10;
+    let Some(wan) = wan(&["client", "entry", "h1", "h2"]) else { return };
+    let place = |host: &str| wan.place(host).unwrap();
+    let mut swarm = TestSwarm::empty_at(&place("entry"), "demo", &[]);
+    swarm.serve_at(&[(place("h1"), (0, 6)), (place("h2"), (6, 12))], &[]);
+    wan.enter("client").unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = Client::of(&swarm).await;
+        let before = HOPS.map(|host| received_bytes(&wan, host));
+        let mut session = client.model.text_session(TOKENS).await.unwrap();
+        session.warm_up().await.unwrap();
+        let after = HOPS.map(|host| received_bytes(&wan, host));
+        let row = client.model.config().hidden * 2;
+        for ((before, after), host) in before.iter().zip(after).zip(HOPS) {
+            let (came, all) = (after - before, (TOKENS * row) as u64);
+            assert!((AT_LEAST..2 * all).contains(&came), "{host} received {came} bytes");
+        }
+        let prompt = client.model.encode(PROMPT).unwrap();
+        let config = GenerationConfig { max_tokens: 8, sampling: greedy(), trace: false };
+        let mut generation = session.generate(&prompt, config).unwrap();
+        let summary = loop {
+            match generation.next().await.unwrap() {
+                Some(GenerationEvent::Done(summary)) => break summary,
+                Some(_) => {}
+                None => panic!("the text has no end"),
+            }
+        };
+        assert_eq!(summary.tokens, Local::demo().text(PROMPT, &greedy(), 8).tokens);
+    });
 }
