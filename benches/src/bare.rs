@@ -181,7 +181,12 @@ impl Hop {
     }
 
     async fn next(&mut self) -> Result<(SessionReply, Vec<u8>)> {
-        self.reader.next().await?.context("the server ended the session")
+        loop {
+            match self.reader.next().await?.context("the server ended the session")? {
+                (SessionReply::Linked { .. }, _) => {}
+                reply => return Ok(reply),
+            }
+        }
     }
 
     async fn output(&mut self) -> Result<Vec<u8>> {

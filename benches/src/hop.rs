@@ -23,7 +23,7 @@ use crate::table::Table;
 use crate::workload::{RandomModel, even_ranges, same, small_llama};
 
 /// What a hop may add to a token on loopback.
-const GOAL_MS: f64 = 1.0;
+const GOAL_MS: f64 = 0.5;
 
 /// Positions before the first step that counts.
 const PREFIX: usize = 16;

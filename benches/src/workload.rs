@@ -109,8 +109,8 @@ pub(crate) fn wide_and_thin(hidden: usize, blocks: usize) -> SyntheticSpec {
     }
 }
 
-/// Blocks of 5M weights with two heads for long prompts: so small that on two shared cores a chunk computes for no more than
-/// a few times as long as it travels at 100 Mbit/s.
+/// Blocks of 0.5M weights with one head for long prompts: so small that three servers and the network between them fit on
+/// two cores, while 100 Mbit/s links are busy.
 pub(crate) fn long_context(blocks: usize) -> SyntheticSpec {
     SyntheticSpec {
         hidden: 1024,
