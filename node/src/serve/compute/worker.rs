@@ -1,0 +1,377 @@
+//! What runs on the compute thread.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use swarm_model::{Blocks, KvCache, ModelError, Sequence, activations};
+use swarm_protocol::block::BlockRange;
+use swarm_protocol::wire::{Step, StepError};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::error;
+
+use super::queue::{Next, Work, WorkQueue};
+use super::{Computed, Job, Slot, StepResult, Task};
+use crate::serve::smoothed::SmoothedWait;
+use crate::serve::steps::rewind_to;
+
+/// A step that waits, or of which a part is computed.
+struct Waiting {
+    step: Step,
+    rows: Vec<u8>,
+    queued: Instant,
+    reply: oneshot::Sender<StepResult>,
+    /// How long it waited, once its first rows were taken.
+    queue: Option<Duration>,
+    compute: Duration,
+    outputs: Vec<u8>,
+}
+
+/// One sequence's part in a pass, with its cache in hand.
+struct Member {
+    slot: Slot,
+    rows: usize,
+    input: Vec<u8>,
+    cache: KvCache,
+}
+
+pub(super) struct Worker {
+    blocks: Blocks,
+    /// Of each open sequence, or why it has none.
+    caches: HashMap<Slot, Result<KvCache, StepError>>,
+    /// Of each sequence whose opening has been queued, and whose closing has not.
+    ranges: HashMap<Slot, BlockRange>,
+    queue: WorkQueue<Waiting, (Slot, Task)>,
+    wait: watch::Sender<SmoothedWait>,
+}
+
+impl Worker {
+    pub(super) fn new(blocks: Blocks, wait: watch::Sender<SmoothedWait>) -> Self {
+        Self { blocks, caches: HashMap::new(), ranges: HashMap::new(), queue: WorkQueue::default(), wait }
+    }
+
+    /// Works until nobody can send jobs any more. What has come meanwhile is sorted between two passes, so what waits is
+    /// no more than sessions may have under way.
+    pub(super) fn work(mut self, mut jobs: mpsc::Receiver<Job>) {
+        loop {
+            while let Ok(job) = jobs.try_recv() {
+                self.take(job);
+            }
+            if !self.go_on() {
+                let Some(job) = jobs.blocking_recv() else { return };
+                self.take(job);
+            }
+        }
+    }
+
+    fn take(&mut self, Job { slot, task }: Job) {
+        let work = match task {
+            Task::Step { step, rows, queued, reply } => {
+                let Some(&range) = self.ranges.get(&slot) else {
+                    let _ = reply.send(Err(StepError::Gap { have: 0 }));
+                    return;
+                };
+                let count = (step.rows.rows as usize).max(1);
+                let (queue, compute, outputs) = (None, Duration::ZERO, Vec::new());
+                Work::Step { range, rows: count, step: Waiting { step, rows, queued, reply, queue, compute, outputs } }
+            }
+            other => {
+                match &other {
+                    Task::Open { blocks, .. } => drop(self.ranges.insert(slot, *blocks)),
+                    Task::Close { .. } => drop(self.ranges.remove(&slot)),
+                    _ => {}
+                }
+                Work::Other((slot, other))
+            }
+        };
+        self.queue.push(slot, work);
+    }
+
+    /// Does what is next; `false` if nothing is.
+    fn go_on(&mut self) -> bool {
+        match self.queue.next(Instant::now()) {
+            Next::Nothing => return false,
+            Next::Other((slot, task)) => self.handle(slot, task),
+            Next::Pass { range, members } => self.pass(range, members),
+        }
+        true
+    }
+
+    fn handle(&mut self, slot: Slot, task: Task) {
+        // In each case the asker may have gone meanwhile.
+        match task {
+            Task::Open { blocks, tokens, reply } => {
+                let cache = self.blocks.new_cache(blocks, tokens.as_usize()).map_err(failed);
+                let _ = reply.send(cache.as_ref().map(|_| ()).map_err(Clone::clone));
+                self.caches.insert(slot, cache);
+            }
+            Task::Export { positions, reply } => {
+                let exported = self.cache(slot).and_then(|cache| cache.export(positions).map_err(failed));
+                let _ = reply.send(exported);
+            }
+            Task::Import { position, bytes, reply } => {
+                let imported = self.cache(slot).and_then(|cache| cache.import(position, &bytes).map_err(failed));
+                let _ = reply.send(imported.map(|_| ()));
+            }
+            Task::Close { done } => {
+                self.caches.remove(&slot);
+                let _ = done.send(());
+            }
+            // Steps are computed in passes.
+            Task::Step { reply, .. } => drop(reply),
+        }
+    }
+
+    fn cache(&mut self, slot: Slot) -> Result<&mut KvCache, StepError> {
+        let cache = self.caches.get_mut(&slot).ok_or(StepError::Gap { have: 0 })?;
+        cache.as_mut().map_err(|error| error.clone())
+    }
+
+    /// Computes rows of several sequences together.
+    fn pass(&mut self, range: BlockRange, members: Vec<(Slot, usize)>) {
+        let began = Instant::now();
+        let mut ready = Vec::with_capacity(members.len());
+        for (slot, rows) in members {
+            match self.prepare(slot, rows, began) {
+                Ok(Some(member)) => ready.push(member),
+                // Nobody waits for it: the session is gone.
+                Ok(None) => drop(self.queue.drop_step(slot)),
+                Err(error) => self.fail(slot, error),
+            }
+        }
+        if ready.is_empty() {
+            return;
+        }
+        match self.forward(range, &mut ready) {
+            Ok(outputs) => self.computed(ready, &outputs, began),
+            Err(error) if ready.len() == 1 => self.not_computed(ready, error),
+            // One of them is to blame; the others lose nothing but a moment.
+            Err(_) => {
+                for member in ready {
+                    let mut alone = vec![member];
+                    match self.forward(range, &mut alone) {
+                        Ok(outputs) => self.computed(alone, &outputs, began),
+                        Err(error) => self.not_computed(alone, error),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a sequence's cache, rewound to where its step begins; `None` if nobody wants the step.
+    fn prepare(&mut self, slot: Slot, rows: usize, now: Instant) -> Result<Option<Member>, StepError> {
+        let Some(waiting) = self.queue.step(slot).filter(|waiting| !waiting.reply.is_closed()) else {
+            return Ok(None);
+        };
+        if waiting.queue.is_none() {
+            let waited = now.saturating_duration_since(waiting.queued);
+            waiting.queue = Some(waited);
+            self.wait.send_modify(|wait| wait.observe(waited, now));
+        }
+        let whole = (waiting.step.rows.rows as usize).max(1);
+        let row = waiting.rows.len() / whole;
+        let from = waiting.outputs.len().checked_div(row).unwrap_or(0);
+        let part = from * row..if from + rows == whole { waiting.rows.len() } else { (from + rows) * row };
+        let (position, input) = (waiting.step.position + from as u32, waiting.rows[part].to_vec());
+        let cache = self.cache(slot)?;
+        cache.truncate(rewind_to(position, cache.len())?);
+        match self.caches.remove(&slot) {
+            Some(Ok(cache)) => Ok(Some(Member { slot, rows, input, cache })),
+            _ => Err(StepError::Gap { have: 0 }),
+        }
+    }
+
+    /// Pushes all members' rows through the blocks. A panic is an error like others.
+    fn forward(&self, range: BlockRange, members: &mut [Member]) -> Result<Vec<u8>, StepError> {
+        let rows: usize = members.iter().map(|member| member.rows).sum();
+        let bytes: Vec<u8> = match &mut members[..] {
+            [alone] => std::mem::take(&mut alone.input),
+            _ => members.iter().flat_map(|member| &member.input).copied().collect(),
+        };
+        let computed = catch_unwind(AssertUnwindSafe(|| {
+            let hidden = self.blocks.config().hidden;
+            let input = activations::from_bytes(self.blocks.format(), rows, hidden, &bytes)
+                .map_err(|error| StepError::BadRows(error.to_string()))?;
+            let mut sequences: Vec<Sequence<'_>> =
+                members.iter_mut().map(|Member { cache, rows, .. }| Sequence { cache, rows: *rows }).collect();
+            let output = self.blocks.forward(range, &input, &mut sequences).map_err(failed)?;
+            activations::to_bytes(&output).map_err(failed)
+        }));
+        computed.unwrap_or_else(|_| {
+            error!(%range, rows, sequences = members.len(), "computing a step panicked");
+            // One that is computed alone loses its cache, not the server its life: the client sees a failed step, then a gap.
+            if let [alone] = members {
+                alone.cache.truncate(0);
+            }
+            Err(StepError::Compute("the server's blocks panicked; its KV cache of this session is lost".to_string()))
+        })
+    }
+
+    fn computed(&mut self, members: Vec<Member>, outputs: &[u8], began: Instant) {
+        let rows: usize = members.iter().map(|member| member.rows).sum();
+        let row = outputs.len() / rows.max(1);
+        let took = began.elapsed();
+        let mut first = 0;
+        for Member { slot, rows, cache, .. } in members {
+            self.caches.insert(slot, Ok(cache));
+            if let Some(waiting) = self.queue.step(slot) {
+                waiting.outputs.extend_from_slice(&outputs[first * row..(first + rows) * row]);
+                waiting.compute += took;
+            }
+            first += rows;
+            if let Some(Waiting { outputs, queue, compute, reply, .. }) = self.queue.advance(slot, rows) {
+                let _ = reply.send(Ok(Computed { rows: outputs, queue: queue.unwrap_or_default(), compute }));
+            }
+        }
+    }
+
+    fn not_computed(&mut self, members: Vec<Member>, error: StepError) {
+        for Member { slot, cache, .. } in members {
+            self.caches.insert(slot, Ok(cache));
+            self.fail(slot, error.clone());
+        }
+    }
+
+    fn fail(&mut self, slot: Slot, error: StepError) {
+        if let Some(waiting) = self.queue.drop_step(slot) {
+            let _ = waiting.reply.send(Err(error));
+        }
+    }
+}
+
+fn failed(error: ModelError) -> StepError {
+    StepError::Compute(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use swarm_model::{Checkpoint, ModelSpec};
+    use swarm_protocol::session::TokenCount;
+    use swarm_protocol::wire::{ElementType, RowsHeader};
+
+    use super::*;
+
+    const HIDDEN: usize = 128;
+
+    const BLOCKS: u32 = 3;
+
+    fn range(start: u32, end: u32) -> BlockRange {
+        BlockRange::new(start, end).unwrap()
+    }
+
+    fn worker() -> Worker {
+        let checkpoint = Checkpoint::open(&ModelSpec::Demo).unwrap();
+        let format = checkpoint.native_format();
+        let blocks = checkpoint.load_blocks(range(0, BLOCKS), format, &mut |_| {}).unwrap();
+        Worker::new(blocks, watch::channel(SmoothedWait::default()).0)
+    }
+
+    fn open(worker: &mut Worker, slot: u64, blocks: BlockRange) -> oneshot::Receiver<super::super::Opened> {
+        let (reply, opened) = oneshot::channel();
+        worker.take(Job { slot: Slot(slot), task: Task::Open { blocks, tokens: TokenCount(256), reply } });
+        opened
+    }
+
+    fn close(worker: &mut Worker, slot: u64) {
+        worker.take(Job { slot: Slot(slot), task: Task::Close { done: oneshot::channel().0 } });
+    }
+
+    /// Bytes of bf16 rows that nobody else has.
+    fn rows(slot: u64, position: u32, count: u32) -> Vec<u8> {
+        let element = |index: usize| {
+            let value = ((index as u64 * 31 + slot * 7) % 17) as f32 / 8.0 - 1.0;
+            ((value.to_bits() >> 16) as u16).to_le_bytes()
+        };
+        let first = position as usize * HIDDEN;
+        (first..first + count as usize * HIDDEN).flat_map(element).collect()
+    }
+
+    fn send(worker: &mut Worker, slot: u64, position: u32, count: u32) -> oneshot::Receiver<StepResult> {
+        let header = RowsHeader { rows: count, hidden: HIDDEN as u32, element: ElementType::Bf16 };
+        let step = Step { epoch: 0, position, rows: header, wanted_from: 0 };
+        let (reply, answer) = oneshot::channel();
+        let rows = rows(slot, position, count);
+        worker.take(Job { slot: Slot(slot), task: Task::Step { step, rows, queued: Instant::now(), reply } });
+        answer
+    }
+
+    fn settle(worker: &mut Worker) {
+        while worker.go_on() {}
+    }
+
+    /// What a sequence's steps give when nobody else is there.
+    fn alone(slot: u64, blocks: BlockRange, steps: &[(u32, u32)]) -> Vec<Vec<u8>> {
+        let mut worker = worker();
+        drop(open(&mut worker, slot, blocks));
+        let step = |&(position, count): &(u32, u32)| {
+            let mut answer = send(&mut worker, slot, position, count);
+            settle(&mut worker);
+            answer.try_recv().unwrap().unwrap().rows
+        };
+        steps.iter().map(step).collect()
+    }
+
+    #[test]
+    fn steps_in_company_have_the_bits_of_steps_alone() {
+        // Prompts, tokens, a rewind; one sequence over fewer blocks.
+        let sequences: [(u64, BlockRange, &[(u32, u32)]); 4] = [
+            (1, range(0, 3), &[(0, 50), (50, 1), (51, 1), (52, 1)]),
+            (2, range(0, 3), &[(0, 3), (3, 1), (4, 1), (2, 2), (4, 1)]),
+            (3, range(1, 3), &[(0, 20), (20, 1), (21, 1)]),
+            (4, range(0, 3), &[(0, 100), (100, 1)]),
+        ];
+        let mut worker = worker();
+        let mut answers = Vec::new();
+        for (slot, blocks, _) in sequences {
+            drop(open(&mut worker, slot, blocks));
+        }
+        // Everything waits at once, so passes are as mixed as they can be.
+        for (slot, _, steps) in sequences {
+            let sent: Vec<_> =
+                steps.iter().map(|(position, count)| send(&mut worker, slot, *position, *count)).collect();
+            answers.push(sent);
+        }
+        settle(&mut worker);
+        for ((slot, blocks, steps), answers) in sequences.into_iter().zip(answers) {
+            let together: Vec<Vec<u8>> =
+                answers.into_iter().map(|mut answer| answer.try_recv().unwrap().unwrap().rows).collect();
+            assert_eq!(together, alone(slot, blocks, steps), "sequence {slot}");
+        }
+    }
+
+    #[test]
+    fn a_step_that_fails_costs_its_company_nothing() {
+        let mut worker = worker();
+        let mut opened = open(&mut worker, 1, range(5, 6));
+        drop(open(&mut worker, 2, range(0, 3)));
+        drop(open(&mut worker, 3, range(0, 3)));
+        let (mut without_cache, mut gap) = (send(&mut worker, 1, 0, 1), send(&mut worker, 2, 4, 1));
+        let (mut fine, mut stranger) = (send(&mut worker, 3, 0, 1), send(&mut worker, 9, 0, 1));
+        // Past what its cache has room for: the blocks themselves refuse.
+        drop(open(&mut worker, 4, range(0, 3)));
+        let mut too_long = send(&mut worker, 4, 0, 257);
+        settle(&mut worker);
+        let cause = opened.try_recv().unwrap().unwrap_err();
+        assert_eq!(without_cache.try_recv().unwrap().unwrap_err(), cause);
+        assert_eq!(gap.try_recv().unwrap().unwrap_err(), StepError::Gap { have: 0 });
+        assert_eq!(stranger.try_recv().unwrap().unwrap_err(), StepError::Gap { have: 0 });
+        assert!(matches!(too_long.try_recv().unwrap(), Err(StepError::Compute(_))));
+        assert_eq!(fine.try_recv().unwrap().unwrap().rows, alone(3, range(0, 3), &[(0, 1)])[0]);
+        let mut later = send(&mut worker, 3, 1, 1);
+        (1..=4).for_each(|slot| close(&mut worker, slot));
+        settle(&mut worker);
+        assert!(later.try_recv().unwrap().is_ok(), "what was queued before the end is computed");
+        assert!(worker.caches.is_empty() && worker.ranges.is_empty());
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_not_computed() {
+        let mut worker = worker();
+        drop(open(&mut worker, 1, range(0, 3)));
+        drop(send(&mut worker, 1, 0, 5));
+        let mut answer = send(&mut worker, 1, 0, 1);
+        settle(&mut worker);
+        assert_eq!(answer.try_recv().unwrap().unwrap().rows, alone(1, range(0, 3), &[(0, 1)])[0]);
+        assert_eq!(worker.cache(Slot(1)).unwrap().len(), 1);
+    }
+}
