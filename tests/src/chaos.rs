@@ -78,7 +78,11 @@ pub fn hosts() -> Vec<String> {
     [Host::Entry, Host::Clients].into_iter().chain(servers).map(|host| host.name()).collect()
 }
 
+/// How long a session looks for its first servers: at times there is no route for some seconds, and chaos is about texts
+/// that go on, not about telling a user soon that there are no servers.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+
 /// A client with or without standbys, otherwise as by default.
 fn client_config(standby: bool) -> ClientConfig {
-    ClientConfig { standby, ..ClientConfig::default() }
+    ClientConfig { standby, start_patience: START_PATIENCE, ..ClientConfig::default() }
 }
