@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod bare;
+mod batch;
 mod compute;
 mod failover;
 mod far_hosts;
@@ -54,6 +55,8 @@ enum Benchmark {
     Prefill(prefill::Settings),
     /// What the loss of a server costs a session.
     Failover(failover::Settings),
+    /// What many clients get of two servers together, against one alone.
+    Batch(batch::Settings),
     /// Block compute beside candle-transformers and the machine's read bandwidth.
     Compute(compute::Settings),
     /// The process whose start and memory `start` measures.
@@ -64,6 +67,7 @@ enum Benchmark {
 fn main() -> Result<()> {
     let Cli { benchmark, json } = Cli::parse();
     match benchmark {
+        Benchmark::Batch(settings) => stoppable(batch::run(settings))?.print(json),
         Benchmark::Compute(settings) => stoppable(compute::run(settings))?.print(json),
         Benchmark::Failover(settings) => stoppable(failover::run(settings))?.print(json),
         Benchmark::Hop(settings) => stoppable(hop::run(settings))?.print(json),

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use clap::builder::FalseyValueParser;
-use swarm_client::{ClientConfig, GenerationConfig, GenerationEvent, Model, PeerFilter, Swarm};
+use swarm_client::{ClientConfig, GenerationConfig, GenerationEvent, Model, NetworkConfig, PeerFilter, Swarm};
 use swarm_model::{ModelSpec, SamplingConfig};
 use swarm_protocol::PeerId;
 use swarm_protocol::model_id::WeightFormat;
 
+use super::batch::{self, Batch};
 use super::common::SwarmArgs;
 use super::output::BadUsage;
 use super::stop::or_interrupted;
@@ -28,7 +29,8 @@ const MAX_PROMPT_BYTES: u64 = 16 * 1024 * 1024;
 #[command(after_help = "Examples:
   swarm-node generate --model demo --bootstrap /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW... --prompt \"Once upon a time\"
   swarm-node generate --model ./llama --bootstrap ... --prompt-file question.txt --temperature 0.7 --seed 1
-  echo \"Once upon a time\" | swarm-node generate --model demo --bootstrap ... -")]
+  echo \"Once upon a time\" | swarm-node generate --model demo --bootstrap ... -
+  swarm-node generate --model demo --bootstrap ... --batch prompts.jsonl --output texts.jsonl")]
 pub(crate) struct GenerateArgs {
     /// The model: `demo`, or a directory with config.json, *.safetensors and tokenizer.json
     #[arg(long, env = "SWARM_MODEL", value_name = "MODEL")]
@@ -51,8 +53,14 @@ pub(crate) struct GenerateArgs {
     #[arg(long, env = "SWARM_SHOW_ROUTE", value_parser = FalseyValueParser::new())]
     show_route: bool,
     /// Write where the time went to FILE, for `swarm-node trace` and ui.perfetto.dev
-    #[arg(long, env = "SWARM_TRACE", value_name = "FILE")]
+    #[arg(long, env = "SWARM_TRACE", value_name = "FILE", conflicts_with = "batch")]
     trace: Option<PathBuf>,
+    /// With --batch: write the texts to FILE instead of stdout. What it has already is not asked again
+    #[arg(long, env = "SWARM_OUTPUT", value_name = "FILE", requires = "batch")]
+    output: Option<PathBuf>,
+    /// With --batch: how many prompts at a time [default: 8 for each hop of the route, at most 64]
+    #[arg(long, env = "SWARM_PARALLEL", requires = "batch", value_parser = clap::value_parser!(u16).range(1..))]
+    parallel: Option<u16>,
 }
 
 /// Where the prompt comes from.
@@ -65,6 +73,10 @@ struct PromptArgs {
     /// A file with the prompt
     #[arg(long, env = "SWARM_PROMPT_FILE")]
     prompt_file: Option<PathBuf>,
+    /// Many prompts, one JSON object a line: `prompt`, and if wanted `id`, `max_tokens`, `temperature`, `top_p`, `top_k`,
+    /// `repetition_penalty`, `seed`. One JSON object a line comes out for each, as soon as its text is complete
+    #[arg(long, env = "SWARM_BATCH", value_name = "FILE")]
+    batch: Option<PathBuf>,
     /// `-`: read the prompt from stdin
     #[arg(value_name = "-", value_parser = ["-"])]
     stdin: Option<String>,
@@ -130,14 +142,32 @@ impl PeerArgs {
     }
 }
 
+impl GenerateArgs {
+    pub(super) fn network_config(&self) -> Result<NetworkConfig> {
+        self.swarm.network_config()
+    }
+
+    pub(super) fn client_config(&self) -> ClientConfig {
+        self.peers.config()
+    }
+
+    pub(super) async fn open_model(&self, swarm: &Swarm) -> Result<Model> {
+        Ok(swarm.open_model(&self.model, self.format).await?)
+    }
+}
+
 /// Runs the command.
 pub(crate) async fn run(args: GenerateArgs) -> Result<()> {
     let config = args.sampling.config()?;
+    if let Some(input) = &args.prompt.batch {
+        let (output, parallel) = (args.output.clone(), args.parallel.map(usize::from));
+        return batch::run(&args, Batch { input, output, parallel, config }).await;
+    }
     let prompt = args.prompt.read()?;
     let trace = args.trace.as_deref().map(TraceFile::create).transpose()?;
     or_interrupted(async {
-        let swarm = Swarm::join(args.swarm.network_config()?, args.peers.config()).await?;
-        let model = swarm.open_model(&args.model, args.format).await?;
+        let swarm = Swarm::join(args.network_config()?, args.client_config()).await?;
+        let model = args.open_model(&swarm).await?;
         let generated = generate(&model, &prompt, config, &args, trace).await;
         swarm.leave().await;
         generated

@@ -1,5 +1,6 @@
 //! The command line. Every flag has an environment twin; results go to stdout, everything else to stderr.
 
+mod batch;
 mod bootstrap_peer;
 mod chat;
 mod common;
