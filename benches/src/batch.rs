@@ -8,6 +8,7 @@ use clap::Args;
 use futures::future::try_join_all;
 use serde::Serialize;
 use swarm_client::{GenerationConfig, GenerationEvent, Model, Swarm, TextSession};
+use swarm_model::synthetic::SyntheticSpec;
 use tokio::sync::Barrier;
 
 use crate::goal::Goal;
@@ -86,7 +87,9 @@ struct Round {
 /// If a server does not start, or two texts differ.
 pub(crate) async fn run(settings: Settings) -> Result<Report<Settings, Results>> {
     let machine = Machine::here();
-    let files = RandomModel::write(one_billion_shape(settings.blocks))?;
+    // With tokens to speak in.
+    let vocab = SyntheticSpec::default().vocab;
+    let files = RandomModel::write(SyntheticSpec { vocab, ..one_billion_shape(settings.blocks) })?;
     let mut swarm = LocalSwarm::start().await?;
     for blocks in even_ranges(files.spec.blocks as u32, settings.servers)? {
         swarm.serve(files.path(), blocks, settings.threads).await?;
