@@ -69,6 +69,8 @@ pub(super) struct Server {
     slow: (u32, Duration),
     /// Anything but slowness has happened to it, or to a way to it.
     pub(super) troubled: bool,
+    /// It has lost KV: what it then says of steps that were queued may come out of order.
+    pub(super) forgetful: bool,
     fault: Fault,
     pub(super) counts: Counts,
 }
@@ -93,6 +95,7 @@ impl Server {
             inbox: Vec::new(),
             slow: (1, Duration::ZERO),
             troubled: false,
+            forgetful: false,
             fault,
             counts: Counts::default(),
         }
@@ -110,6 +113,7 @@ impl Server {
 
     /// Every KV cache loses what lies beyond `keep`.
     pub(super) fn forget(&mut self, keep: usize) {
+        (self.troubled, self.forgetful) = (true, true);
         self.sessions.values_mut().for_each(|session| session.kv.truncate(keep));
     }
 

@@ -110,6 +110,11 @@ impl Known<'_> {
         self.fault != Fault::None
     }
 
+    /// Whether a server may be found to break the protocol.
+    pub(super) fn may_be_wrong(&self, peer: PeerId) -> bool {
+        self.has_bugs() || self.servers.get(&node_of(peer)).is_some_and(|server| server.forgetful)
+    }
+
     /// A server is given up for being silent, or too slow.
     pub(super) fn accuse(&self, peer: PeerId, reason: &str) -> Result<(), Violation> {
         let server = self.servers.get(&node_of(peer));
@@ -354,7 +359,6 @@ impl<'a> World<'a> {
             Operation::Part { one, other, lasting, refused } => self.part(pick(one), pick(other), lasting, refused),
             Operation::Forget { server, keep } => {
                 if let Some(server) = self.servers.get_mut(&pick(server)) {
-                    server.troubled = true;
                     server.forget(keep);
                 }
             }

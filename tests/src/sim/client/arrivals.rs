@@ -140,7 +140,7 @@ impl Client {
     fn on_wrong(&mut self, hop: HopId, error: &ChainError, known: &Known, net: &mut Net) -> Result<(), Violation> {
         self.counts.wrong += 1;
         let culprit = error.culprit().unwrap_or(hop);
-        if !known.has_bugs() {
+        if !self.links.get(&culprit).is_some_and(|link| known.may_be_wrong(link.peer)) {
             return Err(Violation::Unexpected(error.to_string()));
         }
         self.lose(culprit, "wrong", net);
