@@ -98,10 +98,11 @@ impl Kv {
         self.rows.last()?.get(position).copied()
     }
 
-    /// Whether this holds, for its own blocks, what `whole` holds for them, as far as both reach.
-    pub fn agrees_with(&self, whole: &Self) -> bool {
+    /// Whether this holds, for its own blocks, what `whole` holds for them, of the first `length` positions as far as both
+    /// reach.
+    pub fn agrees_with(&self, whole: &Self, length: usize) -> bool {
         let skipped = self.blocks.start().saturating_sub(whole.blocks.start()) as usize;
         let mut pairs = self.rows.iter().zip(whole.rows.iter().skip(skipped));
-        pairs.all(|(mine, theirs)| mine.iter().zip(theirs).all(|(mine, theirs)| mine == theirs))
+        pairs.all(|(mine, theirs)| mine.iter().zip(theirs).take(length).all(|(mine, theirs)| mine == theirs))
     }
 }
