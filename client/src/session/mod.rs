@@ -237,6 +237,7 @@ impl Session {
     /// [`SessionError`] if they do not fit the reservation, or no servers are to be had.
     pub async fn feed_tokens(&mut self, ids: &[u32], outputs: Outputs) -> Result<Option<ActivationRows>, SessionError> {
         self.check_room(ids.len())?;
+        self.forget_dropped_call();
         self.chain.extend_tokens(TokenCount(ids.len() as u32), outputs)?;
         self.ids.extend_from_slice(ids);
         self.settle().await
@@ -256,6 +257,7 @@ impl Session {
             return Err(SessionError::WrongRows { hidden: self.hidden as usize });
         }
         self.check_room(rows.rows())?;
+        self.forget_dropped_call();
         self.chain.extend_rows(rows, outputs)?;
         self.settle().await
     }
@@ -269,13 +271,20 @@ impl Session {
         Ok(())
     }
 
+    /// If the last call was dropped midway, what it waited for is wanted no more. That comes before anything new is asked
+    /// for, which would be forgotten with it.
+    fn forget_dropped_call(&mut self) {
+        if !self.settled {
+            self.relaying.clear();
+            self.chain.abandon_unanswered();
+            self.forget_dropped_shadows();
+        }
+    }
+
     /// Works until everything has come that was asked for.
     async fn settle(&mut self) -> Result<Option<ActivationRows>, SessionError> {
         self.outputs = None;
-        if !std::mem::replace(&mut self.settled, false) {
-            self.relaying.clear();
-            self.chain.abandon_unanswered();
-        }
+        self.settled = false;
         let mut check = TokioInstant::now() + CHECK_INTERVAL;
         self.begin_watching();
         loop {
@@ -327,6 +336,7 @@ impl Session {
         info!(session = %self.id, hops = route.len(), "route opened");
         self.recorder.routed(&route);
         self.news.push_back(RouteEvent::Route(route));
+        self.begin_watching();
         Ok(())
     }
 
