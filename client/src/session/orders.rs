@@ -22,6 +22,12 @@ impl Session {
 
     /// Tells the lower hop first: the upper one may be quicker to reach it than this client.
     fn join(&mut self, link: u32, lane: Lane, from: HopId, to: Target, position: TokenCount) {
+        if let Target::Hop { id, .. } = to
+            && let Some(lower) = self.links.get_mut(&id)
+        {
+            // It is fed from now on: that nothing came before was not its fault.
+            lower.progressed = Instant::now();
+        }
         let output = match to {
             Target::Owner => Output::Owner,
             Target::Hop { id, relayed: true } => {

@@ -86,6 +86,10 @@ impl Session {
                 (false, _) if self.config.standby => Purpose::Standby,
                 (false, _) => continue,
             };
+            if purpose == Purpose::TakeOver && self.chain.shadow_of(hop).is_none() && !self.chain.may_hand_over(hop) {
+                // It may when it has computed its next step.
+                continue;
+            }
             match self.chain.shadow_lacks(hop) {
                 Some(lacks) if leaving && lacks.0 <= CLOSE_ENOUGH && !self.is_handing_over(hop) => self.swap(hop),
                 Some(_) => {}

@@ -19,7 +19,7 @@ const STEPS_LATER_THAN_STANDBY: u32 = 4;
 const LONGEST_STEP: u32 = 64;
 
 impl Session {
-    /// Nobody was watched while nothing was asked for.
+    /// Nobody was watched while nothing was asked for, nor while hops were replaced.
     pub(super) fn begin_watching(&mut self) {
         let now = Instant::now();
         for (hop, link) in &mut self.links {
