@@ -103,11 +103,6 @@ impl<R: Rows> Chain<R> {
         self.next_link
     }
 
-    /// A number for a link that the driver makes by itself: no other link of the session has it.
-    pub fn number_link(&mut self) -> u32 {
-        self.fresh_link()
-    }
-
     /// The hops in order: who computes which blocks. Those that are kept beside the chain are not among them.
     pub fn hops(&self) -> impl ExactSizeIterator<Item = (HopId, BlockRange)> {
         self.hops.iter().map(|hop| (hop.id, hop.blocks))

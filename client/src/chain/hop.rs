@@ -74,6 +74,8 @@ pub(super) struct Hop {
     pub(super) shadow: Option<Box<Hop>>,
     /// Of a shadow: whether it gets the same input; if not, it gets a KV cache.
     pub(super) mirrored: bool,
+    /// The number under which it hands its KV cache over to its shadow, if it does.
+    pub(super) handing_over: Option<u32>,
 }
 
 impl Hop {
@@ -91,6 +93,7 @@ impl Hop {
             unreached: None,
             shadow: None,
             mirrored: false,
+            handing_over: None,
         }
     }
 
@@ -132,7 +135,7 @@ impl Hop {
         match &mut self.shadow {
             Some(shadow) if shadow.mirrored => shadow.truncate(length),
             // What is being handed over to it may be of positions that are no more.
-            _ => self.shadow = None,
+            _ => (self.shadow, self.handing_over) = (None, None),
         }
     }
 

@@ -372,6 +372,21 @@ fn a_cache_that_was_handed_over_goes_on_where_it_ends() {
 }
 
 #[test]
+fn who_speaks_of_another_hops_hand_over_lies() {
+    let mut chain = settled(&[0, 2, 4]);
+    chain.add_shadow(HopId(1), false).unwrap();
+    chain.add_shadow(HopId(2), false).unwrap();
+    let (first, second) = (chain.begin_hand_over(HopId(1)), chain.begin_hand_over(HopId(2)));
+    let lie = chain.handed_over(HopId(2), first).unwrap_err();
+    assert_eq!(lie.culprit(), Some(HopId(2)));
+    assert!(chain.is_handing_over(HopId(1)), "its own word still counts");
+    assert_eq!(chain.handed_over(HopId(1), first), Ok(true));
+    assert_eq!(chain.handed_over(HopId(1), first), Ok(false), "it has said so already");
+    chain.truncate(TokenCount(3));
+    assert_eq!(chain.handed_over(HopId(2), second), Ok(false), "nobody waits for it");
+}
+
+#[test]
 fn a_truncation_ends_a_hand_over_but_no_standby() {
     let mut chain = settled(&[0, 2, 4]);
     let (heir, standby) = (chain.add_shadow(HopId(2), false), chain.add_shadow(HopId(1), true));

@@ -38,7 +38,7 @@ impl Session {
             SessionReply::Leaving { .. } => self.on_leaving(hop, at),
             SessionReply::Unlinked { link, reason } => self.on_unlinked(hop, link, reason),
             SessionReply::Received { position } => self.chain.imported(hop, TokenCount(position)),
-            SessionReply::HandedOver { link, failure } => self.on_handed_over(link, failure),
+            SessionReply::HandedOver { link, failure } => self.on_handed_over(hop, link, failure),
             SessionReply::Opened { .. }
             | SessionReply::Refused(_)
             | SessionReply::Expected
@@ -112,7 +112,7 @@ impl Session {
         }
     }
 
-    fn on_wrong(&mut self, hop: HopId, error: &ChainError) {
+    pub(super) fn on_wrong(&mut self, hop: HopId, error: &ChainError) {
         self.lose(error.culprit().unwrap_or(hop), error.to_string());
     }
 

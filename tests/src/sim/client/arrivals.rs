@@ -49,7 +49,9 @@ impl Client {
             SessionReply::Leaving { .. } => self.on_leaving(hop, net),
             SessionReply::Unlinked { link, .. } => self.on_unlinked(hop, link, net),
             SessionReply::Received { position } => self.chain.imported(hop, TokenCount(position)),
-            SessionReply::HandedOver { link, failure } => self.on_handed_over(link, failure.is_some(), net),
+            SessionReply::HandedOver { link, failure } => {
+                return self.on_handed_over(hop, link, failure.is_some(), known, net);
+            }
             other => return Err(Violation::Unexpected(format!("{hop} said {other:?}"))),
         }
         Ok(())
@@ -137,7 +139,13 @@ impl Client {
     }
 
     /// No server here says anything wrong: whoever is found to has been accused unjustly, unless it has a bug.
-    fn on_wrong(&mut self, hop: HopId, error: &ChainError, known: &Known, net: &mut Net) -> Result<(), Violation> {
+    pub(super) fn on_wrong(
+        &mut self,
+        hop: HopId,
+        error: &ChainError,
+        known: &Known,
+        net: &mut Net,
+    ) -> Result<(), Violation> {
         self.counts.wrong += 1;
         let culprit = error.culprit().unwrap_or(hop);
         if !self.links.get(&culprit).is_some_and(|link| known.may_be_wrong(link.peer)) {
