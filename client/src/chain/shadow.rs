@@ -124,7 +124,7 @@ impl<R: Rows> Chain<R> {
         }
         let link = self.fresh_link();
         let hop = &mut self.hops[index];
-        hop.mirror = Some(Joint { link, target, position });
+        hop.mirror = Some(Joint::new(link, target, position));
         Some(Order::Join { link, lane: Lane::Mirror, from: hop.id, to: target, position: count(position) })
     }
 }

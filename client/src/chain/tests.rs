@@ -209,7 +209,8 @@ fn a_way_that_broke_twice_leads_through_the_client_and_four_times_is_enough() {
     assert_eq!(orders(&mut chain), [Join(4, Main, 1, Some(2), true, 6)]);
     chain.extend_tokens(TokenCount(1), Outputs::Last).unwrap();
     assert_eq!(orders(&mut chain), [Feed(1, 6..7, 6)]);
-    let Ok(Came::ToRelay(work)) = output(&mut chain, 1, 4, 6..7) else { panic!("it is handed on") };
+    assert_eq!(output(&mut chain, 1, 4, 6..7), Ok(Came::Advanced));
+    let Some(Order::Feed(work)) = chain.next_order() else { panic!("it is handed on") };
     assert_eq!((work.hop, work.from, work.input), (HopId(2), TokenCount(6), Input::Rows(Numbers(vec![6]))));
     assert_eq!(output(&mut chain, 1, 3, 6..7), Ok(Came::Stale), "a former link");
     assert_eq!(chain.unlinked(HopId(1), 4), Unlinked::Again);
@@ -235,6 +236,100 @@ fn rows_that_arrive_make_up_for_a_broken_way_but_one_through_the_client_stays() 
     assert_eq!(orders(&mut chain), [], "a truncation mends no connection");
     assert_eq!(chain.unlinked(HopId(1), 6), Unlinked::Again);
     assert_eq!(orders(&mut chain), [Join(7, Main, 1, Some(2), true, 4)]);
+}
+
+/// Hops 1, 2 and 3, of which the first sends its output through the client, as link 5.
+fn relayed() -> Chain<Numbers> {
+    let mut chain = settled(&[0, 2, 4, 6]);
+    for link in [1, 4] {
+        assert_eq!(chain.unlinked(HopId(1), link), Unlinked::Again);
+        orders(&mut chain);
+    }
+    assert_eq!(chain.detour_of(HopId(1)), Some(HopId(2)));
+    chain
+}
+
+#[test]
+fn rows_are_handed_on_as_far_as_the_next_hop_takes_them() {
+    let mut chain = relayed();
+    chain.extend_tokens(TokenCount(6), Outputs::Last).unwrap();
+    assert_eq!(orders(&mut chain), [Feed(1, 6..12, 11)]);
+    assert_eq!(output(&mut chain, 1, 5, 6..8), Ok(Came::Advanced));
+    assert_eq!(output(&mut chain, 1, 5, 8..11), Ok(Came::Advanced));
+    assert_eq!(output(&mut chain, 1, 5, 10..12), Ok(Came::Advanced), "it has computed position 10 anew");
+    assert_eq!(orders(&mut chain), [Feed(2, 6..8, 11)]);
+    assert_eq!(chain.unanswered_rows(HopId(2)), 2);
+    done(&mut chain, 2, 6..8).unwrap();
+    assert_eq!(orders(&mut chain), [Feed(2, 8..10, 11)]);
+    done(&mut chain, 2, 8..10).unwrap();
+    assert_eq!(orders(&mut chain), [Feed(2, 10..12, 11)]);
+    let wrong = Err(ChainError::WrongRows { hop: HopId(1) });
+    assert_eq!(output(&mut chain.clone(), 1, 5, 13..14), wrong, "positions that there are not");
+    chain.extend_tokens(TokenCount(2), Outputs::Last).unwrap();
+    assert_eq!(output(&mut chain, 1, 5, 13..14), Ok(Came::Skipped), "12 has not come");
+    assert_eq!(orders(&mut chain), [Join(6, Main, 1, Some(2), true, 10)]);
+}
+
+#[test]
+fn what_waits_to_be_handed_on_is_void_after_a_truncation() {
+    let mut chain = relayed();
+    chain.extend_tokens(TokenCount(2), Outputs::Last).unwrap();
+    orders(&mut chain);
+    output(&mut chain, 1, 5, 6..8).unwrap();
+    chain.truncate(TokenCount(7));
+    assert_eq!(orders(&mut chain), [Feed(1, 6..7, 7)], "and so is all that was computed of it");
+    output(&mut chain, 1, 5, 6..7).unwrap();
+    assert_eq!(orders(&mut chain), [Feed(2, 6..7, 7)]);
+}
+
+/// Hop 1 has computed one position more, and hop 2 has not.
+fn swallowed(chain: &mut Chain<Numbers>) {
+    chain.extend_tokens(TokenCount(1), Outputs::Last).unwrap();
+    orders(chain);
+    done(chain, 1, 6..7).unwrap();
+    assert_eq!(chain.waited_for(), Some(HopId(2)));
+}
+
+#[test]
+fn a_hop_that_gets_on_with_nothing_is_fed_through_the_client_before_anybody_is_blamed() {
+    let mut chain = settled(&[0, 2, 4]);
+    swallowed(&mut chain);
+    assert_eq!(chain.late(HopId(1)), Late::Stale, "nobody waits for it");
+    assert_eq!(chain.late(HopId(2)), Late::Detour);
+    assert_eq!(orders(&mut chain), [Join(3, Main, 1, Some(2), true, 6)]);
+    let mut swallows = chain.clone();
+    assert_eq!(swallows.late(HopId(2)), Late::GiveUp(HopId(1)), "it sends nothing to the client either");
+    assert_eq!((chain.awaited_rows(HopId(1)), chain.awaited_rows(HopId(2))), (0, 1));
+    output(&mut chain, 1, 3, 6..7).unwrap();
+    assert_eq!(orders(&mut chain), [Feed(2, 6..7, 6)]);
+    let mut gets_on = chain.clone();
+    assert_eq!(chain.late(HopId(2)), Late::GiveUp(HopId(2)), "it has got it");
+    chain.fell_back(HopId(2), TokenCount(6));
+    assert_eq!(chain.late(HopId(2)), Late::GiveUp(HopId(2)), "whatever it says");
+    done(&mut gets_on, 2, 6..7).unwrap();
+    assert_eq!(gets_on.late(HopId(2)), Late::GiveUp(HopId(2)), "it owes its output");
+    assert_eq!(output(&mut gets_on, 2, 2, 6..7), came(6..7));
+    assert!(gets_on.is_settled());
+}
+
+#[test]
+fn who_is_fed_by_the_client_has_nobody_else_to_blame() {
+    let mut chain = settled(&[0, 2, 4]);
+    chain.extend_tokens(TokenCount(1), Outputs::Last).unwrap();
+    orders(&mut chain);
+    assert_eq!(chain.late(HopId(1)), Late::GiveUp(HopId(1)));
+}
+
+#[test]
+fn what_was_handed_on_for_one_that_is_gone_is_nothing_against_the_next_hop() {
+    let mut chain = relayed();
+    swallowed(&mut chain);
+    output(&mut chain, 1, 5, 6..7).unwrap();
+    assert_eq!(orders(&mut chain), [Feed(2, 6..7, 6)]);
+    replace(&mut chain, 1, &[range(0, 2)]);
+    orders(&mut chain);
+    done(&mut chain, 4, 0..7).unwrap();
+    assert_eq!(chain.late(HopId(2)), Late::Detour, "the new one may have passed nothing on");
 }
 
 #[test]

@@ -83,8 +83,7 @@ impl Session {
                     None => self.outputs = Some(rows),
                 }
             }
-            Ok(Came::ToRelay(work)) => self.relaying.push_back(work),
-            Ok(Came::Advanced | Came::Stale) => {}
+            Ok(Came::Advanced | Came::Skipped | Came::Stale) => {}
             Err(error) => self.on_wrong(hop, &error),
         }
     }

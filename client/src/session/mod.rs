@@ -29,7 +29,7 @@ pub use link::OpenFailure;
 use self::link::{Arrival, Link};
 use self::recorder::Recorder;
 use self::shadows::Shadows;
-use crate::chain::{BadHops, Chain, ChainConfig, HopId, Outputs, Work};
+use crate::chain::{BadHops, Chain, ChainConfig, HopId, Outputs};
 use crate::config::ClientConfig;
 use crate::edges::EdgesWorker;
 use crate::finder::{Finder, Outcome};
@@ -107,8 +107,6 @@ pub struct Session {
     /// Outputs of the last hop that came since the last call.
     outputs: Option<ActivationRows>,
     shadows: Shadows,
-    /// Rows that are handed on for a hop, and wait for room at the next one: never more than the session has positions.
-    relaying: VecDeque<Work<ActivationRows>>,
     /// A first route was opened.
     started: bool,
     /// The last call was not dropped midway.
@@ -162,7 +160,6 @@ impl Session {
             events,
             outputs: None,
             shadows: Shadows::default(),
-            relaying: VecDeque::new(),
             started: false,
             settled: true,
             setbacks: 0,
@@ -275,7 +272,6 @@ impl Session {
     /// for, which would be forgotten with it.
     fn forget_dropped_call(&mut self) {
         if !self.settled {
-            self.relaying.clear();
             self.chain.abandon_unanswered();
             self.forget_dropped_shadows();
         }
@@ -294,7 +290,6 @@ impl Session {
             while let Some(order) = self.chain.next_order() {
                 self.obey(order).await?;
             }
-            self.relay();
             // A trace waits for every hop's word about the step, which nothing else needs.
             let told = !self.recorder.is_on() || self.chain.is_whole();
             if self.chain.is_settled() && told && self.chain.lost().is_empty() {

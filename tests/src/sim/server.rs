@@ -67,6 +67,8 @@ pub(super) struct Server {
     /// What waits for it meanwhile.
     pub(super) inbox: Vec<Happening>,
     slow: (u32, Duration),
+    /// It passes nothing on until then; to the client neither, or only to other servers.
+    swallowing: (Duration, bool),
     /// Anything but slowness has happened to it, or to a way to it.
     pub(super) troubled: bool,
     /// It has lost KV: what it then says of steps that were queued may come out of order.
@@ -94,6 +96,7 @@ impl Server {
             stalled_until: None,
             inbox: Vec::new(),
             slow: (1, Duration::ZERO),
+            swallowing: (Duration::ZERO, false),
             troubled: false,
             forgetful: false,
             fault,
@@ -109,6 +112,10 @@ impl Server {
 
     pub(super) fn slow_down(&mut self, factor: u32, until: Duration) {
         self.slow = (factor, until);
+    }
+
+    pub(super) fn swallow(&mut self, until: Duration, everything: bool) {
+        (self.troubled, self.swallowing) = (true, (until, everything));
     }
 
     /// Every KV cache loses what lies beyond `keep`.

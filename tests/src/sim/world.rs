@@ -363,6 +363,11 @@ impl<'a> World<'a> {
                     server.slow_down(factor, now + lasting);
                 }
             }
+            Operation::Swallow { server, lasting, everything } => {
+                if let Some(server) = self.servers.get_mut(&pick(server)) {
+                    server.swallow(now + lasting, everything);
+                }
+            }
             Operation::Cut { server, lasting } => self.part(CLIENT, pick(server), Some(lasting), false),
             Operation::Part { one, other, lasting, refused } => self.part(pick(one), pick(other), lasting, refused),
             Operation::Forget { server, keep } => {

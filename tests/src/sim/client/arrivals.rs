@@ -91,8 +91,11 @@ impl Client {
     ) -> Result<(), Violation> {
         match self.chain.output(hop, output, rows) {
             Ok(Came::Output { from, rows }) => return self.hand_out(from.as_usize(), &rows.0),
-            Ok(Came::ToRelay(work)) => self.send_step(work, net),
             Ok(Came::Stale) => self.counts.stale += 1,
+            Ok(Came::Skipped) => {
+                self.counts.gaps += 1;
+                self.reasons += 1;
+            }
             Ok(Came::Advanced) => {}
             Err(error) => return self.on_wrong(hop, &error, known, net),
         }

@@ -224,8 +224,11 @@ impl Server {
 
     /// Sends what is due on a lane, as far as there is room for it now.
     pub(super) fn send_frames(&mut self, id: SessionId, lane: Lane, net: &mut Net) {
-        let (node, fault) = (self.node, self.fault);
+        let (node, fault, (until, everything)) = (self.node, self.fault, self.swallowing);
         let Some(session) = self.sessions.get_mut(&id) else { return };
+        if net.now < until && (everything || session.lane_mut(lane).is_some()) {
+            return;
+        }
         while session.state.has_frame(lane) {
             match session.lane_mut(lane) {
                 Some(out) if !out.has_room() => return,
