@@ -43,3 +43,14 @@ pub(in crate::serve) enum Visit {
     /// The next piece of the session's own KV cache is asked for; `None` when there is no more.
     Export { from: usize, reply: oneshot::Sender<Option<Piece>> },
 }
+
+impl Visit {
+    /// Whether nobody waits for the answer any more.
+    pub(in crate::serve) fn is_over(&self) -> bool {
+        match self {
+            Self::Feed { welcome, .. } => welcome.is_closed(),
+            Self::Import { welcome, .. } => welcome.is_closed(),
+            Self::Export { reply, .. } => reply.is_closed(),
+        }
+    }
+}
