@@ -130,6 +130,10 @@ impl Session {
             Unlinked::Stale => {}
             Unlinked::Again => {
                 tracing::debug!(session = %self.id, %hop, reason, "two hops lost their connection; it is made anew");
+                let next = self.chain.detour_of(hop).and_then(|next| self.links.get(&next));
+                if let (Some(from), Some(to)) = (self.links.get(&hop), next) {
+                    self.finder.report_apart(from.peer, to.peer);
+                }
             }
             Unlinked::Shadow(shadow) => self.give_up(shadow, reason),
             Unlinked::GiveUp(hop) => self.lose(hop, reason),
