@@ -1,26 +1,7 @@
 use super::*;
 
 /// Rows that are numbers, as good as any.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Numbers(Vec<u64>);
-
-impl Rows for Numbers {
-    fn rows(&self) -> usize {
-        self.0.len()
-    }
-
-    fn slice(&self, from: usize, count: usize) -> Self {
-        Self(self.0[from..from + count].to_vec())
-    }
-
-    fn append(&mut self, more: Self) {
-        self.0.extend(more.0);
-    }
-
-    fn truncate(&mut self, rows: usize) {
-        self.0.truncate(rows);
-    }
-}
+type Numbers = Vec<u64>;
 
 /// An order, without what does not matter: the link, the lane, from whom, to whom (none: the client), whether through the
 /// client, and from which position; or who is fed which positions, and from where on outputs are wanted.
@@ -76,11 +57,11 @@ fn output(
         element: swarm_protocol::wire::ElementType::F32,
     };
     let output = StepOutput { link, epoch: chain.epoch(), position: positions.start, rows };
-    chain.output(HopId(hop), &output, Numbers(positions.map(u64::from).collect()))
+    chain.output(HopId(hop), &output, positions.map(u64::from).collect())
 }
 
 fn came(positions: std::ops::Range<u32>) -> Result<Came<Numbers>, ChainError> {
-    Ok(Came::Output { from: TokenCount(positions.start), rows: Numbers(positions.map(u64::from).collect()) })
+    Ok(Came::Output { from: TokenCount(positions.start), rows: positions.map(u64::from).collect() })
 }
 
 /// A chain of hops 1, 2, ... that has computed six positions and handed out the newest output; link n leads from hop n on.
@@ -211,7 +192,7 @@ fn a_way_that_broke_twice_leads_through_the_client_and_four_times_is_enough() {
     assert_eq!(orders(&mut chain), [Feed(1, 6..7, 6)]);
     assert_eq!(output(&mut chain, 1, 4, 6..7), Ok(Came::Advanced));
     let Some(Order::Feed(work)) = chain.next_order() else { panic!("it is handed on") };
-    assert_eq!((work.hop, work.from, work.input), (HopId(2), TokenCount(6), Input::Rows(Numbers(vec![6]))));
+    assert_eq!((work.hop, work.from, work.input), (HopId(2), TokenCount(6), Input::Rows(vec![6])));
     assert_eq!(output(&mut chain, 1, 3, 6..7), Ok(Came::Stale), "a former link");
     assert_eq!(chain.unlinked(HopId(1), 4), Unlinked::Again);
     assert_eq!(orders(&mut chain), [Join(5, Main, 1, Some(2), true, 6)]);
@@ -333,6 +314,16 @@ fn what_was_handed_on_for_one_that_is_gone_is_nothing_against_the_next_hop() {
 }
 
 #[test]
+fn who_is_known_not_to_reach_the_next_hop_does_not_try() {
+    let mut chain = chain(&[0, 2, 4], CONFIG);
+    chain.take_detour(HopId(1), HopId(7));
+    chain.take_detour(HopId(1), HopId(2));
+    assert_eq!(orders(&mut chain)[0], Join(1, Main, 1, Some(2), true, 0));
+    chain.take_detour(HopId(1), HopId(2));
+    assert_eq!(orders(&mut chain), [], "it takes it already");
+}
+
+#[test]
 fn what_is_said_of_an_earlier_epoch_is_void() {
     let mut chain = settled(&[0, 2, 4]);
     chain.extend_tokens(TokenCount(2), Outputs::All).unwrap();
@@ -343,7 +334,7 @@ fn what_is_said_of_an_earlier_epoch_is_void() {
     assert_eq!(chain.done(HopId(2), &old), Ok(Came::Stale));
     let rows = swarm_protocol::wire::RowsHeader { rows: 1, hidden: 1, element: swarm_protocol::wire::ElementType::F32 };
     let late = StepOutput { link: 2, epoch: 0, position: 6, rows };
-    assert_eq!(chain.output(HopId(2), &late, Numbers(vec![6])), Ok(Came::Stale));
+    assert_eq!(chain.output(HopId(2), &late, vec![6]), Ok(Came::Stale));
     assert_eq!(orders(&mut chain), [Feed(1, 6..7, 6)], "what was under way is sent again");
     assert_eq!(output(&mut chain, 2, 2, 6..7), came(6..7));
     assert!(chain.is_settled());
@@ -550,11 +541,11 @@ fn a_chain_of_rows_keeps_its_input() {
     let whole = range(0, 2);
     let mut chain = Chain::of_rows(whole, &[whole], CONFIG).unwrap();
     assert_eq!(chain.extend_tokens(TokenCount(1), Outputs::All), Err(ChainError::WrongInput));
-    chain.extend_rows(Numbers(vec![7, 8]), Outputs::All).unwrap();
+    chain.extend_rows(vec![7, 8], Outputs::All).unwrap();
     chain.next_order().unwrap();
     let Some(Order::Feed(work)) = chain.next_order() else { panic!("it is fed") };
-    assert_eq!(work.input, Input::Rows(Numbers(vec![7, 8])));
+    assert_eq!(work.input, Input::Rows(vec![7, 8]));
     assert_eq!(chain.kept_rows(), 2);
     let mut chain = settled(&[0, 2]);
-    assert_eq!(chain.extend_rows(Numbers(vec![7]), Outputs::All), Err(ChainError::WrongInput));
+    assert_eq!(chain.extend_rows(vec![7], Outputs::All), Err(ChainError::WrongInput));
 }

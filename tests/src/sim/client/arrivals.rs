@@ -90,7 +90,7 @@ impl Client {
         net: &mut Net,
     ) -> Result<(), Violation> {
         match self.chain.output(hop, output, rows) {
-            Ok(Came::Output { from, rows }) => return self.hand_out(from.as_usize(), &rows.0),
+            Ok(Came::Output { from, rows }) => return self.hand_out(from.as_usize(), &rows),
             Ok(Came::Stale) => self.counts.stale += 1,
             Ok(Came::Skipped) => {
                 self.counts.gaps += 1;

@@ -59,7 +59,7 @@ impl Client {
         let is_tokens = work.input == Input::Tokens;
         if is_tokens {
             let tokens = &self.tokens[work.from.as_usize()..][..work.rows.as_usize()];
-            work.input = Input::Rows(Activations(tokens.iter().copied().map(embed).collect()));
+            work.input = Input::Rows(tokens.iter().copied().map(embed).collect());
         }
         if is_tokens && !self.embed_time.is_zero() {
             net.timer(CLIENT, net.now + self.embed_time, Timer::Embedded);
