@@ -8,7 +8,9 @@
 
 mod error;
 mod hop;
+mod late;
 mod order;
+mod relay;
 mod repair;
 mod shadow;
 mod source;
@@ -16,16 +18,20 @@ mod source;
 mod tests;
 mod wanted;
 
+use std::collections::VecDeque;
+
 use swarm_protocol::activations::Rows;
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::session::TokenCount;
 use swarm_protocol::wire::{Lane, StepDone, StepOutput};
 
 pub use error::{BadHops, ChainError, StaleSpan};
+pub use late::Late;
 pub use order::{Came, HopId, Input, Order, Outputs, Target, Work};
 pub use repair::{LostSpan, Unlinked};
 
 use hop::{Flight, Hop, Joint};
+use relay::Relayed;
 use source::Source;
 use wanted::Wanted;
 
@@ -48,6 +54,9 @@ pub struct Chain<R> {
     hops: Vec<Hop>,
     /// The input of the first hop.
     source: Source<R>,
+    /// Rows that came from hops which cannot bring them to the next one, in the order in which they came: never more than
+    /// there are positions, for each hop.
+    relaying: VecDeque<Relayed<R>>,
     wanted: Wanted,
     /// Counts truncations: what is said of an earlier epoch is void.
     epoch: u32,
@@ -78,9 +87,16 @@ impl<R: Rows> Chain<R> {
         let least = |count: TokenCount| count.max(TokenCount(1));
         let config =
             ChainConfig { chunk: least(config.chunk), least: least(config.least), window: config.window.max(1) };
-        let (hop, link) = (0, 0);
-        let mut chain =
-            Self { config, hops: vec![], source, wanted: Wanted::default(), epoch: 0, next_hop: hop, next_link: link };
+        let mut chain = Self {
+            config,
+            hops: vec![],
+            source,
+            relaying: VecDeque::new(),
+            wanted: Wanted::default(),
+            epoch: 0,
+            next_hop: 0,
+            next_link: 0,
+        };
         chain.hops = hops.iter().map(|&blocks| chain.fresh_hop(blocks)).collect();
         Ok(chain)
     }
@@ -107,11 +123,6 @@ impl<R: Rows> Chain<R> {
         self.next_link
     }
 
-    /// A number for a link that the driver makes by itself: no other link of the session has it.
-    pub fn number_link(&mut self) -> u32 {
-        self.fresh_link()
-    }
-
     /// The hops in order: who computes which blocks. Those that are kept beside the chain are not among them.
     pub fn hops(&self) -> impl ExactSizeIterator<Item = (HopId, BlockRange)> {
         self.hops.iter().map(|hop| (hop.id, hop.blocks))
@@ -127,9 +138,10 @@ impl<R: Rows> Chain<R> {
         self.find(hop).map(|hop| count(hop.kv))
     }
 
-    /// How many rows a hop that this client feeds was sent and has not computed yet.
+    /// How many rows a hop was sent by this client and has not computed yet.
     pub fn unanswered_rows(&self, hop: HopId) -> usize {
-        self.find(hop).map_or(0, Hop::in_flight)
+        let flights = self.find(hop).map(|hop| hop.flights.iter().chain(&hop.relayed));
+        flights.map_or(0, |flights| flights.map(|flight| flight.rows).sum())
     }
 
     /// Which truncations have happened.
@@ -197,7 +209,7 @@ impl<R: Rows> Chain<R> {
     /// The next thing to do; `None` while everything is done, or waits for an answer or a replacement. Call it until it
     /// says `None`.
     pub fn next_order(&mut self) -> Option<Order<R>> {
-        self.next_join().or_else(|| self.next_feed())
+        self.next_join().or_else(|| self.next_feed()).or_else(|| self.next_relay())
     }
 
     fn next_join(&mut self) -> Option<Order<R>> {
@@ -219,8 +231,9 @@ impl<R: Rows> Chain<R> {
         // Who was a mirror's other end keeps its link, and goes on where it is.
         let standing = hop.mirror.filter(|mirror| mirror.target == target).map(|mirror| mirror.link);
         let link = standing.unwrap_or_else(|| self.fresh_link());
+        self.forget_relayed(target);
         let hop = &mut self.hops[index];
-        hop.joint = Some(Joint { link, target, position });
+        hop.joint = Some(Joint::new(link, target, position));
         if standing.is_some() {
             hop.mirror = None;
         }
@@ -277,6 +290,7 @@ impl<R: Rows> Chain<R> {
         }
         hop.kv = end;
         hop.epoch = done.epoch;
+        hop.took_in(end);
         self.forgive_joint_before(id);
         Ok(Came::Advanced)
     }
@@ -300,15 +314,16 @@ impl<R: Rows> Chain<R> {
             // Nobody has asked for them here.
             Target::Hop { relayed: false, .. } => Err(ChainError::WrongRows { hop: id }),
             Target::Hop { id: next, relayed: true } => {
-                let work = Work {
-                    hop: next,
-                    epoch: output.epoch,
-                    from: count(from),
-                    rows: count(rows.rows()),
-                    wanted_from: count(self.wanted.from()),
-                    input: Input::Rows(rows),
-                };
-                Ok(Came::ToRelay(work))
+                let (end, skips) = (from + rows.rows(), from > joint.next);
+                let joint = self.find_mut(id).map(|hop| &mut hop.joint);
+                if let Some(joint) = joint {
+                    *joint = joint.filter(|_| !skips).map(|joint| Joint { next: end, ..joint });
+                }
+                if skips {
+                    return Ok(Came::Skipped);
+                }
+                self.relay(next, from, rows);
+                Ok(Came::Advanced)
             }
             Target::Owner => self.wanted.take(from, rows).map_err(|_| ChainError::WrongRows { hop: id }),
         }
@@ -345,6 +360,7 @@ impl<R: Rows> Chain<R> {
         let length = position.as_usize();
         self.epoch = self.epoch.wrapping_add(1);
         self.source.truncate(length);
+        self.relaying.clear();
         self.hops.iter_mut().for_each(|hop| hop.truncate(length));
         self.wanted.truncate(length);
         // Words about steps of the earlier epoch are void, also those that would have said that a hop holds more.

@@ -15,6 +15,25 @@ pub trait Rows: Clone {
     fn truncate(&mut self, rows: usize);
 }
 
+/// A word, or whatever stands for a row: what simulations and tests compute with.
+impl<T: Clone> Rows for Vec<T> {
+    fn rows(&self) -> usize {
+        self.len()
+    }
+
+    fn slice(&self, from: usize, count: usize) -> Self {
+        self[from..from + count].to_vec()
+    }
+
+    fn append(&mut self, more: Self) {
+        self.extend(more);
+    }
+
+    fn truncate(&mut self, rows: usize) {
+        Vec::truncate(self, rows);
+    }
+}
+
 /// The rows of consecutive positions; no rows are no value, since only rows know their width.
 #[derive(Debug, Clone)]
 pub struct History<R> {

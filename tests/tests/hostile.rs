@@ -279,12 +279,14 @@ const ALONE: [Manner; 17] = [
 ];
 
 /// What a server may do that stands between two honest ones.
-const BETWEEN: [Manner; 12] = [
+const BETWEEN: [Manner; 14] = [
     Manner::Silent,
     Manner::PongsOnly,
     Manner::Garbage,
     Manner::Fails,
+    Manner::Forgetful,
     Manner::HangsUp,
+    Manner::DoneOnly,
     Manner::FloodsDone,
     Manner::FloodsOutputs,
     Manner::FloodsStrayOutputs,

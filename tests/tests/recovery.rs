@@ -4,6 +4,7 @@
 
 use std::thread::JoinHandle;
 
+use futures::FutureExt;
 use swarm_client::{ClientConfig, HopInfo};
 use swarm_model::{ModelSpec, SamplingConfig, activations};
 use swarm_protocol::PeerId;
@@ -253,6 +254,22 @@ async fn hidden_states_survive_losses_too() {
     let expected = local.forward(range(2, 10), &input).narrow(0, 3, ids.len() - 3).unwrap();
     assert!(local.logits(&rest) == local.logits(&expected));
     assert_ne!(session.route()[0].peer, victim);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_was_dropped_takes_nothing_from_the_next() {
+    let swarm = TestSwarm::demo(&[(0, 6), (6, 12)]);
+    let client = Client::of(&swarm).await;
+    let local = Local::demo();
+    let input = local.embed(&local.encode(PROMPT));
+    let mut session = client.model.session(range(0, 12), 200).await.unwrap();
+    session.forward(&input.narrow(0, 0, 3).unwrap()).await.unwrap();
+    // Its rows are sent, and nobody waits for what comes of them.
+    let dropped = session.forward(&input.narrow(0, 3, 2).unwrap()).now_or_never();
+    assert!(dropped.is_none() && session.position() == 5, "it did not begin, or was quicker than a swarm can be");
+    let rest = session.forward(&input.narrow(0, 5, 4).unwrap()).await.unwrap();
+    let expected = local.forward(range(0, 12), &input.narrow(0, 0, 9).unwrap()).narrow(0, 5, 4).unwrap();
+    assert!(local.logits(&rest) == local.logits(&expected));
 }
 
 #[test]

@@ -40,6 +40,12 @@ pub enum ChainError {
         /// Who answered.
         hop: HopId,
     },
+    /// It speaks of a hand-over that is another hop's.
+    #[error("{hop} spoke of another hop's hand-over; it is given up and replaced")]
+    NotItsHandOver {
+        /// Who spoke.
+        hop: HopId,
+    },
     /// Token ids for a chain of rows, or rows for a chain of token ids.
     #[error("a chain is extended by what it was made for: token ids, or rows; open another session for the other")]
     WrongInput,
@@ -49,7 +55,7 @@ impl ChainError {
     /// The hop that broke the protocol, to be given up.
     pub fn culprit(&self) -> Option<HopId> {
         match self {
-            Self::WrongRows { hop } | Self::OutOfOrder { hop } => Some(*hop),
+            Self::WrongRows { hop } | Self::OutOfOrder { hop } | Self::NotItsHandOver { hop } => Some(*hop),
             Self::WrongInput => None,
         }
     }

@@ -43,9 +43,15 @@ pub(super) struct Joint {
     pub(super) target: Target,
     /// The first position that is sent over it.
     pub(super) position: usize,
+    /// Through the client: the first position that has not come.
+    pub(super) next: usize,
 }
 
 impl Joint {
+    pub(super) fn new(link: u32, target: Target, position: usize) -> Self {
+        Self { link, target, position, next: position }
+    }
+
     pub(super) fn is_relayed(&self) -> bool {
         matches!(self.target, Target::Hop { relayed: true, .. })
     }
@@ -61,6 +67,10 @@ pub(super) struct Hop {
     pub(super) epoch: u32,
     /// In the order of sending, which is the order of answering; only of a hop that this client feeds.
     pub(super) flights: VecDeque<Flight>,
+    /// The same of rows that were handed on for the hop before.
+    pub(super) relayed: VecDeque<Flight>,
+    /// The positions below have been handed on to it, since it was last fed by another server.
+    pub(super) relayed_to: usize,
     /// A step failed for lack of KV, and so will those in flight behind it: nothing is sent until each has said so.
     pub(super) failing: bool,
     pub(super) lost: bool,
@@ -74,6 +84,8 @@ pub(super) struct Hop {
     pub(super) shadow: Option<Box<Hop>>,
     /// Of a shadow: whether it gets the same input; if not, it gets a KV cache.
     pub(super) mirrored: bool,
+    /// The number under which it hands its KV cache over to its shadow, if it does.
+    pub(super) handing_over: Option<u32>,
 }
 
 impl Hop {
@@ -84,6 +96,8 @@ impl Hop {
             kv: 0,
             epoch: 0,
             flights: VecDeque::new(),
+            relayed: VecDeque::new(),
+            relayed_to: 0,
             failing: false,
             lost: false,
             joint: None,
@@ -91,6 +105,7 @@ impl Hop {
             unreached: None,
             shadow: None,
             mirrored: false,
+            handing_over: None,
         }
     }
 
@@ -112,9 +127,27 @@ impl Hop {
         self.flights.pop_front().as_ref().is_some_and(is_it)
     }
 
+    /// Rows are handed on to it.
+    pub(super) fn hand_on(&mut self, flight: Flight) {
+        self.relayed_to = flight.from + flight.rows;
+        self.relayed.push_back(flight);
+    }
+
+    /// It is fed by another server: what was handed on, and has not been taken in, is dropped there.
+    pub(super) fn forget_relayed(&mut self) {
+        self.relayed.clear();
+        self.relayed_to = 0;
+    }
+
+    /// Its KV holds the positions below `end`: rows that were handed on have come that far.
+    pub(super) fn took_in(&mut self, end: usize) {
+        self.relayed.retain(|flight| flight.from + flight.rows > end);
+    }
+
     /// The oldest flight was not computed: the KV holds `have` positions.
     pub(super) fn fell_back(&mut self, have: usize) {
         self.flights.pop_front();
+        self.relayed.clear();
         self.failing = !self.flights.is_empty();
         self.kv = self.kv.min(have);
     }
@@ -122,6 +155,7 @@ impl Hop {
     /// Nothing that is in flight matters any more.
     fn forget_flights(&mut self) {
         self.flights.clear();
+        self.forget_relayed();
         self.failing = false;
     }
 
@@ -132,12 +166,15 @@ impl Hop {
         let leaves_out = |joint: &mut Joint| joint.position > length && kv < joint.position;
         self.joint.take_if(leaves_out);
         self.mirror.take_if(leaves_out);
+        if let Some(joint) = &mut self.joint {
+            joint.next = joint.next.min(length);
+        }
         self.kv = kv.min(length);
         self.forget_flights();
         match &mut self.shadow {
             Some(shadow) if shadow.mirrored => shadow.truncate(length),
             // What is being handed over to it may be of positions that are no more.
-            _ => self.shadow = None,
+            _ => (self.shadow, self.handing_over) = (None, None),
         }
     }
 
@@ -153,6 +190,13 @@ impl Hop {
         let before = self.unreached.filter(|(id, _)| *id == next).map_or(0, |(_, times)| times);
         self.unreached = Some((next, before + 1));
         before + 1 < ATTEMPTS
+    }
+
+    /// From now on its output to `next` takes the way through the client.
+    pub(super) fn take_detour(&mut self, next: HopId) {
+        let before = self.unreached.filter(|(id, _)| *id == next).map_or(0, |(_, times)| times);
+        self.unreached = Some((next, before.max(DIRECT_ATTEMPTS)));
+        self.joint = None;
     }
 
     /// Rows arrived at the next hop: what went wrong before is over, but a way through the client stays.

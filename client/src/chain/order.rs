@@ -80,8 +80,11 @@ pub enum Outputs {
 pub enum Came<R> {
     /// It is of an earlier epoch, hop or link, or was known: it is ignored.
     Stale,
-    /// A hop's KV is longer.
+    /// A hop's KV is longer, or rows came that are handed on.
     Advanced,
+    /// Rows came that are to be handed on, but not those before them, which were perhaps of an earlier epoch: all of them are
+    /// asked for again.
+    Skipped,
     /// The last hop's outputs, in order and each once.
     Output {
         /// The position of the first row.
@@ -89,6 +92,4 @@ pub enum Came<R> {
         /// The rows.
         rows: R,
     },
-    /// Rows to be handed on to the next hop, which their hop cannot reach.
-    ToRelay(Work<R>),
 }

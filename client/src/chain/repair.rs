@@ -83,6 +83,21 @@ impl<R: Rows> Chain<R> {
         }
     }
 
+    /// The output of `hop` to the next one takes the way through the client, as long as that is `next`: the one cannot reach
+    /// the other.
+    pub fn take_detour(&mut self, hop: HopId, next: HopId) {
+        let place = self.hops.windows(2).position(|pair| (pair[0].id, pair[1].id) == (hop, next));
+        if let Some(hop) = place.and_then(|index| self.hops.get_mut(index)).filter(|hop| !hop.relays_to(next)) {
+            hop.take_detour(next);
+        }
+    }
+
+    /// The hop behind, if what goes there from `hop` takes the way through the client.
+    pub fn detour_of(&self, hop: HopId) -> Option<HopId> {
+        let [hop, next] = self.hops.windows(2).find(|pair| pair[0].id == hop)? else { return None };
+        hop.relays_to(next.id).then_some(next.id)
+    }
+
     /// Rows arrived at a hop: the link to it works.
     pub(super) fn forgive_joint_before(&mut self, id: HopId) {
         let before = self.hops.iter().position(|hop| hop.id == id).and_then(|index| index.checked_sub(1));

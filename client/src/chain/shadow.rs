@@ -4,6 +4,7 @@ use swarm_protocol::activations::Rows;
 use swarm_protocol::session::TokenCount;
 use swarm_protocol::wire::Lane;
 
+use super::error::ChainError;
 use super::hop::{Hop, Joint, Target};
 use super::order::{HopId, Order};
 use super::{Chain, count};
@@ -28,6 +29,35 @@ impl<R: Rows> Chain<R> {
     /// Until then its server knows nothing of the truncation, and would hand over positions that have changed since.
     pub fn may_hand_over(&self, hop: HopId) -> bool {
         self.hops.iter().any(|known| known.id == hop && known.epoch == self.epoch)
+    }
+
+    /// A hop is told to hand its KV cache over to its shadow: under this number, which no link of the session has.
+    pub fn begin_hand_over(&mut self, hop: HopId) -> u32 {
+        let link = self.fresh_link();
+        if let Some(known) = self.hops.iter_mut().find(|known| known.id == hop) {
+            known.handing_over = Some(link);
+        }
+        link
+    }
+
+    /// Whether a hop is handing its KV cache over.
+    pub fn is_handing_over(&self, hop: HopId) -> bool {
+        self.hops.iter().any(|known| known.id == hop && known.handing_over.is_some())
+    }
+
+    /// A hop says that its hand-over of that number has ended; `false` if nobody waits for that any more.
+    ///
+    /// # Errors
+    /// [`ChainError`] if the number is another hop's: the server breaks the protocol.
+    pub fn handed_over(&mut self, hop: HopId, link: u32) -> Result<bool, ChainError> {
+        match self.hops.iter_mut().find(|known| known.handing_over == Some(link)) {
+            Some(known) if known.id == hop => {
+                known.handing_over = None;
+                Ok(true)
+            }
+            Some(_) => Err(ChainError::NotItsHandOver { hop }),
+            None => Ok(false),
+        }
     }
 
     /// A KV cache was handed over to a shadow, up to `position`.
@@ -94,7 +124,7 @@ impl<R: Rows> Chain<R> {
         }
         let link = self.fresh_link();
         let hop = &mut self.hops[index];
-        hop.mirror = Some(Joint { link, target, position });
+        hop.mirror = Some(Joint::new(link, target, position));
         Some(Order::Join { link, lane: Lane::Mirror, from: hop.id, to: target, position: count(position) })
     }
 }

@@ -1,26 +1,7 @@
 use super::*;
 
 /// Rows that are numbers, as good as any.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Numbers(Vec<u64>);
-
-impl Rows for Numbers {
-    fn rows(&self) -> usize {
-        self.0.len()
-    }
-
-    fn slice(&self, from: usize, count: usize) -> Self {
-        Self(self.0[from..from + count].to_vec())
-    }
-
-    fn append(&mut self, more: Self) {
-        self.0.extend(more.0);
-    }
-
-    fn truncate(&mut self, rows: usize) {
-        self.0.truncate(rows);
-    }
-}
+type Numbers = Vec<u64>;
 
 /// An order, without what does not matter: the link, the lane, from whom, to whom (none: the client), whether through the
 /// client, and from which position; or who is fed which positions, and from where on outputs are wanted.
@@ -76,11 +57,11 @@ fn output(
         element: swarm_protocol::wire::ElementType::F32,
     };
     let output = StepOutput { link, epoch: chain.epoch(), position: positions.start, rows };
-    chain.output(HopId(hop), &output, Numbers(positions.map(u64::from).collect()))
+    chain.output(HopId(hop), &output, positions.map(u64::from).collect())
 }
 
 fn came(positions: std::ops::Range<u32>) -> Result<Came<Numbers>, ChainError> {
-    Ok(Came::Output { from: TokenCount(positions.start), rows: Numbers(positions.map(u64::from).collect()) })
+    Ok(Came::Output { from: TokenCount(positions.start), rows: positions.map(u64::from).collect() })
 }
 
 /// A chain of hops 1, 2, ... that has computed six positions and handed out the newest output; link n leads from hop n on.
@@ -226,8 +207,9 @@ fn a_way_that_broke_twice_leads_through_the_client_and_four_times_is_enough() {
     assert_eq!(orders(&mut chain), [Join(4, Main, 1, Some(2), true, 6)]);
     chain.extend_tokens(TokenCount(1), Outputs::Last).unwrap();
     assert_eq!(orders(&mut chain), [Feed(1, 6..7, 6)]);
-    let Ok(Came::ToRelay(work)) = output(&mut chain, 1, 4, 6..7) else { panic!("it is handed on") };
-    assert_eq!((work.hop, work.from, work.input), (HopId(2), TokenCount(6), Input::Rows(Numbers(vec![6]))));
+    assert_eq!(output(&mut chain, 1, 4, 6..7), Ok(Came::Advanced));
+    let Some(Order::Feed(work)) = chain.next_order() else { panic!("it is handed on") };
+    assert_eq!((work.hop, work.from, work.input), (HopId(2), TokenCount(6), Input::Rows(vec![6])));
     assert_eq!(output(&mut chain, 1, 3, 6..7), Ok(Came::Stale), "a former link");
     assert_eq!(chain.unlinked(HopId(1), 4), Unlinked::Again);
     assert_eq!(orders(&mut chain), [Join(5, Main, 1, Some(2), true, 6)]);
@@ -254,6 +236,110 @@ fn rows_that_arrive_make_up_for_a_broken_way_but_one_through_the_client_stays() 
     assert_eq!(orders(&mut chain), [Join(7, Main, 1, Some(2), true, 4)]);
 }
 
+/// Hops 1, 2 and 3, of which the first sends its output through the client, as link 5.
+fn relayed() -> Chain<Numbers> {
+    let mut chain = settled(&[0, 2, 4, 6]);
+    for link in [1, 4] {
+        assert_eq!(chain.unlinked(HopId(1), link), Unlinked::Again);
+        orders(&mut chain);
+    }
+    assert_eq!(chain.detour_of(HopId(1)), Some(HopId(2)));
+    chain
+}
+
+#[test]
+fn rows_are_handed_on_as_far_as_the_next_hop_takes_them() {
+    let mut chain = relayed();
+    chain.extend_tokens(TokenCount(6), Outputs::Last).unwrap();
+    assert_eq!(orders(&mut chain), [Feed(1, 6..12, 11)]);
+    assert_eq!(output(&mut chain, 1, 5, 6..8), Ok(Came::Advanced));
+    assert_eq!(output(&mut chain, 1, 5, 8..11), Ok(Came::Advanced));
+    assert_eq!(output(&mut chain, 1, 5, 10..12), Ok(Came::Advanced), "it has computed position 10 anew");
+    assert_eq!(orders(&mut chain), [Feed(2, 6..8, 11)]);
+    assert_eq!(chain.unanswered_rows(HopId(2)), 2);
+    done(&mut chain, 2, 6..8).unwrap();
+    assert_eq!(orders(&mut chain), [Feed(2, 8..10, 11)]);
+    done(&mut chain, 2, 8..10).unwrap();
+    assert_eq!(orders(&mut chain), [Feed(2, 10..12, 11)]);
+    let wrong = Err(ChainError::WrongRows { hop: HopId(1) });
+    assert_eq!(output(&mut chain.clone(), 1, 5, 13..14), wrong, "positions that there are not");
+    chain.extend_tokens(TokenCount(2), Outputs::Last).unwrap();
+    assert_eq!(output(&mut chain, 1, 5, 13..14), Ok(Came::Skipped), "12 has not come");
+    assert_eq!(orders(&mut chain), [Join(6, Main, 1, Some(2), true, 10)]);
+}
+
+#[test]
+fn what_waits_to_be_handed_on_is_void_after_a_truncation() {
+    let mut chain = relayed();
+    chain.extend_tokens(TokenCount(2), Outputs::Last).unwrap();
+    orders(&mut chain);
+    output(&mut chain, 1, 5, 6..8).unwrap();
+    chain.truncate(TokenCount(7));
+    assert_eq!(orders(&mut chain), [Feed(1, 6..7, 7)], "and so is all that was computed of it");
+    output(&mut chain, 1, 5, 6..7).unwrap();
+    assert_eq!(orders(&mut chain), [Feed(2, 6..7, 7)]);
+}
+
+/// Hop 1 has computed one position more, and hop 2 has not.
+fn swallowed(chain: &mut Chain<Numbers>) {
+    chain.extend_tokens(TokenCount(1), Outputs::Last).unwrap();
+    orders(chain);
+    done(chain, 1, 6..7).unwrap();
+    assert_eq!(chain.waited_for(), Some(HopId(2)));
+}
+
+#[test]
+fn a_hop_that_gets_on_with_nothing_is_fed_through_the_client_before_anybody_is_blamed() {
+    let mut chain = settled(&[0, 2, 4]);
+    swallowed(&mut chain);
+    assert_eq!(chain.late(HopId(1)), Late::Stale, "nobody waits for it");
+    assert_eq!(chain.late(HopId(2)), Late::Detour);
+    assert_eq!(orders(&mut chain), [Join(3, Main, 1, Some(2), true, 6)]);
+    let mut swallows = chain.clone();
+    assert_eq!(swallows.late(HopId(2)), Late::GiveUp(HopId(1)), "it sends nothing to the client either");
+    assert_eq!((chain.awaited_rows(HopId(1)), chain.awaited_rows(HopId(2))), (0, 1));
+    output(&mut chain, 1, 3, 6..7).unwrap();
+    assert_eq!(orders(&mut chain), [Feed(2, 6..7, 6)]);
+    let mut gets_on = chain.clone();
+    assert_eq!(chain.late(HopId(2)), Late::GiveUp(HopId(2)), "it has got it");
+    chain.fell_back(HopId(2), TokenCount(6));
+    assert_eq!(chain.late(HopId(2)), Late::GiveUp(HopId(2)), "whatever it says");
+    done(&mut gets_on, 2, 6..7).unwrap();
+    assert_eq!(gets_on.late(HopId(2)), Late::GiveUp(HopId(2)), "it owes its output");
+    assert_eq!(output(&mut gets_on, 2, 2, 6..7), came(6..7));
+    assert!(gets_on.is_settled());
+}
+
+#[test]
+fn who_is_fed_by_the_client_has_nobody_else_to_blame() {
+    let mut chain = settled(&[0, 2, 4]);
+    chain.extend_tokens(TokenCount(1), Outputs::Last).unwrap();
+    orders(&mut chain);
+    assert_eq!(chain.late(HopId(1)), Late::GiveUp(HopId(1)));
+}
+
+#[test]
+fn what_was_handed_on_for_one_that_is_gone_is_nothing_against_the_next_hop() {
+    let mut chain = relayed();
+    swallowed(&mut chain);
+    output(&mut chain, 1, 5, 6..7).unwrap();
+    assert_eq!(orders(&mut chain), [Feed(2, 6..7, 6)]);
+    replace(&mut chain, 1, &[range(0, 2)]);
+    orders(&mut chain);
+    done(&mut chain, 4, 0..7).unwrap();
+    assert_eq!(chain.late(HopId(2)), Late::Detour, "the new one may have passed nothing on");
+}
+
+#[test]
+fn who_is_known_not_to_reach_the_next_hop_does_not_try() {
+    let mut chain = chain(&[0, 2, 4], CONFIG);
+    chain.take_detour(HopId(1), HopId(7));
+    chain.take_detour(HopId(1), HopId(2));
+    assert_eq!(orders(&mut chain)[0], Join(1, Main, 1, Some(2), true, 0));
+    chain.take_detour(HopId(1), HopId(2));
+    assert_eq!(orders(&mut chain), [], "it takes it already");
+}
+
 #[test]
 fn what_is_said_of_an_earlier_epoch_is_void() {
     let mut chain = settled(&[0, 2, 4]);
@@ -265,7 +351,7 @@ fn what_is_said_of_an_earlier_epoch_is_void() {
     assert_eq!(chain.done(HopId(2), &old), Ok(Came::Stale));
     let rows = swarm_protocol::wire::RowsHeader { rows: 1, hidden: 1, element: swarm_protocol::wire::ElementType::F32 };
     let late = StepOutput { link: 2, epoch: 0, position: 6, rows };
-    assert_eq!(chain.output(HopId(2), &late, Numbers(vec![6])), Ok(Came::Stale));
+    assert_eq!(chain.output(HopId(2), &late, vec![6]), Ok(Came::Stale));
     assert_eq!(orders(&mut chain), [Feed(1, 6..7, 6)], "what was under way is sent again");
     assert_eq!(output(&mut chain, 2, 2, 6..7), came(6..7));
     assert!(chain.is_settled());
@@ -389,6 +475,21 @@ fn a_cache_that_was_handed_over_goes_on_where_it_ends() {
 }
 
 #[test]
+fn who_speaks_of_another_hops_hand_over_lies() {
+    let mut chain = settled(&[0, 2, 4]);
+    chain.add_shadow(HopId(1), false).unwrap();
+    chain.add_shadow(HopId(2), false).unwrap();
+    let (first, second) = (chain.begin_hand_over(HopId(1)), chain.begin_hand_over(HopId(2)));
+    let lie = chain.handed_over(HopId(2), first).unwrap_err();
+    assert_eq!(lie.culprit(), Some(HopId(2)));
+    assert!(chain.is_handing_over(HopId(1)), "its own word still counts");
+    assert_eq!(chain.handed_over(HopId(1), first), Ok(true));
+    assert_eq!(chain.handed_over(HopId(1), first), Ok(false), "it has said so already");
+    chain.truncate(TokenCount(3));
+    assert_eq!(chain.handed_over(HopId(2), second), Ok(false), "nobody waits for it");
+}
+
+#[test]
 fn a_truncation_ends_a_hand_over_but_no_standby() {
     let mut chain = settled(&[0, 2, 4]);
     let (heir, standby) = (chain.add_shadow(HopId(2), false), chain.add_shadow(HopId(1), true));
@@ -457,11 +558,11 @@ fn a_chain_of_rows_keeps_its_input() {
     let whole = range(0, 2);
     let mut chain = Chain::of_rows(whole, &[whole], CONFIG).unwrap();
     assert_eq!(chain.extend_tokens(TokenCount(1), Outputs::All), Err(ChainError::WrongInput));
-    chain.extend_rows(Numbers(vec![7, 8]), Outputs::All).unwrap();
+    chain.extend_rows(vec![7, 8], Outputs::All).unwrap();
     chain.next_order().unwrap();
     let Some(Order::Feed(work)) = chain.next_order() else { panic!("it is fed") };
-    assert_eq!(work.input, Input::Rows(Numbers(vec![7, 8])));
+    assert_eq!(work.input, Input::Rows(vec![7, 8]));
     assert_eq!(chain.kept_rows(), 2);
     let mut chain = settled(&[0, 2]);
-    assert_eq!(chain.extend_rows(Numbers(vec![7]), Outputs::All), Err(ChainError::WrongInput));
+    assert_eq!(chain.extend_rows(vec![7], Outputs::All), Err(ChainError::WrongInput));
 }

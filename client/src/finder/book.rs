@@ -12,6 +12,7 @@ use swarm_protocol::model_id::{BlockDigest, NumericClass};
 use swarm_protocol::session::TokenCount;
 use swarm_protocol::wire::ServerInfo;
 
+use super::apart::Apart;
 use super::plan::Need;
 use crate::route::Candidate;
 
@@ -135,6 +136,8 @@ struct Stranger {
 pub struct PeerBook {
     peers: BTreeMap<PeerId, Known>,
     strangers: HashMap<PeerId, Stranger>,
+    /// Who cannot reach whom.
+    pub(super) apart: Apart,
 }
 
 impl PeerBook {

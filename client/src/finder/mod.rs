@@ -1,6 +1,7 @@
 //! Who serves a model, how far away they are, and which route to take. One task owns what is known; sessions ask it for
 //! plans and tell it what happened.
 
+mod apart;
 mod book;
 mod look_up;
 mod plan;
@@ -36,9 +37,23 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 const REFRESH_AFTER: Duration = Duration::from_secs(60);
 
 enum Request {
-    Plan { need: Need, fresh: bool, reply: oneshot::Sender<Result<Plan, NoPlan>> },
-    Report { peer: PeerId, outcome: Outcome },
-    Known { reply: oneshot::Sender<Vec<Known>> },
+    Plan {
+        need: Need,
+        fresh: bool,
+        reply: oneshot::Sender<Result<Plan, NoPlan>>,
+    },
+    Report {
+        peer: PeerId,
+        outcome: Outcome,
+    },
+    /// One server could not reach the other.
+    Apart {
+        from: PeerId,
+        to: PeerId,
+    },
+    Known {
+        reply: oneshot::Sender<Vec<Known>>,
+    },
 }
 
 /// A handle on the finder of one model.
@@ -87,6 +102,12 @@ impl Finder {
             return;
         }
         let _ = self.requests.try_send(Request::Report { peer, outcome });
+    }
+
+    /// Says that `from` could not reach `to`: for some minutes routes count on the way through the client between them, and
+    /// sessions take it at once.
+    pub fn report_apart(&self, from: PeerId, to: PeerId) {
+        let _ = self.requests.try_send(Request::Apart { from, to });
     }
 
     /// Every server known now, as last seen.
@@ -146,6 +167,7 @@ impl Task {
             Request::Report { peer, outcome } => {
                 self.book.report(peer, &outcome, Instant::now(), &mut rand::rng());
             }
+            Request::Apart { from, to } => self.book.apart.note(from, to, Instant::now()),
             Request::Known { reply } if self.older_than(self.config.probe_age) => {
                 self.knowns.push(reply);
                 self.look(false);

@@ -41,6 +41,9 @@ pub struct Plan {
     pub digests: BTreeMap<BlockIndex, BlockDigest>,
     /// Where its servers can be dialled.
     pub addresses: HashMap<PeerId, Vec<Multiaddr>>,
+    /// Servers of which the first could not reach the second a while ago: what goes from the one to the other takes the way
+    /// through the client.
+    pub apart: HashSet<(PeerId, PeerId)>,
 }
 
 /// Why there is no plan.
@@ -128,7 +131,11 @@ fn blocks_in(ranges: &[BlockRange]) -> u32 {
 
 fn plan_in(book: &PeerBook, need: &Need, class: NumericClass, now: Instant) -> Result<Plan, NoPlan> {
     let with_room = book.candidates(need, &class, true, now);
-    let links = Links::Direct(book.round_trips_between_servers());
+    let apart = book.apart.pairs(now);
+    let mut measured = book.round_trips_between_servers();
+    // The way through the client is then what a pair is estimated by.
+    measured.retain(|(from, to), _| !apart.contains(&(*from, *to)) && !apart.contains(&(*to, *from)));
+    let links = Links::Direct(measured);
     let route = route::find(&with_room, need.range, &links).or_else(|no_room| {
         let all = book.candidates(need, &class, false, now);
         route::find(&all, need.range, &links).map_err(|missing| no_route(book, missing, Some(&class), now))?;
@@ -143,7 +150,7 @@ fn plan_in(book: &PeerBook, need: &Need, class: NumericClass, now: Instant) -> R
         let known = book.get(hop.peer).map(|known| known.announcement.addresses.clone());
         addresses.insert(hop.peer, known.unwrap_or_default());
     }
-    Ok(Plan { route, class, digests, addresses })
+    Ok(Plan { route, class, digests, addresses, apart })
 }
 
 #[cfg(test)]

@@ -162,3 +162,17 @@ fn a_server_that_is_no_longer_heard_is_no_longer_used() {
     book.forget_silent(now + Duration::from_secs(700));
     assert_eq!(book.known().count(), 0);
 }
+
+#[test]
+fn servers_that_could_not_reach_one_another_are_as_far_apart_as_by_way_of_the_client() {
+    let now = Instant::now();
+    let (mut first, near) = (server(range(0, 4), "a", 1, 500), server(range(4, 8), "a", 1, 500));
+    let farther = server(range(4, 8), "a", 1, 500);
+    let [one, two, three] = [&first, &near, &farther].map(|server| server.announcement.peer);
+    first.announcement.neighbours = vec![(two, 1000), (three, 2000)];
+    let mut book = book(&[&first, &near, &farther], now);
+    assert_eq!(peers(&cheapest(&book, &need(10), now).unwrap()), [one, two]);
+    book.apart.note(one, two, now);
+    let plan = cheapest(&book, &need(10), now).unwrap();
+    assert_eq!((peers(&plan), plan.apart), (vec![one, three], [(one, two)].into()));
+}

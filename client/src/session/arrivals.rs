@@ -44,7 +44,7 @@ impl Session {
             }
             SessionReply::Unlinked { link, reason } => self.on_unlinked(hop, link, reason),
             SessionReply::Received { position } => self.chain.imported(hop, TokenCount(position)),
-            SessionReply::HandedOver { link, failure } => self.on_handed_over(link, failure),
+            SessionReply::HandedOver { link, failure } => self.on_handed_over(hop, link, failure),
             SessionReply::Opened { .. }
             | SessionReply::Refused(_)
             | SessionReply::Expected
@@ -89,8 +89,7 @@ impl Session {
                     None => self.outputs = Some(rows),
                 }
             }
-            Ok(Came::ToRelay(work)) => self.relaying.push_back(work),
-            Ok(Came::Advanced | Came::Stale) => {}
+            Ok(Came::Advanced | Came::Skipped | Came::Stale) => {}
             Err(error) => self.on_wrong(hop, &error),
         }
     }
@@ -118,7 +117,7 @@ impl Session {
         }
     }
 
-    fn on_wrong(&mut self, hop: HopId, error: &ChainError) {
+    pub(super) fn on_wrong(&mut self, hop: HopId, error: &ChainError) {
         self.lose(error.culprit().unwrap_or(hop), error.to_string());
     }
 
@@ -137,6 +136,10 @@ impl Session {
             Unlinked::Stale => {}
             Unlinked::Again => {
                 tracing::debug!(session = %self.id, %hop, reason, "two hops lost their connection; it is made anew");
+                let next = self.chain.detour_of(hop).and_then(|next| self.links.get(&next));
+                if let (Some(from), Some(to)) = (self.links.get(&hop), next) {
+                    self.finder.report_apart(from.peer, to.peer);
+                }
             }
             Unlinked::Shadow(shadow) => self.give_up(shadow, reason),
             Unlinked::GiveUp(hop) => self.lose(hop, reason),

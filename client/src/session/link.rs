@@ -185,6 +185,7 @@ impl OpenedLink {
             last_step: Duration::ZERO,
             progressed: Instant::now(),
             reached: TokenCount(0),
+            fed_by: None,
             leave: None,
             warm: !fed,
             fed: None,
@@ -268,6 +269,8 @@ pub(super) struct Link {
     pub(super) progressed: Instant,
     /// How many positions it held then.
     pub(super) reached: TokenCount,
+    /// The hop that feeds it, and whether through this client.
+    pub(super) fed_by: Option<(HopId, bool)>,
     /// It has said that it will be gone soon; when a replacement is looked for (again).
     pub(super) leave: Option<Instant>,
     /// The connection to it is up to speed, or nothing much is sent over it.
@@ -282,11 +285,6 @@ impl Link {
     /// Sends a request; `false` if the hop takes no more, which an honest window never causes.
     pub(super) fn send(&self, request: SessionRequest, payload: Vec<u8>) -> bool {
         self.requests.try_send((request, payload)).is_ok()
-    }
-
-    /// Whether it takes one more step, and a word or two besides.
-    pub(super) fn has_room(&self) -> bool {
-        self.requests.capacity() > REQUESTS / 2
     }
 
     /// The hop as another one is told of it; `chunk` is the most rows of one step.

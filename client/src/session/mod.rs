@@ -30,7 +30,7 @@ pub use link::OpenFailure;
 use self::link::{Arrival, Link};
 use self::recorder::Recorder;
 use self::shadows::Shadows;
-use crate::chain::{BadHops, Chain, ChainConfig, HopId, Outputs, Work};
+use crate::chain::{BadHops, Chain, ChainConfig, HopId, Outputs};
 use crate::config::ClientConfig;
 use crate::edges::EdgesWorker;
 use crate::finder::{Finder, Outcome};
@@ -111,8 +111,6 @@ pub struct Session {
     /// Outputs of the last hop that came since the last call.
     outputs: Option<ActivationRows>,
     shadows: Shadows,
-    /// Rows that are handed on for a hop, and wait for room at the next one: never more than the session has positions.
-    relaying: VecDeque<Work<ActivationRows>>,
     /// A first route was opened.
     started: bool,
     /// The last call was not dropped midway.
@@ -166,7 +164,6 @@ impl Session {
             events,
             outputs: None,
             shadows: Shadows::default(),
-            relaying: VecDeque::new(),
             started: false,
             settled: true,
             setbacks: 0,
@@ -253,6 +250,7 @@ impl Session {
     /// [`SessionError`] if they do not fit the reservation, or no servers are to be had.
     pub async fn feed_tokens(&mut self, ids: &[u32], outputs: Outputs) -> Result<Option<ActivationRows>, SessionError> {
         self.check_room(ids.len())?;
+        self.forget_dropped_call();
         self.chain.extend_tokens(TokenCount(ids.len() as u32), outputs)?;
         self.ids.extend_from_slice(ids);
         self.settle().await
@@ -272,6 +270,7 @@ impl Session {
             return Err(SessionError::WrongRows { hidden: self.hidden as usize });
         }
         self.check_room(rows.rows())?;
+        self.forget_dropped_call();
         self.chain.extend_rows(rows, outputs)?;
         self.settle().await
     }
@@ -285,13 +284,19 @@ impl Session {
         Ok(())
     }
 
+    /// If the last call was dropped midway, what it waited for is wanted no more. That comes before anything new is asked
+    /// for, which would be forgotten with it.
+    fn forget_dropped_call(&mut self) {
+        if !self.settled {
+            self.chain.abandon_unanswered();
+            self.forget_dropped_shadows();
+        }
+    }
+
     /// Works until everything has come that was asked for.
     async fn settle(&mut self) -> Result<Option<ActivationRows>, SessionError> {
         self.outputs = None;
-        if !std::mem::replace(&mut self.settled, false) {
-            self.relaying.clear();
-            self.chain.abandon_unanswered();
-        }
+        self.settled = false;
         self.work_until(Self::is_settled).await?;
         self.settled = true;
         Ok(self.outputs.take())
@@ -323,7 +328,6 @@ impl Session {
             self.mend().await?;
             self.tend_shadows();
             self.obey_orders().await?;
-            self.relay();
             if done(self) {
                 return Ok(());
             }
@@ -362,6 +366,7 @@ impl Session {
         info!(session = %self.id, hops = route.len(), "route opened");
         self.recorder.routed(&route);
         self.news.push_back(RouteEvent::Route(route));
+        self.begin_watching();
         Ok(())
     }
 

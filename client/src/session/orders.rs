@@ -22,6 +22,15 @@ impl Session {
 
     /// Tells the lower hop first: the upper one may be quicker to reach it than this client.
     fn join(&mut self, link: u32, lane: Lane, from: HopId, to: Target, position: TokenCount) {
+        if let Target::Hop { id, relayed } = to
+            && lane == Lane::Main
+            && let Some(lower) = self.links.get_mut(&id)
+            && lower.fed_by.replace((from, relayed)) != Some((from, relayed))
+        {
+            // That nothing came from whoever fed it before was not its fault. That it fell back, or the same server lost it
+            // for a moment, is no progress.
+            lower.progressed = Instant::now();
+        }
         let output = match to {
             Target::Owner => Output::Owner,
             Target::Hop { id, relayed: true } => {
@@ -54,23 +63,6 @@ impl Session {
         };
         self.send_step(work.hop, work.epoch, work.from, work.wanted_from, rows);
         Ok(())
-    }
-
-    /// Hands rows on that their hop cannot bring to the next one, as far as that one takes them. What it does not take now
-    /// goes when it has computed something.
-    pub(super) fn relay(&mut self) {
-        while let Some(work) = self.relaying.pop_front() {
-            let Some(link) = self.links.get(&work.hop) else {
-                continue;
-            };
-            if !link.has_room() {
-                self.relaying.push_front(work);
-                return;
-            }
-            if let Input::Rows(rows) = work.input {
-                self.send_step(work.hop, work.epoch, work.from, work.wanted_from, rows);
-            }
-        }
     }
 
     fn send_step(&mut self, hop: HopId, epoch: u32, from: TokenCount, wanted_from: TokenCount, rows: ActivationRows) {

@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::link::{self, OpenFailure, OpenedLink};
 use super::{Session, SessionError};
-use crate::chain::LostSpan;
+use crate::chain::{HopId, LostSpan};
 use crate::finder::{Finder, Need, NoPlan, Outcome, Plan};
 use crate::route::RouteHop;
 
@@ -195,7 +195,21 @@ impl Session {
                 }
             }
         }
+        self.take_detours(&plan.apart);
         failure
+    }
+
+    /// Hops whose servers could not reach one another a while ago do not try it again.
+    fn take_detours(&mut self, apart: &HashSet<(PeerId, PeerId)>) {
+        let peer = |hop| self.links.get(&hop).map(|link| link.peer);
+        let hops: Vec<(HopId, Option<PeerId>)> = self.chain.hops().map(|(hop, _)| (hop, peer(hop))).collect();
+        for pair in hops.windows(2) {
+            if let [(hop, Some(from)), (next, Some(to))] = *pair
+                && apart.contains(&(from, to))
+            {
+                self.chain.take_detour(hop, next);
+            }
+        }
     }
 
     /// The future holds nothing of the session, which threads cannot share: so a session can move between them.

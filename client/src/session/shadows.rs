@@ -56,8 +56,6 @@ pub(super) struct Shadows {
     pub(super) opening: JoinSet<ShadowOpened>,
     /// Hops for which a server is being opened, or was looked for a moment ago.
     looked: HashMap<HopId, Option<Instant>>,
-    /// Hand-overs under way, by their number.
-    hand_overs: HashMap<u32, HopId>,
     /// Hops whose KV cache cannot be handed over.
     by_input: HashSet<HopId>,
 }
@@ -86,17 +84,17 @@ impl Session {
                 (false, _) if self.config.standby => Purpose::Standby,
                 (false, _) => continue,
             };
+            if purpose == Purpose::TakeOver && self.chain.shadow_of(hop).is_none() && !self.chain.may_hand_over(hop) {
+                // It may when it has computed its next step.
+                continue;
+            }
             match self.chain.shadow_lacks(hop) {
-                Some(lacks) if leaving && lacks.0 <= CLOSE_ENOUGH && !self.is_handing_over(hop) => self.swap(hop),
+                Some(lacks) if leaving && lacks.0 <= CLOSE_ENOUGH && !self.chain.is_handing_over(hop) => self.swap(hop),
                 Some(_) => {}
                 None if self.shadows.may_look(hop, now) => self.look_for_shadow(hop, blocks, purpose),
                 None => {}
             }
         }
-    }
-
-    fn is_handing_over(&self, hop: HopId) -> bool {
-        self.shadows.hand_overs.values().any(|known| *known == hop)
     }
 
     fn look_for_shadow(&mut self, hop: HopId, blocks: BlockRange, purpose: Purpose) {
@@ -138,23 +136,21 @@ impl Session {
     }
 
     fn begin_hand_over(&mut self, hop: HopId, shadow: HopId) {
-        let link = self.chain.number_link();
         let (Some(from), Some(to)) = (self.links.get(&hop), self.links.get(&shadow)) else {
             return;
         };
         let (peer, to) = (from.peer, to.as_next(self.chain.chunk()));
-        self.shadows.hand_overs.insert(link, hop);
+        let link = self.chain.begin_hand_over(hop);
         self.ask(shadow, SessionRequest::Accept(Input::Import { peer, link }));
         self.ask(hop, SessionRequest::HandOver(HandOver { link, to }));
     }
 
-    pub(super) fn on_handed_over(&mut self, link: u32, failure: Option<String>) {
-        let Some(hop) = self.shadows.hand_overs.remove(&link) else {
-            return;
-        };
-        match failure {
-            None => self.follow(hop),
-            Some(reason) => {
+    pub(super) fn on_handed_over(&mut self, hop: HopId, link: u32, failure: Option<String>) {
+        match (self.chain.handed_over(hop, link), failure) {
+            (Err(lie), _) => self.on_wrong(hop, &lie),
+            (Ok(false), _) => {}
+            (Ok(true), None) => self.follow(hop),
+            (Ok(true), Some(reason)) => {
                 info!(session = %self.id, %hop, reason, "a KV cache was not handed over; its input is replayed");
                 self.shadows.by_input.insert(hop);
                 if let Some(shadow) = self.chain.shadow_of(hop) {
@@ -190,7 +186,6 @@ impl Session {
         let first = self.is_first(hop);
         self.shadows.looked.remove(&hop);
         self.shadows.by_input.remove(&hop);
-        self.shadows.hand_overs.retain(|_, known| *known != hop);
         let Some(shadow) = self.chain.promote(hop) else {
             return;
         };
@@ -203,7 +198,6 @@ impl Session {
     pub(super) fn forget_dropped_shadows(&mut self) {
         let chain = &self.chain;
         self.links.retain(|hop, _| chain.held_by(*hop).is_some());
-        self.shadows.hand_overs.retain(|_, hop| chain.shadow_of(*hop).is_some());
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use swarm_protocol::liveness::progress_deadline;
 
 use super::Session;
-use crate::chain::HopId;
+use crate::chain::{HopId, Late};
 
 /// How late a hop may be, against a standby that has computed the same already, until that takes its place: a server is
 /// often that much slower for a moment, and changing costs little.
@@ -19,7 +19,7 @@ const STEPS_LATER_THAN_STANDBY: u32 = 4;
 const LONGEST_STEP: u32 = 64;
 
 impl Session {
-    /// Nobody was watched while nothing was asked for.
+    /// Nobody was watched while nothing was asked for, nor while hops were replaced.
     pub(super) fn begin_watching(&mut self) {
         let now = Instant::now();
         for (hop, link) in &mut self.links {
@@ -33,19 +33,20 @@ impl Session {
         let now = Instant::now();
         let waited_for = self.chain.waited_for();
         let row_bytes = self.row_bytes();
-        let mut gone: Vec<(HopId, String)> = Vec::new();
+        let (mut gone, mut late) = (Vec::new(), Vec::new());
         for (hop, link) in &mut self.links {
             if waited_for != Some(*hop) {
                 link.progressed = now;
             }
             let under_way = self.chain.unanswered_rows(*hop) * row_bytes;
+            let awaited = self.chain.awaited_rows(*hop) * row_bytes;
             let silent = link.silent_for(now);
             let stuck = now.saturating_duration_since(link.progressed);
             let patience = progress_deadline(link.last_step * LONGEST_STEP).min(self.config.step_timeout);
             if silent > link.liveness.deadline(under_way) {
                 gone.push((*hop, format!("silent for {:.1} s", silent.as_secs_f64())));
-            } else if stuck > patience + transfer(link.liveness.deadline(under_way), silent) {
-                gone.push((*hop, format!("no answer to a step within {:.0} s", stuck.as_secs_f64())));
+            } else if stuck > patience + transfer(link.liveness.deadline(under_way + awaited), silent) {
+                late.push((*hop, stuck));
             } else {
                 link.ping(now);
             }
@@ -53,7 +54,26 @@ impl Session {
         for (hop, reason) in gone {
             self.lose(hop, reason);
         }
+        for (hop, stuck) in late {
+            self.on_late(hop, stuck);
+        }
         self.hedge(now);
+    }
+
+    /// A hop that answers does not get on: it, or the hop before, which passes nothing on.
+    fn on_late(&mut self, hop: HopId, stuck: Duration) {
+        match self.chain.late(hop) {
+            Late::Stale => {}
+            Late::Detour => {
+                tracing::debug!(session = %self.id, %hop, ?stuck, "a hop gets on with nothing; its input goes this way now");
+            }
+            Late::GiveUp(culprit) if culprit == hop => {
+                self.lose(hop, format!("no answer to a step within {:.0} s", stuck.as_secs_f64()));
+            }
+            Late::GiveUp(before) => {
+                self.lose(before, format!("nothing came of what it has computed within {:.0} s", stuck.as_secs_f64()));
+            }
+        }
     }
 
     /// Takes the standby of a hop that everybody waits for, if it has computed what the hop has not. It is no sure sign

@@ -4,26 +4,7 @@ use swarm_protocol::wire::Next;
 use super::*;
 
 /// Rows of numbers, as good as any.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Numbers(Vec<u64>);
-
-impl Rows for Numbers {
-    fn rows(&self) -> usize {
-        self.0.len()
-    }
-
-    fn slice(&self, from: usize, count: usize) -> Self {
-        Self(self.0[from..from + count].to_vec())
-    }
-
-    fn append(&mut self, more: Self) {
-        self.0.extend(more.0);
-    }
-
-    fn truncate(&mut self, rows: usize) {
-        self.0.truncate(rows);
-    }
-}
+type Numbers = Vec<u64>;
 
 fn peer(number: u8) -> PeerId {
     PeerId::from_bytes(&[0, 2, 1, number]).unwrap()
@@ -40,12 +21,12 @@ fn connect(link: u32, output: Output, position: u32) -> Connect {
 /// Feeds the positions `from..to`, whose outputs are their own numbers.
 fn feed(hop: &mut HopState<Numbers>, epoch: u32, from: u64, to: u64, wanted_from: usize) {
     assert_eq!(hop.take(Source::Owner, from as usize, (to - from) as usize), Taken::Compute);
-    hop.computed(epoch, from as usize, wanted_from, Numbers((from..to).collect()));
+    hop.computed(epoch, from as usize, wanted_from, (from..to).collect());
 }
 
 /// Everything a lane sends now: position and rows.
 fn drain(hop: &mut HopState<Numbers>, lane: Lane) -> Vec<(usize, Vec<u64>)> {
-    std::iter::from_fn(|| hop.next_frame(lane)).map(|frame| (frame.position, frame.rows.0)).collect()
+    std::iter::from_fn(|| hop.next_frame(lane)).map(|frame| (frame.position, frame.rows)).collect()
 }
 
 #[test]
@@ -70,7 +51,7 @@ fn a_step_below_the_end_rewinds_and_one_above_is_a_gap() {
     drain(&mut hop, Lane::Main);
     assert_eq!(hop.take(Source::Owner, 7, 1), Taken::Gap { have: 6 });
     assert_eq!(hop.take(Source::Owner, 2, 1), Taken::Compute);
-    hop.computed(1, 2, 2, Numbers(vec![77]));
+    hop.computed(1, 2, 2, vec![77]);
     assert_eq!(drain(&mut hop, Lane::Main), [(2, vec![77])]);
     assert_eq!((hop.len(), hop.epoch()), (3, 1));
 }
@@ -125,8 +106,8 @@ fn an_imported_cache_goes_on_like_an_own_one() {
     let mut hop = HopState::new(100);
     hop.accept(Input::Import { peer: peer(1), link: 1 });
     assert_eq!(hop.importer(peer(1), 1), Welcome::Now);
-    hop.imported(3, 0, 2, Some(Numbers(vec![0, 1])));
-    hop.imported(3, 2, 2, Some(Numbers(vec![2, 3])));
+    hop.imported(3, 0, 2, Some(vec![0, 1]));
+    hop.imported(3, 2, 2, Some(vec![2, 3]));
     hop.accept(Input::Owner);
     hop.connect(&connect(5, next(100), 1)).unwrap();
     let frame = hop.next_frame(Lane::Main).unwrap();
@@ -154,12 +135,12 @@ fn a_replay_is_passed_on_from_where_the_next_hop_lacks_it() {
 fn a_piece_that_is_stored_late_takes_nothing_from_the_steps_behind_it() {
     let mut hop = HopState::new(100);
     hop.accept(Input::Import { peer: peer(1), link: 1 });
-    hop.imported(0, 0, 5, Some(Numbers((0..5).collect())));
+    hop.imported(0, 0, 5, Some((0..5).collect()));
     hop.accept(Input::Owner);
     assert_eq!(hop.take(Source::Owner, 5, 7), Taken::Compute);
-    hop.imported(0, 5, 5, Some(Numbers((5..10).collect())));
+    hop.imported(0, 5, 5, Some((5..10).collect()));
     assert_eq!(hop.take(Source::Owner, 12, 1), Taken::Compute);
-    hop.computed(0, 5, 9, Numbers((5..12).collect()));
+    hop.computed(0, 5, 9, (5..12).collect());
     assert_eq!(hop.len(), 12);
 }
 

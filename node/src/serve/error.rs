@@ -61,6 +61,13 @@ pub enum ServeError {
     NetworkEnded,
 }
 
+impl ServeError {
+    /// Whether it lies in certain blocks, or in the moment: other blocks, or the same later, may be loaded.
+    pub(super) fn concerns_blocks(&self) -> bool {
+        matches!(self, Self::Model(_) | Self::SelfCheck(_) | Self::WeightsDiffer { .. } | Self::Thread(_))
+    }
+}
+
 impl From<JoinError> for ServeError {
     fn from(error: JoinError) -> Self {
         Self::Join(Box::new(error))

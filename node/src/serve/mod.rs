@@ -23,6 +23,7 @@ mod running;
 mod self_check;
 mod server;
 mod session;
+mod setbacks;
 mod smoothed;
 mod steps;
 mod twins;

@@ -4,7 +4,7 @@
 //! So two servers do not both leave their blocks to one another, nor both fill one hole.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::Rng;
 use swarm_protocol::PeerId;
@@ -19,6 +19,7 @@ use super::announcer::Announcer;
 use super::choice::{claims, tokens_per_second};
 use super::digests::describe;
 use super::error::ServeError;
+use super::setbacks::Setbacks;
 use super::view::Seen;
 use crate::placement::{Claim, Patience, Standing, still_right};
 
@@ -39,12 +40,24 @@ pub(super) struct Mover {
     about: Arc<About>,
     settling: Duration,
     patience: Patience,
+    /// Moves that came to nothing.
+    setbacks: Setbacks,
 }
 
 impl Mover {
     pub(super) fn new(about: Arc<About>, interval: Duration) -> Self {
         let settling = (interval / SETTLING_SHARE).max(LEAST_SETTLING);
-        Self { about, settling, patience: Patience::default() }
+        Self { about, settling, patience: Patience::default(), setbacks: Setbacks::default() }
+    }
+
+    /// The blocks to which the server was moving could not be loaded: for a while it does not move. Says how long.
+    pub(super) fn move_failed(&mut self) -> Duration {
+        self.setbacks.note(Instant::now())
+    }
+
+    /// A move has come to its end.
+    pub(super) fn has_moved(&mut self) {
+        self.setbacks = Setbacks::default();
     }
 
     /// The server serves other blocks now.
@@ -63,6 +76,9 @@ impl Mover {
         profile: &Profile,
         seen: &Seen,
     ) -> Result<Option<BlockRange>, ServeError> {
+        if !self.setbacks.are_over(Instant::now()) {
+            return Ok(None);
+        }
         let (model, me) = (self.about.model_blocks, self.about.network.peer_id());
         let rate = tokens_per_second(profile.rates);
         let mine = Claim { peer: me, blocks: profile.blocks, tokens_per_second: rate, standing: Standing::Serving };

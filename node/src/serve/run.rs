@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 
 use swarm_protocol::announcement::ServerState;
 use swarm_protocol::block::BlockRange;
+use tracing::warn;
 
+use super::about::Profile;
 use super::config::ServeConfig;
 use super::error::ServeError;
 use super::event::{Report, ServeEvent};
+use super::moving::Mover;
 use super::running::{Ending, Running};
 use super::server::Server;
 
@@ -32,6 +35,8 @@ impl Server {
     /// From joining to the good-bye.
     async fn live(&mut self, mut stop: Pin<&mut impl Future<Output = ()>>) -> Result<(), ServeError> {
         let mut next = None;
+        // The blocks that were served before the ones that are being loaded, and whether any were.
+        let (mut former, mut served) = (None, false);
         loop {
             let started = tokio::select! {
                 started = self.start_serving(next) => started,
@@ -39,8 +44,22 @@ impl Server {
             };
             let mut running = match started {
                 Ok(running) => running,
+                Err(error) if served && error.concerns_blocks() => {
+                    next = former.take();
+                    tokio::select! {
+                        turned = self.turn_back(next, &error) => turned?,
+                        () = stop.as_mut() => return self.leave(None, Ok(())).await,
+                    }
+                    continue;
+                }
                 Err(error) => return self.leave(None, Err(error)).await,
             };
+            served = true;
+            if former.take().is_some()
+                && let Some(mover) = &mut self.mover
+            {
+                mover.has_moved();
+            }
             let Self { announcer, mover, door, report, .. } = self;
             let to = match running.until_it_ends(announcer, mover.as_mut(), door, report, stop.as_mut()).await {
                 Ending::Moves(to) => to,
@@ -58,6 +77,7 @@ impl Server {
             if let Err(error) = moved {
                 return self.leave(Some((running, Duration::ZERO)), Err(error)).await;
             }
+            former = Some(running.profile.blocks);
             tokio::select! {
                 () = self.vacate(running) => {}
                 () = stop.as_mut() => return self.leave(None, Ok(())).await,
@@ -77,6 +97,23 @@ impl Server {
             mover.settle();
         }
         self.start(loaded)
+    }
+
+    /// The blocks that were to be served cannot be loaded. Announces those that were served before, which are served again:
+    /// what the swarm has lost by the attempt is little. If not even they can be loaded, the server is away for a while, and
+    /// then looks where it is needed, as at its start.
+    async fn turn_back(&mut self, to: Option<BlockRange>, error: &ServeError) -> Result<(), ServeError> {
+        let pause = self.mover.as_mut().map(Mover::move_failed).unwrap_or_default();
+        let Some(blocks) = to else {
+            warn!(%error, ?pause, "no blocks can be loaded; looking for some again after a pause");
+            self.announcer.say_goodbye().await;
+            tokio::time::sleep(pause).await;
+            return Ok(());
+        };
+        warn!(%error, to = %blocks, ?pause, "the new blocks cannot be loaded; going back to those before, and staying");
+        let profile = Profile { blocks, ..self.draft()? };
+        self.announcer.announce_instead(&profile, ServerState::Joining).await;
+        Ok(())
     }
 
     /// Hands the sessions of a server that moves over to others.

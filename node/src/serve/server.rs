@@ -127,7 +127,7 @@ impl Server {
     }
 
     /// What can be said before the blocks are loaded.
-    fn draft(&self) -> Result<Profile, ServeError> {
+    pub(super) fn draft(&self) -> Result<Profile, ServeError> {
         let unknown = format!("{}/loading", self.served.format);
         let class = NumericClass::new(unknown).map_err(|error| ServeError::SelfCheck(error.to_string()))?;
         let rates = assumed_rates(self.served.checkpoint.config(), self.served.format);

@@ -252,10 +252,10 @@ impl Client {
         net.close(CLIENT, link.stream);
     }
 
-    /// The chain's hops, if they should all be up to date: not if the last call was broken off.
-    pub(super) fn claims(&self) -> impl Iterator<Item = (Node, SessionId)> {
-        let hops = self.chain.hops().filter(|_| self.settled);
-        hops.filter_map(|(hop, _)| self.links.get(&hop)).map(|link| (link.node, link.session))
+    /// The hops it has, those beside the chain too, and how many positions it believes each to hold.
+    pub(super) fn claims(&self) -> impl Iterator<Item = (Node, SessionId, usize)> {
+        let held = |hop| self.chain.held_by(hop).map_or(0, TokenCount::as_usize);
+        self.links.iter().map(move |(hop, link)| (link.node, link.session, held(*hop)))
     }
 
     pub(super) fn whole(&self) -> &Kv {

@@ -107,7 +107,7 @@ impl Draw {
         let server = self.0.random_range(0..servers);
         let latest = if self.0.random_bool(0.4) { 500 } else { 5000 };
         let at = self.millis(0, latest);
-        let operation = match self.0.random_range(0..24) {
+        let operation = match self.0.random_range(0..25) {
             0..5 => {
                 let back_after = self.0.random_bool(0.5).then(|| self.millis(10, 5000));
                 Operation::Crash { server, back_after, reset: self.0.random_bool(0.6) }
@@ -127,6 +127,10 @@ impl Draw {
             18 => Operation::Occupy { server, lasting: self.millis(100, 4000) },
             19..22 => Operation::Leave { server, within: self.millis(300, 6000) },
             22 => return self.flapping(server, at, drawn),
+            23 => {
+                let everything = self.0.random_bool(0.5);
+                Operation::Swallow { server, lasting: self.millis(100, 60_000), everything }
+            }
             _ => {
                 let hosting = self.anywhere(blocks);
                 Operation::Join(self.server(hosting, capacity))

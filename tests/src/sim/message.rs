@@ -34,7 +34,7 @@ impl Payload {
     pub(super) fn into_rows(self) -> Activations {
         match self {
             Self::Rows(rows) => rows,
-            Self::None | Self::Kv(..) => Activations(Vec::new()),
+            Self::None | Self::Kv(..) => Vec::new(),
         }
     }
 }

@@ -143,6 +143,10 @@ counts! {
     silences,
     /// Hops given up since they took too long for a step.
     stuck,
+    /// Hops that got on with nothing, and whose input then took the way through the client.
+    detours,
+    /// Hops given up since they passed nothing on of what they had computed.
+    swallowers,
     /// Hops given up since they broke the protocol, as the chain sees it.
     wrong,
     /// Servers opened as part of a route.

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use swarm_protocol::activations::Rows;
 use swarm_protocol::block::BlockRange;
 
 /// Mixes two words into one.
@@ -17,26 +16,7 @@ pub(super) fn embed(token: u64) -> u64 {
 }
 
 /// One word per row.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Activations(pub Vec<u64>);
-
-impl Rows for Activations {
-    fn rows(&self) -> usize {
-        self.0.len()
-    }
-
-    fn slice(&self, from: usize, count: usize) -> Self {
-        Self(self.0[from..from + count].to_vec())
-    }
-
-    fn append(&mut self, more: Self) {
-        self.0.extend(more.0);
-    }
-
-    fn truncate(&mut self, rows: usize) {
-        self.0.truncate(rows);
-    }
-}
+pub type Activations = Vec<u64>;
 
 /// The KV caches of a range of blocks: per block and position, a hash of the block and all its input rows so far, which
 /// is also the block's output row.
@@ -98,10 +78,11 @@ impl Kv {
         self.rows.last()?.get(position).copied()
     }
 
-    /// Whether this holds, for its own blocks, what `whole` holds for them, as far as both reach.
-    pub fn agrees_with(&self, whole: &Self) -> bool {
+    /// Whether this holds, for its own blocks, what `whole` holds for them, of the first `length` positions as far as both
+    /// reach.
+    pub fn agrees_with(&self, whole: &Self, length: usize) -> bool {
         let skipped = self.blocks.start().saturating_sub(whole.blocks.start()) as usize;
         let mut pairs = self.rows.iter().zip(whole.rows.iter().skip(skipped));
-        pairs.all(|(mine, theirs)| mine.iter().zip(theirs).all(|(mine, theirs)| mine == theirs))
+        pairs.all(|(mine, theirs)| mine.iter().zip(theirs).take(length).all(|(mine, theirs)| mine == theirs))
     }
 }

@@ -81,6 +81,15 @@ pub enum Operation {
         /// Whether connections are refused; otherwise nothing is heard.
         refused: bool,
     },
+    /// The server computes, and says so, but passes nothing on.
+    Swallow {
+        /// Who.
+        server: usize,
+        /// How long; then everything goes where it should.
+        lasting: Duration,
+        /// Whether it keeps also what goes to the client; otherwise only what goes to other servers.
+        everything: bool,
+    },
     /// The KV caches lose their newer part.
     Forget {
         /// Whose.

@@ -67,8 +67,12 @@ pub(super) struct Server {
     /// What waits for it meanwhile.
     pub(super) inbox: Vec<Happening>,
     slow: (u32, Duration),
+    /// It passes nothing on until then; to the client neither, or only to other servers.
+    swallowing: (Duration, bool),
     /// Anything but slowness has happened to it, or to a way to it.
     pub(super) troubled: bool,
+    /// It has lost KV: what it then says of steps that were queued may come out of order.
+    pub(super) forgetful: bool,
     fault: Fault,
     pub(super) counts: Counts,
 }
@@ -92,7 +96,9 @@ impl Server {
             stalled_until: None,
             inbox: Vec::new(),
             slow: (1, Duration::ZERO),
+            swallowing: (Duration::ZERO, false),
             troubled: false,
+            forgetful: false,
             fault,
             counts: Counts::default(),
         }
@@ -108,8 +114,13 @@ impl Server {
         self.slow = (factor, until);
     }
 
+    pub(super) fn swallow(&mut self, until: Duration, everything: bool) {
+        (self.troubled, self.swallowing) = (true, (until, everything));
+    }
+
     /// Every KV cache loses what lies beyond `keep`.
     pub(super) fn forget(&mut self, keep: usize) {
+        (self.troubled, self.forgetful) = (true, true);
         self.sessions.values_mut().for_each(|session| session.kv.truncate(keep));
     }
 

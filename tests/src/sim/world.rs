@@ -110,6 +110,11 @@ impl Known<'_> {
         self.fault != Fault::None
     }
 
+    /// Whether a server may be found to break the protocol.
+    pub(super) fn may_be_wrong(&self, peer: PeerId) -> bool {
+        self.has_bugs() || self.servers.get(&node_of(peer)).is_some_and(|server| server.forgetful)
+    }
+
     /// A server is given up for being silent, or too slow.
     pub(super) fn accuse(&self, peer: PeerId, reason: &str) -> Result<(), Violation> {
         let server = self.servers.get(&node_of(peer));
@@ -229,7 +234,10 @@ impl<'a> World<'a> {
                 let Some(server) = self.servers.get_mut(&node) else { return Ok(()) };
                 if server.stalled_until.take_if(|until| *until <= now).is_some() {
                     let inbox = std::mem::take(&mut server.inbox);
-                    inbox.into_iter().try_for_each(|happening| self.happen(happening))?;
+                    inbox.into_iter().try_for_each(|happening| match happening {
+                        Happening::Arrive { stream, side, message } => self.reach(stream, side, message),
+                        other => self.happen(other),
+                    })?;
                 }
             }
             Happening::Back(node) => {
@@ -251,7 +259,6 @@ impl<'a> World<'a> {
     /// A message reaches the other end of its stream, if it does.
     fn arrive(&mut self, stream: StreamId, side: usize, message: Message) -> Result<(), Violation> {
         let ends = self.net.ends(stream);
-        let node = ends[side];
         let pair = (ends[0].min(ends[1]), ends[0].max(ends[1]));
         if let Some(apart) = self.apart.get_mut(&pair) {
             if apart.refused && !matches!(message, Message::Broken) {
@@ -267,6 +274,12 @@ impl<'a> World<'a> {
                 return Ok(());
             }
         }
+        self.reach(stream, side, message)
+    }
+
+    /// A message has reached the machine of a node.
+    fn reach(&mut self, stream: StreamId, side: usize, message: Message) -> Result<(), Violation> {
+        let node = self.net.ends(stream)[side];
         let happening = Happening::Arrive { stream, side, message };
         if let Some(server) = self.servers.get_mut(&node) {
             if !server.up {
@@ -350,11 +363,15 @@ impl<'a> World<'a> {
                     server.slow_down(factor, now + lasting);
                 }
             }
+            Operation::Swallow { server, lasting, everything } => {
+                if let Some(server) = self.servers.get_mut(&pick(server)) {
+                    server.swallow(now + lasting, everything);
+                }
+            }
             Operation::Cut { server, lasting } => self.part(CLIENT, pick(server), Some(lasting), false),
             Operation::Part { one, other, lasting, refused } => self.part(pick(one), pick(other), lasting, refused),
             Operation::Forget { server, keep } => {
                 if let Some(server) = self.servers.get_mut(&pick(server)) {
-                    server.troubled = true;
                     server.forget(keep);
                 }
             }
@@ -436,12 +453,12 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Every hop that is alive holds what it would hold in a run without faults, as far as it goes.
+    /// Every hop that is alive holds what it would hold in a run without faults, as far as the client counts on it.
     fn check_histories(&self) -> Result<(), Violation> {
         let whole = self.client.whole();
-        for (node, session) in self.client.claims() {
+        for (node, session, held) in self.client.claims() {
             let session = self.servers.get(&node).and_then(|server| server.sessions.get(&session));
-            if session.is_some_and(|session| !session.kv.agrees_with(whole)) {
+            if session.is_some_and(|session| !session.kv.agrees_with(whole, held)) {
                 return Err(Violation::WrongHistory { peer: peer_of(node) });
             }
         }

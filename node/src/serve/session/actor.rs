@@ -1,6 +1,7 @@
 //! One running session on this server: the task that owns its state. It takes steps in, has them computed, and sees to it
 //! that their outputs go where its owner said.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,17 @@ const TOUCH_INTERVAL: Duration = Duration::from_millis(500);
 /// Steps of a feeding server that were not computed and that it has not been told of; more say nothing new.
 const FAILURES: usize = 4;
 
+/// Steps of the owner's that are read while there is no room for them. An honest owner has no more on their way: what takes
+/// room besides its steps is a piece of a KV cache.
+const MOST_HELD_STEPS: usize = 2;
+
+/// The same of everything that waits with them: how a hop is joined anew takes two words.
+const MOST_HELD: usize = 16;
+
+/// Servers that may wait for the owner's word about them: one that feeds and one that hands its KV cache over, over the
+/// newest link and one before it.
+const MOST_EARLY: usize = 4;
+
 /// A session that was admitted.
 pub(super) struct Opened {
     pub(super) id: SessionId,
@@ -60,12 +72,6 @@ pub(super) struct Feed {
 pub(super) struct Import {
     pieces: mpsc::Receiver<Piece>,
     pub(super) stored: mpsc::Sender<u32>,
-}
-
-/// Who came before its time.
-enum Early {
-    Feed { peer: PeerId, link: u32, welcome: oneshot::Sender<FeedIn> },
-    Import { peer: PeerId, link: u32, welcome: oneshot::Sender<ImportIn> },
 }
 
 /// Something that concerns the session.
@@ -92,14 +98,15 @@ pub(super) struct Actor<'a> {
     visits: &'a mut mpsc::Receiver<Visit>,
     /// What the compute thread owes, in the order it was asked.
     pub(super) pending: FuturesOrdered<Pending>,
-    /// A step of the owner's that waits for one of them.
-    held: Option<(Step, Vec<u8>)>,
+    /// What the owner said since its step that waits for one of them, from that step on.
+    held: VecDeque<(SessionRequest, Vec<u8>)>,
     pub(super) feed: Option<Feed>,
     pub(super) import: Option<Import>,
     /// One of each lane, where it leads to another server.
     main: Option<FeedOut>,
     mirror: Option<FeedOut>,
-    early: Option<Early>,
+    /// Who came before their time, in the order of coming.
+    early: VecDeque<Visit>,
     handing_over: Option<(u32, JoinHandle<Result<(), String>>)>,
     touched: Option<Instant>,
     /// When the session was last heard.
@@ -123,12 +130,12 @@ impl<'a> Actor<'a> {
             replies,
             visits,
             pending: FuturesOrdered::new(),
-            held: None,
+            held: VecDeque::new(),
             feed: None,
             import: None,
             main: None,
             mirror: None,
-            early: None,
+            early: VecDeque::new(),
             handing_over: None,
             touched: None,
             active,
@@ -150,9 +157,10 @@ impl<'a> Actor<'a> {
         let room = self.pending.len() < STEPS_IN_FLIGHT;
         let (main_due, mirror_due) = (self.state.has_frame(Lane::Main), self.state.has_frame(Lane::Mirror));
         let to_owner = main_due && self.main.is_none();
-        let Self { reader, replies, visits, pending, held, feed, import, main, mirror, handing_over, .. } = self;
+        let listens = self.listens();
+        let Self { reader, replies, visits, pending, feed, import, main, mirror, handing_over, .. } = self;
         tokio::select! {
-            request = reader.next(), if held.is_none() => Happening::Request(request),
+            request = reader.next(), if listens => Happening::Request(request),
             Some(answer) = pending.next() => Happening::Answer(answer),
             fed = next_of(feed.as_mut().map(|feed| &mut feed.steps)), if room => Happening::Fed(fed),
             piece = next_of(import.as_mut().map(|import| &mut import.pieces)), if room => Happening::Piece(piece),
@@ -207,16 +215,31 @@ impl<'a> Actor<'a> {
         }
     }
 
+    /// Whether it reads what the owner says. While a step waits it goes on to, for the sake of pings: an owner that sends no
+    /// more steps at once than it may is told at any time that this server lives.
+    fn listens(&self) -> bool {
+        let steps = self.held.iter().filter(|(request, _)| matches!(request, SessionRequest::Step(_))).count();
+        steps < MOST_HELD_STEPS && self.held.len() < MOST_HELD
+    }
+
+    /// Takes in what the owner says. After a step that waits everything waits with it, but for pings and the end.
     async fn on_request(&mut self, request: SessionRequest, rows: Vec<u8>) -> Option<End> {
         self.touch().await;
+        let waits = match &request {
+            SessionRequest::Ping { .. } | SessionRequest::Close => false,
+            SessionRequest::Step(_) => !self.held.is_empty() || self.pending.len() >= STEPS_IN_FLIGHT,
+            _ => !self.held.is_empty(),
+        };
+        if waits {
+            self.held.push_back((request, rows));
+            return None;
+        }
+        self.obey(request, rows).await
+    }
+
+    async fn obey(&mut self, request: SessionRequest, rows: Vec<u8>) -> Option<End> {
         match request {
-            SessionRequest::Step(step) if self.pending.len() < STEPS_IN_FLIGHT => {
-                self.start(Source::Owner, step, rows).await
-            }
-            SessionRequest::Step(step) => {
-                self.held = Some((step, rows));
-                None
-            }
+            SessionRequest::Step(step) => self.start(Source::Owner, step, rows).await,
             SessionRequest::Ping { nonce } => self.say(SessionReply::Pong { nonce }).await,
             SessionRequest::Close => Some(End::ByClient),
             SessionRequest::Accept(input) => {
@@ -277,12 +300,16 @@ impl<'a> Actor<'a> {
         }
     }
 
-    /// Goes on with the step that waited.
+    /// Goes on with what waited, as far as there is room.
     pub(super) async fn resume(&mut self) -> Option<End> {
-        match self.held.take() {
-            Some((step, rows)) => self.start(Source::Owner, step, rows).await,
-            None => None,
+        while self.pending.len() < STEPS_IN_FLIGHT {
+            let (request, rows) = self.held.pop_front()?;
+            let end = self.obey(request, rows).await;
+            if end.is_some() {
+                return end;
+            }
         }
+        None
     }
 
     async fn on_fed(&mut self, fed: Option<Fed>) -> Option<End> {
@@ -324,7 +351,7 @@ impl<'a> Actor<'a> {
                     self.feed = Some(Feed { link, steps, failures });
                 }
             }
-            Welcome::Later => self.early = Some(Early::Feed { peer, link, welcome }),
+            Welcome::Later => self.wait_outside(Visit::Feed { peer, link, welcome }),
             Welcome::Never => {}
         }
     }
@@ -338,9 +365,18 @@ impl<'a> Actor<'a> {
                     self.import = Some(Import { pieces, stored });
                 }
             }
-            Welcome::Later => self.early = Some(Early::Import { peer, link, welcome }),
+            Welcome::Later => self.wait_outside(Visit::Import { peer, link, welcome }),
             Welcome::Never => {}
         }
+    }
+
+    /// Keeps a visitor until the owner names it. Those that have given up make room, then the first that came.
+    fn wait_outside(&mut self, visit: Visit) {
+        self.early.retain(|early| !early.is_over());
+        if self.early.len() >= MOST_EARLY {
+            self.early.pop_front();
+        }
+        self.early.push_back(visit);
     }
 
     /// The owner has named another input: whoever fed the session does so no more. To name the same again changes nothing.
@@ -351,10 +387,12 @@ impl<'a> Actor<'a> {
         self.feed = None;
         self.import = None;
         self.state.accept(input);
-        match self.early.take() {
-            Some(Early::Feed { peer, link, welcome }) => self.let_feed(peer, link, welcome),
-            Some(Early::Import { peer, link, welcome }) => self.let_import(peer, link, welcome),
-            None => {}
+        for early in std::mem::take(&mut self.early) {
+            match early {
+                Visit::Feed { peer, link, welcome } => self.let_feed(peer, link, welcome),
+                Visit::Import { peer, link, welcome } => self.let_import(peer, link, welcome),
+                Visit::Export { .. } => {}
+            }
         }
     }
 

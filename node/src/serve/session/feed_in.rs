@@ -5,24 +5,19 @@ use std::time::Duration;
 use swarm_protocol::PeerId;
 use swarm_protocol::p2p::StreamError;
 use swarm_protocol::wire::{Incoming, Refusal, SessionReply, SessionRequest};
-use tokio::sync::oneshot;
-use tokio::time::{interval, timeout};
+use tokio::time::interval;
 use tracing::debug;
 
-use super::visit::{Fed, FeedIn, Visit};
+use super::visit::{Fed, FeedIn, Visit, welcomed};
 use super::{Reader, Writer, refuse};
 use crate::serve::host::Host;
-
-/// How long a server may wait for the owner's word that it is expected: the owner tells both ends at once, and the slower
-/// of two ways is rarely seconds longer.
-const EXPECTED_WITHIN: Duration = Duration::from_secs(10);
 
 /// How often a sender is told that this server lives, while its step waits for its turn.
 const STILL_HERE: Duration = Duration::from_millis(250);
 
 /// Serves the stream by which `peer` feeds a session of this server.
 pub(super) async fn serve(host: &Host, peer: PeerId, incoming: Incoming, mut reader: Reader, mut writer: Writer) {
-    let Some(feed) = welcome(host, peer, incoming).await else {
+    let Some(feed) = welcomed(host, incoming, |link, welcome| Visit::Feed { peer, link, welcome }).await else {
         return refuse(peer, writer, Refusal::NotExpected).await;
     };
     reader.set_payload_limit(host.shape.max_bytes());
@@ -37,13 +32,6 @@ pub(super) async fn serve(host: &Host, peer: PeerId, incoming: Incoming, mut rea
         Err(StreamError::Frame(error)) => host.broke_the_protocol(peer, &error.to_string()),
         Err(error) => debug!(%peer, session = %incoming.session, %error, "a server that fed a session is gone"),
     }
-}
-
-async fn welcome(host: &Host, peer: PeerId, Incoming { session, link }: Incoming) -> Option<FeedIn> {
-    let visits = host.registry.find(session).await?;
-    let (welcome, admitted) = oneshot::channel();
-    visits.send(Visit::Feed { peer, link, welcome }).await.ok()?;
-    timeout(EXPECTED_WITHIN, admitted).await.ok()?.ok()
 }
 
 /// Passes steps on until the session wants no more, or the stream ends.

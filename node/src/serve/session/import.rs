@@ -1,24 +1,17 @@
 //! A server hands its KV cache of a session over: its stream, from its first message to its end.
 
-use std::time::Duration;
-
 use swarm_protocol::PeerId;
 use swarm_protocol::p2p::StreamError;
 use swarm_protocol::wire::{Incoming, MAX_KV_BYTES, Refusal, SessionReply, SessionRequest};
-use tokio::sync::oneshot;
-use tokio::time::timeout;
 use tracing::debug;
 
-use super::visit::{ImportIn, Visit};
+use super::visit::{ImportIn, Visit, welcomed};
 use super::{Reader, Writer, refuse};
 use crate::serve::host::Host;
 
-/// How long a server may wait for the owner's word that it is expected.
-const EXPECTED_WITHIN: Duration = Duration::from_secs(10);
-
 /// Serves the stream by which `peer` hands a KV cache over.
 pub(super) async fn serve(host: &Host, peer: PeerId, incoming: Incoming, mut reader: Reader, mut writer: Writer) {
-    let Some(import) = welcome(host, peer, incoming).await else {
+    let Some(import) = welcomed(host, incoming, |link, welcome| Visit::Import { peer, link, welcome }).await else {
         return refuse(peer, writer, Refusal::NotExpected).await;
     };
     reader.set_payload_limit(MAX_KV_BYTES as usize + host.shape.max_bytes());
@@ -33,13 +26,6 @@ pub(super) async fn serve(host: &Host, peer: PeerId, incoming: Incoming, mut rea
         Err(StreamError::Frame(error)) => host.broke_the_protocol(peer, &error.to_string()),
         Err(error) => debug!(%peer, session = %incoming.session, %error, "a hand-over broke off"),
     }
-}
-
-async fn welcome(host: &Host, peer: PeerId, Incoming { session, link }: Incoming) -> Option<ImportIn> {
-    let visits = host.registry.find(session).await?;
-    let (welcome, admitted) = oneshot::channel();
-    visits.send(Visit::Import { peer, link, welcome }).await.ok()?;
-    timeout(EXPECTED_WITHIN, admitted).await.ok()?.ok()
 }
 
 /// Passes pieces on, each when the one before is stored: so no more than two of them are in memory.

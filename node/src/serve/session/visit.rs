@@ -1,8 +1,17 @@
 //! What other streams of this server, and its own tasks, bring to a running session.
 
+use std::time::Duration;
+
 use swarm_protocol::PeerId;
-use swarm_protocol::wire::{KvHeader, Step, StepError};
+use swarm_protocol::wire::{Incoming, KvHeader, Step, StepError};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::serve::host::Host;
+
+/// How long a server may wait for the owner's word that it is expected: the owner tells both ends at once, and the slower
+/// of two ways is rarely seconds longer.
+const EXPECTED_WITHIN: Duration = Duration::from_secs(10);
 
 /// A step from upstream, with its rows.
 pub(in crate::serve) type Fed = (Step, Vec<u8>);
@@ -42,4 +51,27 @@ pub(in crate::serve) enum Visit {
     Import { peer: PeerId, link: u32, welcome: oneshot::Sender<ImportIn> },
     /// The next piece of the session's own KV cache is asked for; `None` when there is no more.
     Export { from: usize, reply: oneshot::Sender<Option<Piece>> },
+}
+
+impl Visit {
+    /// Whether nobody waits for the answer any more.
+    pub(in crate::serve) fn is_over(&self) -> bool {
+        match self {
+            Self::Feed { welcome, .. } => welcome.is_closed(),
+            Self::Import { welcome, .. } => welcome.is_closed(),
+            Self::Export { reply, .. } => reply.is_closed(),
+        }
+    }
+}
+
+/// Takes a visitor to the session that it has something for; gives what it is let in with, if it is.
+pub(super) async fn welcomed<T>(
+    host: &Host,
+    Incoming { session, link }: Incoming,
+    visit: impl FnOnce(u32, oneshot::Sender<T>) -> Visit,
+) -> Option<T> {
+    let visits = host.registry.find(session).await?;
+    let (welcome, admitted) = oneshot::channel();
+    visits.send(visit(link, welcome)).await.ok()?;
+    timeout(EXPECTED_WITHIN, admitted).await.ok()?.ok()
 }

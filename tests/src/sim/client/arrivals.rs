@@ -49,7 +49,9 @@ impl Client {
             SessionReply::Leaving { .. } => self.on_leaving(hop, net),
             SessionReply::Unlinked { link, .. } => self.on_unlinked(hop, link, net),
             SessionReply::Received { position } => self.chain.imported(hop, TokenCount(position)),
-            SessionReply::HandedOver { link, failure } => self.on_handed_over(link, failure.is_some(), net),
+            SessionReply::HandedOver { link, failure } => {
+                return self.on_handed_over(hop, link, failure.is_some(), known, net);
+            }
             other => return Err(Violation::Unexpected(format!("{hop} said {other:?}"))),
         }
         Ok(())
@@ -88,9 +90,12 @@ impl Client {
         net: &mut Net,
     ) -> Result<(), Violation> {
         match self.chain.output(hop, output, rows) {
-            Ok(Came::Output { from, rows }) => return self.hand_out(from.as_usize(), &rows.0),
-            Ok(Came::ToRelay(work)) => self.send_step(work, net),
+            Ok(Came::Output { from, rows }) => return self.hand_out(from.as_usize(), &rows),
             Ok(Came::Stale) => self.counts.stale += 1,
+            Ok(Came::Skipped) => {
+                self.counts.gaps += 1;
+                self.reasons += 1;
+            }
             Ok(Came::Advanced) => {}
             Err(error) => return self.on_wrong(hop, &error, known, net),
         }
@@ -137,10 +142,16 @@ impl Client {
     }
 
     /// No server here says anything wrong: whoever is found to has been accused unjustly, unless it has a bug.
-    fn on_wrong(&mut self, hop: HopId, error: &ChainError, known: &Known, net: &mut Net) -> Result<(), Violation> {
+    pub(super) fn on_wrong(
+        &mut self,
+        hop: HopId,
+        error: &ChainError,
+        known: &Known,
+        net: &mut Net,
+    ) -> Result<(), Violation> {
         self.counts.wrong += 1;
         let culprit = error.culprit().unwrap_or(hop);
-        if !known.has_bugs() {
+        if !self.links.get(&culprit).is_some_and(|link| known.may_be_wrong(link.peer)) {
             return Err(Violation::Unexpected(error.to_string()));
         }
         self.lose(culprit, "wrong", net);

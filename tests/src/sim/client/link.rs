@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use swarm_client::chain::HopId;
+use swarm_client::chain::{HopId, Late};
 use swarm_protocol::PeerId;
 use swarm_protocol::liveness::{Liveness, progress_deadline};
 use swarm_protocol::session::{SessionId, TokenCount};
@@ -46,6 +46,8 @@ pub(super) struct Link {
     pings: u64,
     pub(super) last_step: Duration,
     pub(super) progressed: Duration,
+    /// Who feeds it, and whether through the client.
+    pub(super) fed_by: Option<(HopId, bool)>,
     /// It has said that it will be gone soon.
     pub(super) leaving: bool,
 }
@@ -71,6 +73,7 @@ impl Link {
             pings: 0,
             last_step: Duration::ZERO,
             progressed: now,
+            fed_by: None,
             leaving: false,
         }
     }
@@ -120,32 +123,57 @@ impl Client {
         }
         self.catch_up(known, net)?;
         let (now, waited_for) = (net.now, self.chain.waited_for());
-        let mut gone = Vec::new();
+        let (mut gone, mut late) = (Vec::new(), Vec::new());
         for (hop, link) in &mut self.links {
             if waited_for != Some(*hop) {
                 link.progressed = now;
             }
             let under_way = self.chain.unanswered_rows(*hop) * ROW_BYTES;
+            let awaited = self.chain.awaited_rows(*hop) * ROW_BYTES;
             let silent = link.silent_for(now);
             let stuck = now.saturating_sub(link.progressed);
             let patience = progress_deadline(link.last_step * LONGEST_STEP).min(STEP_TIMEOUT);
             let deadline = link.liveness.deadline(under_way);
             if silent > deadline {
                 self.counts.silences += 1;
-                gone.push((*hop, link.peer, "silent"));
-            } else if stuck > patience + deadline.saturating_sub(silent) {
-                self.counts.stuck += 1;
-                gone.push((*hop, link.peer, "no answer to a step"));
+                gone.push((*hop, "silent"));
+            } else if stuck > patience + link.liveness.deadline(under_way + awaited).saturating_sub(silent) {
+                late.push(*hop);
             } else {
                 link.ping(net);
             }
         }
-        for (hop, peer, reason) in gone {
-            known.accuse(peer, reason)?;
-            self.lose(hop, reason, net);
+        for (hop, reason) in gone {
+            self.accuse(hop, reason, known, net)?;
+        }
+        for hop in late {
+            match self.chain.late(hop) {
+                Late::Stale => {}
+                Late::Detour => {
+                    self.counts.detours += 1;
+                    self.reasons += 1;
+                }
+                Late::GiveUp(culprit) if culprit == hop => {
+                    self.counts.stuck += 1;
+                    self.accuse(hop, "no answer to a step", known, net)?;
+                }
+                Late::GiveUp(before) => {
+                    self.counts.swallowers += 1;
+                    self.accuse(before, "nothing came of what it has computed", known, net)?;
+                }
+            }
         }
         self.hedge(net);
         self.check_later(net);
+        Ok(())
+    }
+
+    /// Gives a hop up for what only a server in trouble does.
+    fn accuse(&mut self, hop: HopId, reason: &str, known: &Known, net: &mut Net) -> Result<(), Violation> {
+        if let Some(link) = self.links.get(&hop) {
+            known.accuse(link.peer, reason)?;
+        }
+        self.lose(hop, reason, net);
         Ok(())
     }
 

@@ -37,8 +37,10 @@ impl Client {
             Target::Hop { id, relayed } => {
                 let chunk = self.chain.chunk();
                 let lower = self.links.get_mut(&id).ok_or_else(|| lost(id))?;
-                // What was wrong with the way to it was not its fault.
-                lower.progressed = net.now;
+                if lane == Lane::Main && lower.fed_by.replace((from, relayed)) != Some((from, relayed)) {
+                    // What was wrong with the way to it was not its fault.
+                    lower.progressed = net.now;
+                }
                 let next = lower.as_next(chunk);
                 let input = if relayed { wire::Input::Owner } else { upstream(upper, link) };
                 self.ask(id, SessionRequest::Accept(input), net);
@@ -57,7 +59,7 @@ impl Client {
         let is_tokens = work.input == Input::Tokens;
         if is_tokens {
             let tokens = &self.tokens[work.from.as_usize()..][..work.rows.as_usize()];
-            work.input = Input::Rows(Activations(tokens.iter().copied().map(embed).collect()));
+            work.input = Input::Rows(tokens.iter().copied().map(embed).collect());
         }
         if is_tokens && !self.embed_time.is_zero() {
             net.timer(CLIENT, net.now + self.embed_time, Timer::Embedded);

@@ -31,7 +31,6 @@ enum Purpose {
 pub(super) struct Shadows {
     opening: Vec<(HopId, Purpose, StreamId)>,
     looked: BTreeMap<HopId, Option<Duration>>,
-    hand_overs: BTreeMap<u32, HopId>,
     by_input: BTreeSet<HopId>,
     /// Shadows that a KV cache was handed to.
     handed: BTreeSet<HopId>,
@@ -58,17 +57,15 @@ impl Client {
                 Some(Some(again)) => *again <= net.now,
             };
             match self.chain.shadow_lacks(hop) {
-                Some(lacks) if leaving && lacks.0 <= CLOSE_ENOUGH && !self.is_handing_over(hop) => self.swap(hop, net),
+                Some(lacks) if leaving && lacks.0 <= CLOSE_ENOUGH && !self.chain.is_handing_over(hop) => {
+                    self.swap(hop, net)
+                }
                 Some(_) => {}
                 None if may_look => self.look_for_shadow(hop, blocks, purpose, known, net)?,
                 None => {}
             }
         }
         Ok(())
-    }
-
-    fn is_handing_over(&self, hop: HopId) -> bool {
-        self.shadows.hand_overs.values().any(|known| *known == hop)
     }
 
     fn look_for_shadow(
@@ -120,16 +117,26 @@ impl Client {
     }
 
     fn begin_hand_over(&mut self, hop: HopId, shadow: HopId, net: &mut Net) {
-        let link = self.chain.number_link();
         let (Some(from), Some(to)) = (self.links.get(&hop), self.links.get(&shadow)) else { return };
         let (peer, to) = (from.peer, to.as_next(self.chain.chunk()));
-        self.shadows.hand_overs.insert(link, hop);
+        let link = self.chain.begin_hand_over(hop);
         self.ask(shadow, SessionRequest::Accept(Input::Import { peer, link }), net);
         self.ask(hop, SessionRequest::HandOver(HandOver { link, to }), net);
     }
 
-    pub(super) fn on_handed_over(&mut self, link: u32, failed: bool, net: &mut Net) {
-        let Some(hop) = self.shadows.hand_overs.remove(&link) else { return };
+    pub(super) fn on_handed_over(
+        &mut self,
+        hop: HopId,
+        link: u32,
+        failed: bool,
+        known: &Known,
+        net: &mut Net,
+    ) -> Result<(), Violation> {
+        match self.chain.handed_over(hop, link) {
+            Err(lie) => return self.on_wrong(hop, &lie, known, net),
+            Ok(false) => return Ok(()),
+            Ok(true) => {}
+        }
         if failed {
             self.counts.hand_overs_failed += 1;
             self.shadows.by_input.insert(hop);
@@ -143,6 +150,7 @@ impl Client {
                 self.ask(shadow, SessionRequest::Accept(Input::Owner), net);
             }
         }
+        Ok(())
     }
 
     fn is_first(&self, hop: HopId) -> bool {
@@ -162,7 +170,6 @@ impl Client {
         let first = self.is_first(hop);
         self.shadows.looked.remove(&hop);
         self.shadows.by_input.remove(&hop);
-        self.shadows.hand_overs.retain(|_, known| *known != hop);
         let Some(shadow) = self.chain.promote(hop) else { return };
         self.counts.promotions += 1;
         if first {
@@ -178,7 +185,5 @@ impl Client {
                 self.hang_up(link, net);
             }
         }
-        let chain = &self.chain;
-        self.shadows.hand_overs.retain(|_, hop| chain.shadow_of(*hop).is_some());
     }
 }

@@ -6,7 +6,7 @@ use swarm_protocol::session::TokenCount;
 use super::{Client, Phase};
 use crate::sim::network::{CLIENT, Net, Timer};
 use crate::sim::report::Violation;
-use crate::sim::rows::{Activations, embed, mix};
+use crate::sim::rows::{embed, mix};
 use crate::sim::scenario::Turn;
 
 impl Client {
@@ -60,7 +60,7 @@ impl Client {
             Outputs::None => end..end,
         });
         let extended = match self.of_rows {
-            true => self.chain.extend_rows(Activations(rows), outputs),
+            true => self.chain.extend_rows(rows, outputs),
             false => self.chain.extend_tokens(TokenCount(tokens), outputs),
         };
         extended.map_err(|error| Violation::Unexpected(error.to_string()))?;

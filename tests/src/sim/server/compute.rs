@@ -98,7 +98,7 @@ impl Server {
         if fault != Fault::KeepsStaleRows {
             session.kv.truncate(position);
         }
-        let rows = Activations(session.kv.feed(rows.0));
+        let rows = session.kv.feed(rows);
         session.state.computed(step.epoch, position, step.wanted_from as usize, rows);
         self.send_frames(id, swarm_protocol::wire::Lane::Main, net);
         self.send_frames(id, swarm_protocol::wire::Lane::Mirror, net);

@@ -20,6 +20,9 @@ pub(super) const EXPECTED_WITHIN: Duration = Duration::from_secs(10);
 /// How often a sender is told that this server lives, while its step waits for its turn.
 const STILL_HERE: Duration = Duration::from_millis(250);
 
+/// Servers that may wait for the owner's word about them.
+const MOST_EARLY: usize = 4;
+
 /// Steps that are taken from the stream before one is computed: one waits for room, one has it.
 const TAKEN: usize = 2;
 
@@ -68,7 +71,11 @@ impl Server {
         let welcome = if imports { session.state.importer(peer, link) } else { session.state.feeder(peer, link) };
         let former = match welcome {
             Welcome::Never => return self.refuse(stream, net),
-            Welcome::Later => session.early.replace(visitor).map(|early| early.stream),
+            Welcome::Later => {
+                session.early.push_back(visitor);
+                let most = session.early.len() > MOST_EARLY;
+                most.then(|| session.early.pop_front()).flatten().map(|early| early.stream)
+            }
             Welcome::Now if imports => session.import.replace(Import::new(stream)).map(|import| import.stream),
             Welcome::Now => session.feed.replace(Feed { link, stream }).map(|feed| feed.stream),
         };
@@ -87,7 +94,7 @@ impl Server {
     pub(super) fn on_not_expected(&mut self, stream: StreamId, net: &mut Net) {
         if matches!(self.roles.get(&stream), Some(Role::Fresh)) && net.has(self.node, stream) {
             self.sessions.values_mut().for_each(|session| {
-                session.early.take_if(|early| early.stream == stream);
+                session.early.retain(|early| early.stream != stream);
             });
             self.refuse(stream, net);
         }

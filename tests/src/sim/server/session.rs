@@ -37,7 +37,7 @@ pub(in crate::sim) struct Session {
     pub(super) import: Option<Import>,
     pub(super) main: Option<FeedOut>,
     pub(super) mirror: Option<FeedOut>,
-    pub(super) early: Option<Early>,
+    pub(super) early: VecDeque<Early>,
     pub(super) handing_over: Option<HandingOver>,
 }
 
@@ -57,7 +57,7 @@ impl Session {
             import: None,
             main: None,
             mirror: None,
-            early: None,
+            early: VecDeque::new(),
             handing_over: None,
         }
     }
@@ -81,6 +81,13 @@ impl Session {
         self.state.kept_rows() * if fault == Fault::KeepsTooMuch { 2 } else { 1 }
     }
 
+    /// A ping that is read while a step waits: one step more may come before there is no room for it either.
+    fn next_ping(&mut self) -> Option<(SessionRequest, Payload)> {
+        let read = self.unread.iter().take_while(|(request, _)| !matches!(request, SessionRequest::Step(_)));
+        let ping = read.into_iter().position(|(request, _)| matches!(request, SessionRequest::Ping { .. }))?;
+        self.unread.remove(ping)
+    }
+
     pub(super) fn lane_mut(&mut self, lane: Lane) -> &mut Option<FeedOut> {
         match lane {
             Lane::Main => &mut self.main,
@@ -96,6 +103,10 @@ impl Server {
             let room = session.pending < STEPS_IN_FLIGHT;
             if room && let Some((step, rows)) = session.held.take() {
                 self.start(id, Source::Owner, step, rows, net);
+            } else if session.held.is_some()
+                && let Some((request, payload)) = session.next_ping()
+            {
+                self.on_owner(id, request, payload, net);
             } else if session.held.is_none()
                 && let Some((request, payload)) = session.unread.pop_front()
             {
@@ -187,16 +198,14 @@ impl Server {
         let feed = session.feed.take().map(|feed| feed.stream);
         let import = session.import.take().map(|import| import.stream);
         session.state.accept(input);
-        let early = session.early.take();
+        let early = std::mem::take(&mut session.early);
         if fault == Fault::ListensToOldLinks {
             session.former.extend(feed);
         } else {
             feed.into_iter().for_each(|stream| self.hang_up(stream, net));
         }
         import.into_iter().for_each(|stream| self.hang_up(stream, net));
-        if let Some(early) = early {
-            self.welcome(id, early, net);
-        }
+        early.into_iter().for_each(|early| self.welcome(id, early, net));
     }
 
     fn connect(&mut self, id: SessionId, connect: &Connect, net: &mut Net) {
@@ -224,8 +233,11 @@ impl Server {
 
     /// Sends what is due on a lane, as far as there is room for it now.
     pub(super) fn send_frames(&mut self, id: SessionId, lane: Lane, net: &mut Net) {
-        let (node, fault) = (self.node, self.fault);
+        let (node, fault, (until, everything)) = (self.node, self.fault, self.swallowing);
         let Some(session) = self.sessions.get_mut(&id) else { return };
+        if net.now < until && (everything || session.lane_mut(lane).is_some()) {
+            return;
+        }
         while session.state.has_frame(lane) {
             match session.lane_mut(lane) {
                 Some(out) if !out.has_room() => return,
