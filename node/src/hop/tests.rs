@@ -111,7 +111,7 @@ fn an_imported_cache_goes_on_like_an_own_one() {
     hop.accept(Input::Owner);
     hop.connect(&connect(5, next(100), 1)).unwrap();
     let frame = hop.next_frame(Lane::Main).unwrap();
-    assert_eq!((frame.epoch, frame.position, frame.rows.0), (3, 1, vec![1, 2, 3]));
+    assert_eq!((frame.epoch, frame.position, frame.rows), (3, 1, vec![1, 2, 3]));
     feed(&mut hop, 3, 4, 5, 4);
     let mut last: HopState<Numbers> = HopState::new(100);
     last.accept(Input::Import { peer: peer(1), link: 1 });
@@ -133,7 +133,7 @@ fn a_replay_is_passed_on_from_where_the_next_hop_lacks_it() {
 
 #[test]
 fn a_piece_that_is_stored_late_takes_nothing_from_the_steps_behind_it() {
-    let mut hop = HopState::new(100);
+    let mut hop: HopState<Numbers> = HopState::new(100);
     hop.accept(Input::Import { peer: peer(1), link: 1 });
     hop.imported(0, 0, 5, Some((0..5).collect()));
     hop.accept(Input::Owner);
