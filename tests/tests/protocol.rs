@@ -12,9 +12,6 @@ use swarm_protocol::wire::{
 };
 use swarm_tests::harness::{Client, Server, TestSwarm};
 
-/// Steps that a server takes in before one is computed.
-const STEPS_IN_FLIGHT: usize = 8;
-
 /// Longer than any answer takes.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -42,14 +39,14 @@ impl Stream {
     }
 }
 
-/// A session on the server, opened by the client; its id, and the most rows of a step.
-async fn opened(client: &Client, server: &Server, info: &ServerInfo) -> (Stream, SessionId, u32) {
+/// A session on the server, opened by the client; its id, the most rows of a step, and the most steps that are taken in.
+async fn opened(client: &Client, server: &Server, info: &ServerInfo) -> (Stream, SessionId, u32, u32) {
     let (session, about) = (SessionId::random(&mut rand::rng()), &info.announcement);
     let mut owner = Stream::to(client, server).await;
     let (model, class, blocks) = (about.model, about.class.clone(), about.blocks);
     owner.say(SessionRequest::Open(Open { session, model, class, blocks, tokens: TokenCount(MAX_STEP_ROWS) })).await;
-    let SessionReply::Opened { max_step_rows, .. } = owner.hear().await else { panic!("it was not opened") };
-    (owner, session, max_step_rows)
+    let SessionReply::Opened { max_step_rows, max_steps, .. } = owner.hear().await else { panic!("it was not opened") };
+    (owner, session, max_step_rows, max_steps)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -57,17 +54,20 @@ async fn pings_are_answered_while_steps_wait() {
     let swarm = TestSwarm::demo(&[(0, 12)]);
     let (client, server) = (Client::of(&swarm).await, &swarm.servers[0]);
     let info = client.info(server).await.unwrap();
-    let (mut owner, _, most) = opened(&client, server, &info).await;
-    let rows = RowsHeader { rows: most, hidden: client.model.config().hidden as u32, element: ElementType::Bf16 };
-    for _ in 0..STEPS_IN_FLIGHT + 1 {
+    let (mut owner, _, most, steps) = opened(&client, server, &info).await;
+    let hidden = client.model.config().hidden as u32;
+    // The first takes so long that all others have come before it is computed; the last one waits for its turn.
+    let counts = || std::iter::once(most).chain((0..steps).map(|_| 1));
+    for count in counts() {
+        let rows = RowsHeader { rows: count, hidden, element: ElementType::Bf16 };
         owner.say(SessionRequest::Step(Step { epoch: 0, position: 0, rows, wanted_from: 0 })).await;
     }
     owner.say(SessionRequest::Ping { nonce: 7 }).await;
     let first = owner.hear().await;
     assert_eq!(first, SessionReply::Pong { nonce: 7 }, "it said nothing until it had computed something");
-    for _ in 0..STEPS_IN_FLIGHT + 1 {
+    for count in counts() {
         let done = owner.hear().await;
-        assert!(matches!(&done, SessionReply::Done(done) if done.rows == most), "{done:?}");
+        assert!(matches!(&done, SessionReply::Done(done) if done.rows == count), "{done:?}");
     }
 }
 
@@ -76,7 +76,7 @@ async fn who_comes_early_displaces_nobody() {
     let swarm = TestSwarm::demo(&[(0, 12)]);
     let (client, server) = (Client::of(&swarm).await, &swarm.servers[0]);
     let info = client.info(server).await.unwrap();
-    let (mut owner, session, _) = opened(&client, server, &info).await;
+    let (mut owner, session, ..) = opened(&client, server, &info).await;
     let peer = client.swarm.network().peer_id();
     let (mut feeds, mut imports) = (Stream::to(&client, server).await, Stream::to(&client, server).await);
     feeds.say(SessionRequest::Feed(Incoming { session, link: 5 })).await;

@@ -198,7 +198,9 @@ mod tests {
     fn run(queue: &mut Queue, now: Instant) -> Vec<Vec<(u64, usize)>> {
         let mut passes = Vec::new();
         while let Next::Pass { members, .. } = queue.next(now) {
-            members.iter().for_each(|(slot, rows)| drop(queue.advance(*slot, *rows)));
+            for (slot, rows) in &members {
+                queue.advance(*slot, *rows);
+            }
             passes.push(members.into_iter().map(|(slot, rows)| (slot.0, rows)).collect());
         }
         assert!(queue.waiting.is_empty() && queue.turns.is_empty());
