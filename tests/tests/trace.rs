@@ -98,7 +98,7 @@ fn a_loss_is_named_and_its_replay_told() {
     let exit = trace(&swarm, &file, &["--json"]);
     let summary: Value = serde_json::from_str(&exit.stdout).unwrap();
     assert_eq!(summary["reroutes"][0]["lost_peer"], lost.to_string());
-    assert_eq!(summary["hops"].as_array().unwrap().len(), 3);
+    assert_eq!(summary["hops"].as_array().unwrap().len(), 3, "{summary}");
     let replayed = summary["hops"].as_array().unwrap().iter().find(|hop| {
         let peer = hop["peer_id"].as_str().unwrap();
         peer != lost.to_string() && hop["blocks"][0] == 6

@@ -2,8 +2,8 @@
 //!
 //! A hop's word about a step is on its way for half a round trip, so its computation ended at about `acknowledged - rtt / 2`;
 //! what it says of the time before is counted back from there. An estimate that would begin a hop's work before the stage
-//! before it ended is moved behind that, never past the moment at which the word was here: durations stay as measured, and
-//! no two spans of one row overlap.
+//! before it ended is moved behind that, never past the moment at which the word was here, nor past what the hops behind it
+//! have computed since: durations stay as measured, and no two spans of one row overlap.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -155,6 +155,8 @@ struct HopWord {
     compute: Duration,
     acknowledged: Duration,
     rtt: Duration,
+    /// When its work had ended at the latest.
+    latest: Duration,
 }
 
 /// A hop as far as its rows are laid out.
@@ -194,7 +196,7 @@ impl Timeline {
             }
             TraceRecord::Hop { peer, blocks, position, rows, queue, compute, acknowledged, rtt } => {
                 let hop = self.hop(peer, blocks);
-                let word = HopWord { hop, blocks, queue, compute, acknowledged, rtt };
+                let word = HopWord { hop, blocks, queue, compute, acknowledged, rtt, latest: acknowledged };
                 self.step(position, rows).hops.push(word);
             }
             TraceRecord::Output { position, at } => self.step(position, 1).output = Some(at),
@@ -297,6 +299,7 @@ impl Timeline {
             ended = Some(self.embedded);
         }
         step.hops.sort_by_key(|word| word.blocks.start());
+        bound(&mut step);
         for word in mem::take(&mut step.hops) {
             // After a hole in what was seen nothing is known of the way to this hop.
             let from = ended.filter(|_| before == Some(word.blocks.start()));
@@ -312,16 +315,17 @@ impl Timeline {
 
     /// Lays out one hop's part in a step that was sent on at `from`; gives its end.
     fn lay_out_hop(&mut self, step: &OpenStep, word: HopWord, from: Option<Duration>) -> Duration {
-        let HopWord { hop, queue, compute, acknowledged, rtt, .. } = word;
+        let HopWord { hop, queue, compute, acknowledged, rtt, latest, .. } = word;
         let (idle_since, queued, transferred) =
             self.hops.get(hop).map_or_else(Default::default, |rows| (rows.ended, rows.queued, rows.transferred));
         let free = idle_since.unwrap_or_default();
-        let guess = acknowledged.saturating_sub(rtt / 2).saturating_sub(compute).saturating_sub(queue);
-        let arrival = guess.max(from.unwrap_or_default()).min(acknowledged);
-        let start = (arrival + queue).min(acknowledged).max(free);
+        let guess = acknowledged.saturating_sub(rtt / 2).min(latest).saturating_sub(compute + queue);
+        let began = latest.saturating_sub(compute);
+        let arrival = guess.max(from.unwrap_or_default()).min(began);
+        let start = (arrival + queue).min(began).max(free);
         // Behind a step of the same session it waits from when that one is computed.
         let arrival = arrival.max(queued).min(start);
-        let end = (start + compute).min(acknowledged.max(start));
+        let end = (start + compute).min(latest.max(start));
         let place = Place::Hop(hop);
         if let Some(from) = from.map(|from| from.max(transferred)) {
             self.emit(step, place, Stage::Transfer, from, arrival);
@@ -343,6 +347,15 @@ impl Timeline {
             let OpenStep { token, position, rows, .. } = *step;
             self.events.push(TimelineEvent::Span(Span { place, stage, start, end, token, position, rows }));
         }
+    }
+}
+
+/// Words may be late: each hop's work had ended before the next one's began, and the last one's before the output came.
+fn bound(step: &mut OpenStep) {
+    let mut latest = step.output.unwrap_or(Duration::MAX);
+    for word in step.hops.iter_mut().rev() {
+        word.latest = word.acknowledged.min(latest);
+        latest = word.latest.saturating_sub(word.compute);
     }
 }
 

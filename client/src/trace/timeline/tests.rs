@@ -73,6 +73,22 @@ fn a_word_may_come_out_of_turn_and_after_the_token() {
 }
 
 #[test]
+fn a_late_word_takes_no_time_from_the_hops_behind() {
+    let (one, two) = (hop(1, 0, 6), hop(2, 6, 12));
+    let log = log(vec![
+        route(&[one.clone(), two.clone()], 0),
+        step((0, 1), 1, 0),
+        word(&two, (0, 1), (0, 4), (12, 0)),
+        output(0, 13),
+        word(&one, (0, 1), (0, 3), (40, 0)),
+        token(7, 41, 0),
+    ]);
+    assert_eq!(spans(&log, Place::Hop(0), Stage::Compute), [(5, 8, 1)]);
+    assert_eq!(spans(&log, Place::Hop(1), Stage::Compute), [(8, 12, 1)]);
+    assert_rows_are_drawable(&log);
+}
+
+#[test]
 fn a_replay_is_told_without_a_way_that_nobody_saw() {
     let (one, two, spare) = (hop(1, 0, 6), hop(2, 6, 12), hop(3, 6, 12));
     let mut records = two_tokens();
