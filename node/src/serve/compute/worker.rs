@@ -255,6 +255,9 @@ mod tests {
 
     const BLOCKS: u32 = 3;
 
+    /// Positions and counts of rows, one step after the other.
+    type Steps = &'static [(u32, u32)];
+
     fn range(start: u32, end: u32) -> BlockRange {
         BlockRange::new(start, end).unwrap()
     }
@@ -314,7 +317,7 @@ mod tests {
     #[test]
     fn steps_in_company_have_the_bits_of_steps_alone() {
         // Prompts, tokens, a rewind; one sequence over fewer blocks.
-        let sequences: [(u64, BlockRange, &[(u32, u32)]); 4] = [
+        let sequences: [(u64, BlockRange, Steps); 4] = [
             (1, range(0, 3), &[(0, 50), (50, 1), (51, 1), (52, 1)]),
             (2, range(0, 3), &[(0, 3), (3, 1), (4, 1), (2, 2), (4, 1)]),
             (3, range(1, 3), &[(0, 20), (20, 1), (21, 1)]),
