@@ -14,6 +14,7 @@ use swarm_protocol::wire::ServerInfo;
 
 use super::apart::Apart;
 use super::plan::Need;
+use super::presence::SHARE;
 use crate::route::Candidate;
 
 /// The pause before a server that failed is tried again; doubles with each failure.
@@ -110,14 +111,17 @@ impl Known {
         Some("its weights are not those of the others".to_string())
     }
 
-    fn candidate(&self) -> Candidate {
+    /// With `ours` sessions of this client there already.
+    fn candidate(&self, ours: u32) -> Candidate {
         let announced = Duration::from_micros(self.announcement.rates.decode_us_per_block.into());
+        let block_time = self.measured_block_time.unwrap_or(announced);
+        let step = block_time * self.announcement.blocks.len();
         Candidate {
             peer: self.announcement.peer,
             blocks: self.announcement.blocks,
             rtt: self.rtt,
-            queue: Duration::from_micros(self.announcement.load.queue_us.into()),
-            block_time: self.measured_block_time.unwrap_or(announced),
+            queue: Duration::from_micros(self.announcement.load.queue_us.into()) + step * ours / SHARE,
+            block_time,
         }
     }
 }
@@ -138,6 +142,8 @@ pub struct PeerBook {
     strangers: HashMap<PeerId, Stranger>,
     /// Who cannot reach whom.
     pub(super) apart: Apart,
+    /// How many hops of this client's sessions each server computes.
+    pub(super) ours: HashMap<PeerId, u32>,
 }
 
 impl PeerBook {
@@ -268,7 +274,7 @@ impl PeerBook {
             .filter(genuine)
             .filter(|known| !need.avoid.contains(&known.announcement.peer))
             .filter(|known| !with_room || known.has_room(need.tokens, now))
-            .map(|known| known.candidate())
+            .map(|known| known.candidate(self.ours.get(&known.announcement.peer).copied().unwrap_or(0)))
             .collect()
     }
 

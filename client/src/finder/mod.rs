@@ -5,6 +5,7 @@ mod apart;
 mod book;
 mod look_up;
 mod plan;
+mod presence;
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -22,8 +23,10 @@ use tracing::debug;
 pub use book::{Known, Outcome, PeerBook};
 pub use look_up::{look_up, models};
 pub use plan::{Need, NoPlan, Plan};
+pub(crate) use presence::Present;
 pub use swarm_protocol::p2p::{Probe, ProbeError, probe};
 
+use self::presence::Presence;
 use crate::config::ClientConfig;
 
 /// Requests and reports waiting for the finder; a report that finds no room is dropped, it is only advice.
@@ -72,6 +75,7 @@ impl Finder {
             blocks,
             config,
             book: PeerBook::default(),
+            presence: Presence::default(),
             looked_up: None,
             looking: None,
             used: None,
@@ -127,6 +131,7 @@ struct Task {
     blocks: BlockRange,
     config: ClientConfig,
     book: PeerBook,
+    presence: Presence,
     looked_up: Option<Instant>,
     /// The look-up under way: requests that the book can answer do not wait for it.
     looking: Option<LookUp>,
@@ -183,7 +188,7 @@ impl Task {
             self.look(false);
             return;
         }
-        match plan::cheapest(&self.book, &need, Instant::now()) {
+        match self.plan(&need, Instant::now()) {
             Err(_) if self.looking.is_some() || self.older_than(LOOK_AGAIN_AFTER) => {
                 self.plans.push((need, reply));
                 // Without a route the servers that failed a moment ago are asked as well.
@@ -192,6 +197,14 @@ impl Task {
             // The session may have given up.
             planned => drop(reply.send(planned)),
         }
+    }
+
+    /// The cheapest plan, which later ones count with.
+    fn plan(&mut self, need: &Need, now: Instant) -> Result<Plan, NoPlan> {
+        self.book.ours = self.presence.counts();
+        let mut plan = plan::cheapest(&self.book, need, now)?;
+        plan.present = plan.route.hops.iter().map(|hop| self.presence.enter(hop.peer)).collect();
+        Ok(plan)
     }
 
     fn answer_known(&self, reply: oneshot::Sender<Vec<Known>>) {
@@ -246,7 +259,7 @@ impl Task {
         }
         self.book.forget_silent(now);
         for (need, reply) in std::mem::take(&mut self.plans) {
-            drop(reply.send(plan::cheapest(&self.book, &need, now)));
+            drop(reply.send(self.plan(&need, now)));
         }
         for reply in std::mem::take(&mut self.knowns) {
             self.answer_known(reply);

@@ -10,6 +10,7 @@ use swarm_protocol::{Multiaddr, PeerId};
 use thiserror::Error;
 
 use super::book::PeerBook;
+use super::presence::Present;
 use crate::route::{self, Links, NoRoute, Route};
 
 /// Reasons named in one error.
@@ -44,6 +45,15 @@ pub struct Plan {
     /// Servers of which the first could not reach the second a while ago: what goes from the one to the other takes the way
     /// through the client.
     pub apart: HashSet<(PeerId, PeerId)>,
+    /// That its servers are about to get a session: other plans count with it as long as there is this one.
+    pub(super) present: Vec<Present>,
+}
+
+impl Plan {
+    /// One of its hops is opened: other plans count with it as long as there is what is given back.
+    pub(crate) fn present(&self, peer: PeerId) -> Option<Present> {
+        self.present.iter().find(|present| present.peer() == peer).cloned()
+    }
 }
 
 /// Why there is no plan.
@@ -150,7 +160,7 @@ fn plan_in(book: &PeerBook, need: &Need, class: NumericClass, now: Instant) -> R
         let known = book.get(hop.peer).map(|known| known.announcement.addresses.clone());
         addresses.insert(hop.peer, known.unwrap_or_default());
     }
-    Ok(Plan { route, class, digests, addresses, apart })
+    Ok(Plan { route, class, digests, addresses, apart, present: vec![] })
 }
 
 #[cfg(test)]

@@ -176,3 +176,22 @@ fn servers_that_could_not_reach_one_another_are_as_far_apart_as_by_way_of_the_cl
     let plan = cheapest(&book, &need(10), now).unwrap();
     assert_eq!((peers(&plan), plan.apart), (vec![one, three], [(one, two)].into()));
 }
+
+#[test]
+fn sessions_of_one_client_spread_over_equal_servers_and_by_rate_over_others() {
+    let now = Instant::now();
+    let mut servers = [server(range(0, 8), "a", 1, 500), server(range(0, 8), "a", 1, 500)];
+    // The second is half as fast.
+    servers[1].announcement.rates.decode_us_per_block = 200;
+    let mut book = book(&servers.each_ref(), now);
+    let places = |book: &mut PeerBook| {
+        let plan = cheapest(book, &need(1), now).unwrap();
+        let peer = peers(&plan)[0];
+        *book.ours.entry(peer).or_default() += 1;
+        usize::from(peer == servers[1].announcement.peer)
+    };
+    let chosen: Vec<usize> = (0..24).map(|_| places(&mut book)).collect();
+    let slower: usize = chosen.iter().sum();
+    assert_eq!(chosen[0], 0, "the faster one first");
+    assert!((5..9).contains(&slower), "a third or less: {chosen:?}");
+}

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use super::warming::{WARM_PING, Warming};
 use crate::chain::HopId;
+use crate::finder::Present;
 
 /// Requests waiting to be written to one hop: a window of steps, how it is joined to others, and a few pings.
 const REQUESTS: usize = 64;
@@ -112,6 +113,8 @@ pub(super) struct OpenedLink {
     /// What rows look like, with the most that any server takes.
     shape: RowsHeader,
     tokens: TokenCount,
+    /// Other sessions of this client know of it.
+    present: Option<Present>,
     reader: FrameReader<SessionReply>,
     writer: FrameWriter<SessionRequest>,
 }
@@ -152,6 +155,7 @@ async fn open_without_limit(
             took: asked.elapsed(),
             shape,
             tokens,
+            present: None,
             reader,
             writer,
         }),
@@ -161,6 +165,11 @@ async fn open_without_limit(
 }
 
 impl OpenedLink {
+    /// It is counted as long as it stands.
+    pub(super) fn counted(self, present: Option<Present>) -> Self {
+        Self { present, ..self }
+    }
+
     /// Starts the hop's tasks; what it says goes to `events` under `hop`. A hop that is fed from here is warmed up first.
     pub(super) fn start(self, hop: HopId, fed: bool, events: Events) -> Link {
         let (requests, queue) = mpsc::channel(REQUESTS);
@@ -189,6 +198,7 @@ impl OpenedLink {
             leave: None,
             warm: !fed,
             fed: None,
+            _present: self.present,
             requests,
             reader,
         }
@@ -277,6 +287,7 @@ pub(super) struct Link {
     pub(super) warm: bool,
     /// The link that it has said to feed.
     pub(super) fed: Option<u32>,
+    _present: Option<Present>,
     requests: mpsc::Sender<Asked>,
     reader: JoinHandle<()>,
 }

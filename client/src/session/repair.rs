@@ -60,7 +60,8 @@ impl Opener {
             blocks: hop.blocks,
             tokens: self.tokens,
         };
-        link::open(&self.network, hop.peer, addresses, request, self.shape, self.limit).await
+        let opened = link::open(&self.network, hop.peer, addresses, request, self.shape, self.limit).await?;
+        Ok(opened.counted(plan.present(hop.peer)))
     }
 
     /// Opens `hop`; if it is slow to answer, the best other server of the same blocks as well. Who opens first is taken.

@@ -130,6 +130,7 @@ pub(super) fn told(key: &Value, summary: &Summary) -> Value {
         "time_to_first_token_ms": summary.time_to_first_token.as_millis() as u64,
         "tokens_per_second": summary.tokens_per_second,
         "reroutes": summary.reroutes,
+        "route": summary.route.iter().map(|hop| hop.peer.to_string()).collect::<Vec<_>>(),
     })
 }
 
