@@ -6,7 +6,7 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor, bail};
 use half::{bf16, f16};
 use rayon::prelude::*;
-use swarm_protocol::model_id::WeightFormat;
+use swarm_protocol::wire::ElementType;
 
 use crate::error::ModelError;
 use crate::kernels::{Kernel, panel, with_kernel};
@@ -40,14 +40,14 @@ pub(crate) fn store(
     (keys, values): (&[f32], &[f32]),
     position: usize,
 ) -> Result<(), ModelError> {
-    let stored = match shape.format {
-        WeightFormat::F32 => f32::pages_mut(pages).map(|p| store_in(p, shape, keys, values, position)),
-        WeightFormat::F16 => f16::pages_mut(pages).map(|p| store_in(p, shape, keys, values, position)),
-        WeightFormat::Bf16 => bf16::pages_mut(pages).map(|p| store_in(p, shape, keys, values, position)),
+    let stored = match shape.element {
+        ElementType::F32 => f32::pages_mut(pages).map(|p| store_in(p, shape, keys, values, position)),
+        ElementType::F16 => f16::pages_mut(pages).map(|p| store_in(p, shape, keys, values, position)),
+        ElementType::Bf16 => bf16::pages_mut(pages).map(|p| store_in(p, shape, keys, values, position)),
     };
     stored.ok_or_else(|| ModelError::WrongCache {
         cache: "keys and values of another format".into(),
-        asked: shape.format.to_string(),
+        asked: format!("{:?}", shape.element),
     })
 }
 
@@ -87,10 +87,10 @@ impl CustomOp1 for Attention<'_> {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
         let queries = contiguous::<f32>(storage, layout)?;
-        let out = match self.shape.format {
-            WeightFormat::F32 => self.run::<f32>(queries)?,
-            WeightFormat::F16 => self.run::<f16>(queries)?,
-            WeightFormat::Bf16 => self.run::<bf16>(queries)?,
+        let out = match self.shape.element {
+            ElementType::F32 => self.run::<f32>(queries)?,
+            ElementType::F16 => self.run::<f16>(queries)?,
+            ElementType::Bf16 => self.run::<bf16>(queries)?,
         };
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }

@@ -3,6 +3,7 @@
 
 use std::arch::x86_64::*;
 
+use super::quant::{self, Cell, Format};
 use super::{Element, Kernel, LANES, Lanes, portable};
 
 /// How far ahead of use a single row's weights are asked for, in bytes: about the time memory takes to answer.
@@ -48,6 +49,17 @@ impl Kernel for Avx2 {
         // SAFETY: `self` proves that the processor has the features.
         unsafe { silu_mul(gate, up) }
     }
+
+    fn quantise_row(self, x: &[f32], cells: &mut [Cell]) {
+        // SAFETY: `self` proves that the processor has the features.
+        unsafe { quantise_row(x, cells) }
+    }
+
+    #[inline]
+    fn add_slabs<F: Format, const R: usize>(self, slabs: &[F::Slab], x: [&[Cell]; R], sums: &mut [Lanes; R]) {
+        // SAFETY: `self` proves that the processor has the features.
+        unsafe { quant::avx2::add_slabs::<F, R>(slabs, x, sums) }
+    }
 }
 
 /// Eight elements as f32, exactly. Transmuted arrays instead of load intrinsics: the compiler makes the same loads of
@@ -81,7 +93,7 @@ pub(super) mod load {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn store(lanes: __m256, to: &mut Lanes) {
+pub(super) fn store(lanes: __m256, to: &mut Lanes) {
     // SAFETY: a register of 32 bytes holds eight floats.
     *to = unsafe { std::mem::transmute::<__m256, Lanes>(lanes) };
 }
@@ -161,7 +173,7 @@ fn add_pieces<E: Element, const R: usize, const O: usize>(
 /// Asks for the weights at `ahead`, which may lie anywhere.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn prefetch<E>(ahead: *const E) {
+pub(super) fn prefetch<E>(ahead: *const E) {
     // SAFETY: a prefetch reads nothing and may be given any address. (Newer compilers know that.)
     #[allow(unused_unsafe)]
     unsafe {
@@ -214,6 +226,11 @@ fn weighted_columns<E: Element, const C: usize>(weights: &[f32], values: &[E], s
 #[target_feature(enable = "avx2,fma,f16c")]
 fn softmax(scores: &mut [f32], scale: f32) -> f32 {
     portable::softmax(scores, scale)
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn quantise_row(x: &[f32], cells: &mut [Cell]) {
+    quant::quantise_row(x, cells);
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

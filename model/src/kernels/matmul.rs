@@ -1,65 +1,14 @@
-//! Rows times weights, tiled and shared among threads. Tiling decides which products are computed together, never the
-//! order in which the products of one output are added.
+//! Rows times weights in floats, tiled. Tiling decides which products are computed together, never the order in which the
+//! products of one output are added.
 
-use rayon::prelude::*;
+use super::{Element, Kernel, Lanes, sum_lanes};
 
-use super::{Element, Kernel, Lanes, sum_lanes, with_kernel};
-
-/// Multiply-adds below which splitting over threads costs more than it saves (about 10 µs of work).
-const PARALLEL_WORK: usize = 256 * 1024;
-/// Weights of one panel stay in a core's L2 while all rows pass over them.
-const PANEL_BYTES: usize = 192 * 1024;
-/// A panel's outputs are a multiple of every tile's outputs (8, 6, 4 and 3).
-const PANEL_STEP: usize = 24;
+/// A panel's outputs are a multiple of this, and so of every tile's outputs (8, 6, 4 and 3).
+pub(crate) const PANEL_STEP: usize = 24;
 /// The longest piece of a row worked on at once when several tiles share it, so that a tile's rows stay in L1.
 const PIECE: usize = 1024;
 /// Rows of the largest tile.
 const TILE_ROWS: usize = 4;
-
-/// `y = x * w^T` with x `(rows, inner)`, w `(outputs, inner)` and y `(rows, outputs)`, all row-major.
-pub(crate) fn matmul<E: Element>(x: &[f32], rows: usize, w: &[E], inner: usize, y: &mut [f32]) {
-    if rows == 0 || inner == 0 || y.is_empty() {
-        return;
-    }
-    let outputs = y.len() / rows;
-    let wide = panel_outputs::<E>(inner, outputs);
-    let compute = |w: &[E], y: &mut [f32]| with_kernel!(kernel => panel(kernel, x, rows, w, inner, y));
-    let mut panels = Vec::new();
-    // One row: the panels of y lie in order already.
-    let target = match rows {
-        1 => &mut *y,
-        _ => {
-            panels.resize(rows * outputs, 0.0);
-            &mut panels[..]
-        }
-    };
-    if rows * outputs * inner < PARALLEL_WORK || rayon::current_num_threads() == 1 {
-        let pairs = w.chunks(wide * inner).zip(target.chunks_mut(wide * rows));
-        pairs.for_each(|(w, y)| compute(w, y));
-    } else {
-        let pairs = w.par_chunks(wide * inner).zip(target.par_chunks_mut(wide * rows));
-        pairs.for_each(|(w, y)| compute(w, y));
-    }
-    if rows > 1 {
-        gather_panels(&panels, rows, outputs, wide, y);
-    }
-}
-
-fn panel_outputs<E>(inner: usize, outputs: usize) -> usize {
-    let fit = PANEL_BYTES / (inner * size_of::<E>());
-    (fit / PANEL_STEP).clamp(1, 4).min(outputs.div_ceil(PANEL_STEP)) * PANEL_STEP
-}
-
-/// From panels `(rows, wide)` one after the other to one matrix `(rows, outputs)`.
-fn gather_panels(panels: &[f32], rows: usize, outputs: usize, wide: usize, y: &mut [f32]) {
-    for (index, panel) in panels.chunks(wide * rows).enumerate() {
-        let width = panel.len() / rows;
-        for (row, from) in panel.chunks_exact(width).enumerate() {
-            let start = row * outputs + index * wide;
-            y[start..start + width].copy_from_slice(from);
-        }
-    }
-}
 
 /// `y = x * w^T` on this thread; the number of outputs follows from `w`.
 pub(crate) fn panel<K: Kernel, E: Element>(kernel: K, x: &[f32], rows: usize, w: &[E], inner: usize, y: &mut [f32]) {

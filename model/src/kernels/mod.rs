@@ -7,13 +7,16 @@
 mod element;
 mod matmul;
 mod portable;
+pub(crate) mod quant;
 pub(crate) mod scalar;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 
 pub(crate) use element::Element;
-pub(crate) use matmul::{matmul, panel};
+pub(crate) use matmul::{PANEL_STEP, panel};
+pub(crate) use quant::QuantMatrix;
+use quant::{Cell, Format};
 
 /// Partial sums of one dot product.
 pub(crate) const LANES: usize = 8;
@@ -40,6 +43,12 @@ pub(crate) trait Kernel: Copy + Send + Sync {
 
     /// Replaces each element of `gate` by `silu(gate) * up`.
     fn silu_mul(self, gate: &mut [f32], up: &[f32]);
+
+    /// Quantises a row cell by cell; what the row lacks of `cells` is zero.
+    fn quantise_row(self, x: &[f32], cells: &mut [Cell]);
+
+    /// Adds the products of a group's `slabs` with each row of `x` to `sums`, one for each of the group's outputs.
+    fn add_slabs<F: Format, const R: usize>(self, slabs: &[F::Slab], x: [&[Cell]; R], sums: &mut [Lanes; R]);
 }
 
 /// Runs `$body` with `$kernel` bound to the fastest kernel of this processor.

@@ -1,5 +1,6 @@
 //! The kernel that runs everywhere, and that the others are tested against.
 
+use super::quant::{self, Cell, Format};
 use super::{Element, Kernel, LANES, Lanes, portable};
 
 /// Plain Rust; fused multiply-add in hardware where the target has it, in software where not.
@@ -34,6 +35,14 @@ impl Kernel for Scalar {
 
     fn silu_mul(self, gate: &mut [f32], up: &[f32]) {
         portable::silu_mul(gate, up);
+    }
+
+    fn quantise_row(self, x: &[f32], cells: &mut [Cell]) {
+        quant::quantise_row(x, cells);
+    }
+
+    fn add_slabs<F: Format, const R: usize>(self, slabs: &[F::Slab], x: [&[Cell]; R], sums: &mut [Lanes; R]) {
+        quant::add_slabs::<F, R>(slabs, x, sums);
     }
 }
 

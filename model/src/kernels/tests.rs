@@ -4,7 +4,9 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::scalar::Scalar;
-use super::{Element, Kernel, matmul, panel};
+use super::{Element, Kernel, panel};
+use crate::products::products;
+use crate::weights::{Floats, Matrix, Values};
 
 /// Floats of every kind: ordinary, huge, tiny, subnormal, zeros of both signs.
 fn any_value() -> impl Strategy<Value = f32> {
@@ -31,13 +33,15 @@ fn reference<E: Element>(x: &[f32], rows: usize, w: &[E], inner: usize) -> Vec<f
     (0..rows).flat_map(row).collect()
 }
 
-fn check<E: Element>(x: &[f32], rows: usize, w: &[f32], inner: usize) {
+fn check<E: Element>(x: &[f32], rows: usize, w: &[f32], inner: usize, values: impl Fn(Floats<E>) -> Values) {
     let w: Vec<E> = w.iter().map(|w| E::round(*w)).collect();
     let expected = bits(&reference(x, rows, &w, inner));
     let outputs = w.len() / inner;
-    let mut y = vec![f32::NAN; rows * outputs];
-    matmul(x, rows, &w, inner, &mut y);
-    assert_eq!(bits(&y), expected, "dispatched {rows}x{inner}x{outputs}");
+    let matrix = Matrix { outputs, inner, values: values(Floats::owned(w.clone())) };
+    let mut y = products(x, rows, &[&matrix, &matrix]);
+    assert_eq!(bits(&y[..rows * outputs]), expected, "dispatched {rows}x{inner}x{outputs}");
+    assert_eq!(bits(&y[rows * outputs..]), expected, "second {rows}x{inner}x{outputs}");
+    y.truncate(rows * outputs);
     panel(Scalar, x, rows, &w, inner, &mut y);
     assert_eq!(bits(&y), expected, "scalar {rows}x{inner}x{outputs}");
 }
@@ -54,9 +58,9 @@ proptest! {
             (0..count).map(|i| seed[(i * step + i / 97) % 97]).collect()
         };
         let (x, w) = (take(rows * inner, 5), take(outputs * inner, 11));
-        check::<f32>(&x, rows, &w, inner);
-        check::<f16>(&x, rows, &w, inner);
-        check::<bf16>(&x, rows, &w, inner);
+        check::<f32>(&x, rows, &w, inner, Values::F32);
+        check::<f16>(&x, rows, &w, inner, Values::F16);
+        check::<bf16>(&x, rows, &w, inner, Values::Bf16);
     }
 
     #[test]
@@ -90,8 +94,8 @@ fn pieces_panels_and_threads_change_no_bit() {
     for (rows, inner, outputs) in [(1, 2500, 211), (5, 2500, 100), (13, 1031, 97), (64, 300, 64)] {
         let x: Vec<f32> = (0..rows * inner).map(value).collect();
         let w: Vec<f32> = (0..outputs * inner).map(|i| value(i * 3 + 1)).collect();
-        check::<f32>(&x, rows, &w, inner);
-        check::<bf16>(&x, rows, &w, inner);
-        check::<f16>(&x, rows, &w, inner);
+        check::<f32>(&x, rows, &w, inner, Values::F32);
+        check::<bf16>(&x, rows, &w, inner, Values::Bf16);
+        check::<f16>(&x, rows, &w, inner, Values::F16);
     }
 }
