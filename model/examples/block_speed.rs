@@ -65,7 +65,7 @@ fn main() {
         let start = Instant::now();
         let all = checkpoint.config().all_blocks().unwrap();
         let blocks = pool.run(|| checkpoint.load_blocks(all, format, &mut |_| ()).unwrap());
-        println!("{format}: loaded {BLOCKS} blocks in {:.2} s", start.elapsed().as_secs_f64());
+        println!("{format}: loaded {BLOCKS} blocks in {:.2} s, {}", start.elapsed().as_secs_f64(), anonymous_memory());
         let edges = checkpoint.load_edges(format).unwrap();
         for (name, sequences, rows, past) in prepared {
             let embed =
@@ -91,6 +91,9 @@ fn main() {
         }
     }
     let (read, peak) = (median(&reads), median(&peaks));
+    let before = cpu_ticks();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    println!("{} ticks of CPU time in a second without work, {}", cpu_ticks() - before, anonymous_memory());
     println!("{} threads, reads {read:.1} GB/s, multiply-adds {peak:.0} GF/s", pool.threads());
     report(&checkpoint, &contests, read, peak);
 }
@@ -126,6 +129,20 @@ fn report(checkpoint: &Checkpoint, contests: &[Contest], read: f64, peak: f64) {
             100.0 * peak_ms / ours,
         );
     }
+}
+
+/// What Linux says of this process; empty elsewhere.
+fn anonymous_memory() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let lines = status.lines().filter(|line| line.starts_with("RssAnon") || line.starts_with("VmHWM"));
+    lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join(", ")
+}
+
+/// User and system time of all threads so far.
+fn cpu_ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
 }
 
 fn median(times: &[f64]) -> f64 {

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use swarm_protocol::wire::ElementType;
 
 use crate::error::ModelError;
-use crate::kernels::{Kernel, panel, with_kernel};
+use crate::kernels::{Kernel, short_dots, with_kernel};
 use crate::kv::{BlockPages, Cached, KvShape, PAGE_POSITIONS, Page};
 use crate::linear::contiguous;
 
@@ -17,6 +17,8 @@ use crate::linear::contiguous;
 const TASK_SCORES: usize = 256 * 1024;
 /// Query rows one task holds at most; a page is read once for all of them.
 const TASK_ROWS: usize = 32;
+/// Queries that share one reading of keys or values.
+const TILE_QUERIES: usize = 4;
 /// Multiply-adds below which one thread does it all.
 const PARALLEL_WORK: usize = 128 * 1024;
 
@@ -163,21 +165,17 @@ impl Attention<'_> {
 
     /// The attended values `(rows, group, head_dim)` of one task.
     fn compute<K: Kernel, E: Cached>(&self, kernel: K, task: &Task<'_, E>, queries: &[f32]) -> Vec<f32> {
-        let (group, dim) = (self.group(), self.shape.head_dim);
         let rows = |row: usize| &queries[self.query_start(task, row)..][..self.group_width()];
         let queries: Vec<f32> = (0..task.rows).flat_map(rows).copied().collect();
         let seen = task.position + task.rows;
         let mut scores = self.scores(kernel, task, &queries, seen);
+        let scale = 1.0 / (self.shape.head_dim as f32).sqrt();
+        let visible = |index: usize| task.position + index / self.group() + 1;
+        let soften = |(index, scores): (usize, &mut [f32])| kernel.softmax(&mut scores[..visible(index)], scale);
+        let sums: Vec<f32> = scores.chunks_exact_mut(seen).enumerate().map(soften).collect();
         let mut out = vec![0.0; queries.len()];
-        let scale = 1.0 / (dim as f32).sqrt();
-        let pairs = scores.chunks_exact_mut(seen).zip(out.chunks_exact_mut(dim));
-        for (index, (scores, out)) in pairs.enumerate() {
-            let visible = &mut scores[..task.position + index / group + 1];
-            let sum = kernel.softmax(visible, scale);
-            for (weights, page) in visible.chunks(PAGE_POSITIONS).zip(task.pages) {
-                let values = &page.values[task.kv_head * self.shape.head_elements()..];
-                kernel.weighted_sum(weights, &values[..weights.len() * dim], out);
-            }
+        self.weigh(kernel, task, &scores, &mut out);
+        for (out, sum) in out.chunks_exact_mut(self.shape.head_dim).zip(sums) {
             out.iter_mut().for_each(|value| *value /= sum);
         }
         out
@@ -186,19 +184,76 @@ impl Attention<'_> {
     /// Unscaled scores `(rows * group, seen)`; those past a row's own position are never read.
     fn scores<K: Kernel, E: Cached>(&self, kernel: K, task: &Task<'_, E>, queries: &[f32], seen: usize) -> Vec<f32> {
         let dim = self.shape.head_dim;
-        let count = queries.len() / dim;
-        let mut scores = vec![0.0; count * seen];
-        let mut part = vec![0.0; count * PAGE_POSITIONS];
-        for (index, page) in task.pages.iter().take(seen.div_ceil(PAGE_POSITIONS)).enumerate() {
-            let start = index * PAGE_POSITIONS;
-            let width = PAGE_POSITIONS.min(seen - start);
-            let keys = &page.keys[task.kv_head * self.shape.head_elements()..][..width * dim];
-            let part = &mut part[..count * width];
-            panel(kernel, queries, count, keys, dim, part);
-            for (scores, part) in scores.chunks_exact_mut(seen).zip(part.chunks_exact(width)) {
-                scores[start..start + width].copy_from_slice(part);
+        let mut scores = vec![0.0; queries.len() / dim * seen];
+        for start in (0..seen).step_by(PAGE_POSITIONS) {
+            let positions = PAGE_POSITIONS.min(seen - start);
+            let keys = &self.part(task, start, |page| &page.keys)[..positions * dim];
+            let next = self.part(task, start + PAGE_POSITIONS, |page| &page.keys);
+            let tiles = queries.chunks(TILE_QUERIES * dim).zip(scores.chunks_mut(TILE_QUERIES * seen));
+            for (index, (queries, scores)) in tiles.enumerate() {
+                // The first tile's reads are those that wait for memory.
+                let keys = (keys, if index == 0 { next } else { &[] });
+                let place = (start, seen);
+                match queries.len() / dim {
+                    1 => short_dots::<K, E, 1, 8>(kernel, split(queries, dim), keys, scores, place),
+                    2 => short_dots::<K, E, 2, 4>(kernel, split(queries, dim), keys, scores, place),
+                    3 => short_dots::<K, E, 3, 2>(kernel, split(queries, dim), keys, scores, place),
+                    _ => short_dots::<K, E, TILE_QUERIES, 2>(kernel, split(queries, dim), keys, scores, place),
+                }
             }
         }
         scores
+    }
+
+    /// Adds every position's values to `out`, by the softened scores of those that see it.
+    fn weigh<K: Kernel, E: Cached>(&self, kernel: K, task: &Task<'_, E>, scores: &[f32], out: &mut [f32]) {
+        let (group, dim) = (self.group(), self.shape.head_dim);
+        let seen = task.position + task.rows;
+        for start in (0..seen).step_by(PAGE_POSITIONS) {
+            let values = self.part(task, start, |page| &page.values);
+            kernel.fetch(self.part(task, start + PAGE_POSITIONS, |page| &page.values));
+            let rows = scores.chunks_exact(group * seen).zip(out.chunks_exact_mut(group * dim));
+            for (row, (scores, out)) in rows.enumerate() {
+                // All heads of a row see as much.
+                let end = (task.position + row + 1).min(start + PAGE_POSITIONS);
+                if end <= start {
+                    continue;
+                }
+                let tiles = scores.chunks(TILE_QUERIES * seen).zip(out.chunks_mut(TILE_QUERIES * dim));
+                for (scores, out) in tiles {
+                    weigh_tile(kernel, scores, seen, start..end, values, out, dim);
+                }
+            }
+        }
+    }
+
+    /// Keys or values of the task's head from position `start` (the first of a page) on; empty past the last page.
+    fn part<'a, E>(&self, task: &Task<'a, E>, start: usize, side: impl Fn(&'a Page<E>) -> &'a Vec<E>) -> &'a [E] {
+        let elements = self.shape.head_elements();
+        task.pages.get(start / PAGE_POSITIONS).map_or(&[], |page| &side(page)[task.kv_head * elements..][..elements])
+    }
+}
+
+/// `R` rows of `width` elements.
+fn split<const R: usize>(values: &[f32], width: usize) -> [&[f32]; R] {
+    std::array::from_fn(|row| &values[row * width..][..width])
+}
+
+/// Adds the values of positions `span` to the sums of one to [`TILE_QUERIES`] queries, whose scores are `seen` apart.
+fn weigh_tile<K: Kernel, E: Cached>(
+    kernel: K,
+    scores: &[f32],
+    seen: usize,
+    span: std::ops::Range<usize>,
+    values: &[E],
+    out: &mut [f32],
+    dim: usize,
+) {
+    let weights = |query: usize| &scores[query * seen..][span.clone()];
+    match out.len() / dim {
+        1 => kernel.weighted_sums([weights(0)], values, out),
+        2 => kernel.weighted_sums([weights(0), weights(1)], values, out),
+        3 => kernel.weighted_sums([weights(0), weights(1), weights(2)], values, out),
+        _ => kernel.weighted_sums([weights(0), weights(1), weights(2), weights(3)], values, out),
     }
 }

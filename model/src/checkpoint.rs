@@ -270,4 +270,20 @@ mod tests {
         let distinct: std::collections::HashSet<_> = all.iter().collect();
         assert_eq!(distinct.len(), 12);
     }
+
+    #[test]
+    fn weights_stay_in_the_file_unless_they_change() {
+        let directory = tempfile::tempdir().unwrap();
+        crate::synthetic::SyntheticSpec::default().write(directory.path()).unwrap();
+        let checkpoint = Checkpoint::open(&ModelSpec::Directory(directory.path().into())).unwrap();
+        let load = |format| {
+            let blocks =
+                checkpoint.load_blocks(checkpoint.config().all_blocks().unwrap(), format, &mut |_| ()).unwrap();
+            format!("{blocks:?} {:?}", checkpoint.load_edges(format).unwrap())
+        };
+        assert!(!load(WeightFormat::Bf16).contains("owned"));
+        assert!(!load(WeightFormat::F32).contains("in place"));
+        let quantised = load(WeightFormat::Q8_0);
+        assert!(quantised.contains("Packed") && !quantised.contains("owned"));
+    }
 }

@@ -157,3 +157,15 @@ impl<E> fmt::Debug for Floats<E> {
         f.write_str(place)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_lies_straight_is_used_in_place() {
+        static BYTES: [u8; 16] = [0; 16];
+        let places = (0..4).filter(|start| Floats::<f32>::in_place(FileBytes::Static(&BYTES[*start..][..8])).is_some());
+        assert_eq!(places.count(), 1);
+    }
+}

@@ -4,10 +4,12 @@
 use std::arch::x86_64::*;
 
 use super::quant::{self, Cell, Format};
-use super::{Element, Kernel, LANES, Lanes, portable};
+use super::{Element, Kernel, LANES, Lanes, portable, sum_lanes};
 
 /// How far ahead of use a single row's weights are asked for, in bytes: about the time memory takes to answer.
 const PREFETCH_BYTES: usize = 1024;
+/// What one prefetch brings.
+pub(super) const LINE_BYTES: usize = 64;
 
 /// Proof that this processor has AVX2, FMA and F16C: only [`Avx2::detect`] makes one.
 #[derive(Debug, Clone, Copy)]
@@ -35,9 +37,29 @@ impl Kernel for Avx2 {
     }
 
     #[inline]
-    fn weighted_sum<E: Element>(self, weights: &[f32], values: &[E], sum: &mut [f32]) {
+    fn sum_all(self, lanes: &[Lanes], sums: &mut [f32]) {
         // SAFETY: `self` proves that the processor has the features.
-        unsafe { weighted_sum(weights, values, sum) }
+        unsafe { sum_all(lanes, sums) }
+    }
+
+    #[inline]
+    fn widen<E: Element>(self, from: &[E], to: &mut [f32]) {
+        // SAFETY: `self` proves that the processor has the features.
+        unsafe { widen(from, to) }
+    }
+
+    #[inline]
+    fn fetch<E: Element>(self, values: &[E]) {
+        for line in values.chunks(LINE_BYTES / size_of::<E>()) {
+            // SAFETY: `self` proves that the processor has the features.
+            unsafe { prefetch(line.as_ptr()) }
+        }
+    }
+
+    #[inline]
+    fn weighted_sums<E: Element, const R: usize>(self, weights: [&[f32]; R], values: &[E], sums: &mut [f32]) {
+        // SAFETY: `self` proves that the processor has the features.
+        unsafe { weighted_sums(weights, values, sums) }
     }
 
     fn softmax(self, scores: &mut [f32], scale: f32) -> f32 {
@@ -181,45 +203,113 @@ pub(super) fn prefetch<E>(ahead: *const E) {
     }
 }
 
+/// Eight sums at a time, added in the order of [`sum_lanes`].
 #[target_feature(enable = "avx2,fma,f16c")]
-fn weighted_sum<E: Element>(weights: &[f32], values: &[E], sum: &mut [f32]) {
-    let width = sum.len();
+fn sum_all(lanes: &[Lanes], sums: &mut [f32]) {
+    let (eights, rest) = lanes.as_chunks::<LANES>();
+    let (to, rest_to) = sums.split_at_mut(eights.len() * LANES);
+    for (eight, to) in eights.iter().zip(to.as_chunks_mut::<LANES>().0) {
+        sum_eight(eight, to);
+    }
+    for (lanes, to) in rest.iter().zip(rest_to) {
+        *to = sum_lanes(lanes);
+    }
+}
+
+/// For lanes `a` to `h` of each: first `a + e, b + f, c + g, d + h`, then the even and the odd two of these, then both.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn sum_eight(lanes: &[Lanes; LANES], to: &mut Lanes) {
+    let mut halves = [_mm256_setzero_ps(); 4];
+    for (index, halves) in halves.iter_mut().enumerate() {
+        let (one, other) = (load::f32x8(&lanes[index]), load::f32x8(&lanes[index + 4]));
+        let low = _mm256_permute2f128_ps::<0x20>(one, other);
+        *halves = _mm256_add_ps(low, _mm256_permute2f128_ps::<0x31>(one, other));
+    }
+    let mut pairs = [_mm256_setzero_ps(); 2];
+    for (index, pairs) in pairs.iter_mut().enumerate() {
+        let (one, other) = (halves[2 * index], halves[2 * index + 1]);
+        let low = _mm256_shuffle_ps::<0b01_00_01_00>(one, other);
+        *pairs = _mm256_add_ps(low, _mm256_shuffle_ps::<0b11_10_11_10>(one, other));
+    }
+    let even = _mm256_shuffle_ps::<0b10_00_10_00>(pairs[0], pairs[1]);
+    store(_mm256_add_ps(even, _mm256_shuffle_ps::<0b11_01_11_01>(pairs[0], pairs[1])), to);
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn widen<E: Element>(from: &[E], to: &mut [f32]) {
+    let ((from, rest), (to, rest_to)) = (from.as_chunks::<LANES>(), to.as_chunks_mut::<LANES>());
+    for (from, to) in from.iter().zip(to) {
+        // SAFETY: this function's features are those of `load8`.
+        store(unsafe { E::load8(from) }, to);
+    }
+    for (from, to) in rest.iter().zip(rest_to) {
+        *to = from.widen();
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn weighted_sums<E: Element, const R: usize>(weights: [&[f32]; R], values: &[E], sums: &mut [f32]) {
+    let width = sums.len() / R;
+    let positions = weights.iter().map(|weights| weights.len()).fold(usize::MAX, |least, length| least.min(length));
+    let weights = weights.map(|weights| &weights[..positions]);
     let mut done = 0;
-    while width - done >= 8 * LANES {
-        weighted_columns::<E, 8>(weights, values, sum, done);
+    while R == 1 && width - done >= 8 * LANES {
+        weighted_columns::<E, R, 8>(&weights, values, sums, done);
         done += 8 * LANES;
     }
+    while width - done >= 2 * LANES {
+        weighted_columns::<E, R, 2>(&weights, values, sums, done);
+        done += 2 * LANES;
+    }
     while width - done >= LANES {
-        weighted_columns::<E, 1>(weights, values, sum, done);
+        weighted_columns::<E, R, 1>(&weights, values, sums, done);
         done += LANES;
     }
-    for column in done..width {
-        for (&weight, values) in weights.iter().zip(values.chunks_exact(width)) {
-            sum[column] = weight.mul_add(values[column].widen(), sum[column]);
+    for (weights, sum) in weights.iter().zip(sums.chunks_exact_mut(width.max(1))) {
+        for column in done..width {
+            for (&weight, values) in weights.iter().zip(values.chunks_exact(width)) {
+                sum[column] = weight.mul_add(values[column].widen(), sum[column]);
+            }
         }
     }
 }
 
-/// Columns `first .. first + 8 * C` of a weighted sum, held in registers over all positions.
+/// Columns `first .. first + 8 * C` of weighted sums, held in registers over all positions.
+#[allow(clippy::needless_range_loop)]
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn weighted_columns<E: Element, const C: usize>(weights: &[f32], values: &[E], sum: &mut [f32], first: usize) {
-    let width = sum.len();
-    let (columns, _) = sum[first..].as_chunks_mut::<LANES>();
-    let mut lanes = [_mm256_setzero_ps(); C];
-    for (lanes, column) in lanes.iter_mut().zip(&*columns) {
-        *lanes = load::f32x8(column);
-    }
-    for (&weight, values) in weights.iter().zip(values.chunks_exact(width)) {
-        let weight = _mm256_set1_ps(weight);
-        let (values, _) = values[first..].as_chunks::<LANES>();
-        for (lanes, values) in lanes.iter_mut().zip(values) {
-            // SAFETY: this function's features are those of `load8`.
-            *lanes = _mm256_fmadd_ps(weight, unsafe { E::load8(values) }, *lanes);
+fn weighted_columns<E: Element, const R: usize, const C: usize>(
+    weights: &[&[f32]; R],
+    values: &[E],
+    sums: &mut [f32],
+    first: usize,
+) {
+    let width = sums.len() / R;
+    let mut lanes = [[_mm256_setzero_ps(); C]; R];
+    for row in 0..R {
+        for column in 0..C {
+            lanes[row][column] = load::f32x8(&sums[row * width + first..].as_chunks().0[column]);
         }
     }
-    for (lanes, column) in lanes.iter().zip(columns) {
-        store(*lanes, column);
+    for (position, values) in values.chunks_exact(width).enumerate().take(weights[0].len()) {
+        let (columns, _) = values[first..].as_chunks::<LANES>();
+        let mut values = [_mm256_setzero_ps(); C];
+        for column in 0..C {
+            // SAFETY: this function's features are those of `load8`.
+            values[column] = unsafe { E::load8(&columns[column]) };
+        }
+        for row in 0..R {
+            let weight = _mm256_set1_ps(weights[row][position]);
+            for column in 0..C {
+                lanes[row][column] = _mm256_fmadd_ps(weight, values[column], lanes[row][column]);
+            }
+        }
+    }
+    for row in 0..R {
+        for column in 0..C {
+            store(lanes[row][column], &mut sums[row * width + first..].as_chunks_mut().0[column]);
+        }
     }
 }
 

@@ -14,7 +14,7 @@ pub(crate) mod scalar;
 pub(crate) mod avx2;
 
 pub(crate) use element::Element;
-pub(crate) use matmul::{PANEL_STEP, panel};
+pub(crate) use matmul::{PANEL_STEP, panel, short_dots};
 pub(crate) use quant::QuantMatrix;
 use quant::{Cell, Format};
 
@@ -35,8 +35,18 @@ pub(crate) trait Kernel: Copy + Send + Sync {
         sums: &mut [[Lanes; O]; R],
     );
 
-    /// Adds `weights[p] * values[p]` to `sum`, in order of `p`; `values` is `(positions, sum.len())`.
-    fn weighted_sum<E: Element>(self, weights: &[f32], values: &[E], sum: &mut [f32]);
+    /// The sum of each of `lanes`, in the one order of [`sum_lanes`].
+    fn sum_all(self, lanes: &[Lanes], sums: &mut [f32]);
+
+    /// `from` as f32; exact.
+    fn widen<E: Element>(self, from: &[E], to: &mut [f32]);
+
+    /// Asks memory for values that are read soon.
+    fn fetch<E: Element>(self, values: &[E]);
+
+    /// Adds `weights[p] * values[p]` to each row's sum, in order of `p`; `values` is `(positions, width)`, `sums`
+    /// `(R, width)`. Every row has a weight for every position.
+    fn weighted_sums<E: Element, const R: usize>(self, weights: [&[f32]; R], values: &[E], sums: &mut [f32]);
 
     /// Replaces each score by `exp(scale * (score - max))` and returns their sum.
     fn softmax(self, scores: &mut [f32], scale: f32) -> f32;

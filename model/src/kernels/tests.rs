@@ -80,8 +80,18 @@ proptest! {
             prop_assert_eq!(bits(&fast), bits(&slow));
             let values: Vec<bf16> = (0..scores.len() * width).map(|i| bf16::from_f32(up[i % 100])).collect();
             let (mut fast, mut slow) = (vec![0.5; width], vec![0.5; width]);
-            kernel.weighted_sum(&scores, &values, &mut fast);
-            Scalar.weighted_sum(&scores, &values, &mut slow);
+            kernel.weighted_sums([&scores], &values, &mut fast);
+            Scalar.weighted_sums([&scores], &values, &mut slow);
+            prop_assert_eq!(bits(&fast), bits(&slow));
+            let weights = [&scores[..], &up[..scores.len()], &scores[..], &scores[..]];
+            let (mut fast, mut slow) = (vec![0.5; 4 * width], vec![0.5; 4 * width]);
+            kernel.weighted_sums(weights, &values, &mut fast);
+            Scalar.weighted_sums(weights, &values, &mut slow);
+            prop_assert_eq!(bits(&fast), bits(&slow));
+            let lanes: Vec<super::Lanes> = scores.iter().map(|score| std::array::from_fn(|i| score * up[i])).collect();
+            let (mut fast, mut slow) = (vec![0.0; lanes.len()], vec![0.0; lanes.len()]);
+            kernel.sum_all(&lanes, &mut fast);
+            Scalar.sum_all(&lanes, &mut slow);
             prop_assert_eq!(bits(&fast), bits(&slow));
         });
     }

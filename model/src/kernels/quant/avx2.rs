@@ -7,13 +7,11 @@ use half::f16;
 
 use super::nibbles::Nibbles;
 use super::{Cell, Format, GROUP, QUAD, QUADS, Quad};
-use crate::kernels::avx2::{load as floats, prefetch, store};
+use crate::kernels::avx2::{LINE_BYTES, load as floats, prefetch, store};
 use crate::kernels::{LANES, Lanes};
 
 /// How far ahead of use weights are asked for, in bytes: about the time memory takes to answer.
 const PREFETCH_BYTES: usize = 2048;
-/// What one prefetch brings.
-const LINE_BYTES: usize = 64;
 
 /// Adds the products of a group's `slabs` with each row of `x` to `sums`.
 #[allow(clippy::needless_range_loop)]

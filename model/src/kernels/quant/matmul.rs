@@ -9,8 +9,9 @@ use crate::kernels::{Kernel, Lanes, with_kernel};
 const ROW_CELLS: usize = 8;
 /// Rows of the largest tile.
 const TILE_ROWS: usize = 4;
-/// Cells of a group worked on at once when several tiles share it: its weights (at most 17 KiB) and a tile's rows (10 KiB)
-/// stay in L1.
+/// Rows up to which a row is worked on from end to end: weights then are read in the order in which they lie.
+const FEW_ROWS: usize = 8;
+/// Cells of a row worked on at once above that: those of a tile's rows (10 KiB) stay in L1 while a panel passes over them.
 const PIECE_CELLS: usize = 64;
 /// Elements below which one thread quantises them all.
 const PARALLEL_ELEMENTS: usize = 64 * 1024;
@@ -56,47 +57,53 @@ pub(crate) fn panel<K: Kernel, F: Format>(
     group_slabs: usize,
     y: &mut [f32],
 ) {
-    let outputs = y.len() / rows.count();
-    let piece = if rows.count() > TILE_ROWS { PIECE_CELLS / F::CELLS } else { group_slabs };
-    let mut sums = vec![Lanes::default(); rows.count()];
-    for (group, slabs) in slabs.chunks_exact(group_slabs).enumerate() {
-        sums.fill(Lanes::default());
-        for (index, slabs) in slabs.chunks(piece).enumerate() {
-            add_piece::<K, F>(kernel, rows, index * piece * F::CELLS, slabs, &mut sums);
+    let (count, outputs) = (rows.count(), y.len() / rows.count());
+    let groups = outputs.div_ceil(GROUP);
+    let piece = if count > FEW_ROWS { PIECE_CELLS / F::CELLS } else { group_slabs };
+    // `(rows, groups)`
+    let mut sums = vec![Lanes::default(); count * groups];
+    for start in (0..group_slabs).step_by(piece) {
+        let span = start..group_slabs.min(start + piece);
+        for (tile, sums) in sums.chunks_mut(TILE_ROWS * groups).enumerate() {
+            for (group, slabs) in slabs.chunks_exact(group_slabs).enumerate() {
+                let place = Place { row: tile * TILE_ROWS, cell: span.start * F::CELLS, group };
+                add_tile::<K, F>(kernel, rows, &slabs[span.clone()], place, sums);
+            }
         }
-        let first = group * GROUP;
-        let width = GROUP.min(outputs - first);
-        for (y, sums) in y.chunks_exact_mut(outputs).zip(&sums) {
-            y[first..first + width].copy_from_slice(&sums[..width]);
-        }
+    }
+    for (y, sums) in y.chunks_exact_mut(outputs).zip(sums.chunks_exact(groups)) {
+        y.copy_from_slice(&sums.as_flattened()[..outputs]);
     }
 }
 
-/// Adds the products of some slabs of a group with every row's cells from number `from` on.
-fn add_piece<K: Kernel, F: Format>(kernel: K, rows: &Rows, from: usize, slabs: &[F::Slab], sums: &mut [Lanes]) {
-    let (tiles, rest) = sums.as_chunks_mut::<TILE_ROWS>();
-    let done = tiles.len() * TILE_ROWS;
-    for (tile, sums) in tiles.iter_mut().enumerate() {
-        kernel.add_slabs::<F, TILE_ROWS>(slabs, rows.tile(tile * TILE_ROWS, from), sums);
-    }
-    let first = (done, from);
-    match rest.len() {
-        1 => last_tile::<K, F, 1>(kernel, rows, first, slabs, rest),
-        2 => last_tile::<K, F, 2>(kernel, rows, first, slabs, rest),
-        3 => last_tile::<K, F, 3>(kernel, rows, first, slabs, rest),
-        _ => {}
+/// What a tile begins with.
+struct Place {
+    row: usize,
+    cell: usize,
+    group: usize,
+}
+
+/// Adds the products of some slabs of a group with one to [`TILE_ROWS`] rows to `sums`, `(rows, groups)`.
+fn add_tile<K: Kernel, F: Format>(kernel: K, rows: &Rows, slabs: &[F::Slab], place: Place, sums: &mut [Lanes]) {
+    match rows.count() - place.row {
+        1 => add_rows::<K, F, 1>(kernel, rows, slabs, place, sums),
+        2 => add_rows::<K, F, 2>(kernel, rows, slabs, place, sums),
+        3 => add_rows::<K, F, 3>(kernel, rows, slabs, place, sums),
+        _ => add_rows::<K, F, TILE_ROWS>(kernel, rows, slabs, place, sums),
     }
 }
 
-/// `R` rows that are no whole tile; `sums` are theirs.
-fn last_tile<K: Kernel, F: Format, const R: usize>(
+fn add_rows<K: Kernel, F: Format, const R: usize>(
     kernel: K,
     rows: &Rows,
-    (first, from): (usize, usize),
     slabs: &[F::Slab],
+    place: Place,
     sums: &mut [Lanes],
 ) {
-    if let Some(sums) = sums.first_chunk_mut::<R>() {
-        kernel.add_slabs::<F, R>(slabs, rows.tile(first, from), sums);
+    let groups = sums.len() / R;
+    let mut tile: [Lanes; R] = std::array::from_fn(|row| sums[row * groups + place.group]);
+    kernel.add_slabs::<F, R>(slabs, rows.tile(place.row, place.cell), &mut tile);
+    for (row, tile) in tile.into_iter().enumerate() {
+        sums[row * groups + place.group] = tile;
     }
 }
