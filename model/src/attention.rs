@@ -3,13 +3,15 @@
 //! Each query row and head is computed alone: scores, maximum, exponentials, their sum and the weighted values, all in
 //! order of position. So a row's result does not depend on what shares the call.
 
+use std::cell::Cell;
+
 use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor, bail};
 use half::{bf16, f16};
 use rayon::prelude::*;
 use swarm_protocol::wire::ElementType;
 
 use crate::error::ModelError;
-use crate::kernels::{Kernel, short_dots, with_kernel};
+use crate::kernels::{Kernel, with_kernel};
 use crate::kv::{BlockPages, Cached, KvShape, PAGE_POSITIONS, Page};
 use crate::linear::contiguous;
 
@@ -21,6 +23,11 @@ const TASK_ROWS: usize = 32;
 const TILE_QUERIES: usize = 4;
 /// Multiply-adds below which one thread does it all.
 const PARALLEL_WORK: usize = 128 * 1024;
+
+thread_local! {
+    /// The scores of a thread's last task: with memory from the system for each task anew, long contexts would wait for pages.
+    static SCORES: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
 
 /// The rows of one sequence within a call, and the pages of one block.
 pub(crate) struct Span<'a> {
@@ -168,7 +175,8 @@ impl Attention<'_> {
         let rows = |row: usize| &queries[self.query_start(task, row)..][..self.group_width()];
         let queries: Vec<f32> = (0..task.rows).flat_map(rows).copied().collect();
         let seen = task.position + task.rows;
-        let mut scores = self.scores(kernel, task, &queries, seen);
+        let mut scores = SCORES.take();
+        self.score(kernel, task, &queries, seen, &mut scores);
         let scale = 1.0 / (self.shape.head_dim as f32).sqrt();
         let visible = |index: usize| task.position + index / self.group() + 1;
         let soften = |(index, scores): (usize, &mut [f32])| kernel.softmax(&mut scores[..visible(index)], scale);
@@ -178,13 +186,21 @@ impl Attention<'_> {
         for (out, sum) in out.chunks_exact_mut(self.shape.head_dim).zip(sums) {
             out.iter_mut().for_each(|value| *value /= sum);
         }
+        SCORES.set(scores);
         out
     }
 
     /// Unscaled scores `(rows * group, seen)`; those past a row's own position are never read.
-    fn scores<K: Kernel, E: Cached>(&self, kernel: K, task: &Task<'_, E>, queries: &[f32], seen: usize) -> Vec<f32> {
+    fn score<K: Kernel, E: Cached>(
+        &self,
+        kernel: K,
+        task: &Task<'_, E>,
+        queries: &[f32],
+        seen: usize,
+        scores: &mut Vec<f32>,
+    ) {
         let dim = self.shape.head_dim;
-        let mut scores = vec![0.0; queries.len() / dim * seen];
+        scores.resize(queries.len() / dim * seen, 0.0);
         for start in (0..seen).step_by(PAGE_POSITIONS) {
             let positions = PAGE_POSITIONS.min(seen - start);
             let keys = &self.part(task, start, |page| &page.keys)[..positions * dim];
@@ -195,14 +211,13 @@ impl Attention<'_> {
                 let keys = (keys, if index == 0 { next } else { &[] });
                 let place = (start, seen);
                 match queries.len() / dim {
-                    1 => short_dots::<K, E, 1, 8>(kernel, split(queries, dim), keys, scores, place),
-                    2 => short_dots::<K, E, 2, 4>(kernel, split(queries, dim), keys, scores, place),
-                    3 => short_dots::<K, E, 3, 2>(kernel, split(queries, dim), keys, scores, place),
-                    _ => short_dots::<K, E, TILE_QUERIES, 2>(kernel, split(queries, dim), keys, scores, place),
+                    1 => kernel.short_dots::<E, 1, 8>(split(queries, dim), keys, scores, place),
+                    2 => kernel.short_dots::<E, 2, 4>(split(queries, dim), keys, scores, place),
+                    3 => kernel.short_dots::<E, 3, 2>(split(queries, dim), keys, scores, place),
+                    _ => kernel.short_dots::<E, TILE_QUERIES, 2>(split(queries, dim), keys, scores, place),
                 }
             }
         }
-        scores
     }
 
     /// Adds every position's values to `out`, by the softened scores of those that see it.

@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 
 use super::quant::{self, Cell, Format};
-use super::{Element, Kernel, LANES, Lanes, portable, sum_lanes};
+use super::{Element, Kernel, LANES, Lanes, matmul, portable, sum_lanes};
 
 /// How far ahead of use a single row's weights are asked for, in bytes: about the time memory takes to answer.
 const PREFETCH_BYTES: usize = 1024;
@@ -13,14 +13,23 @@ pub(super) const LINE_BYTES: usize = 64;
 
 /// Proof that this processor has AVX2, FMA and F16C: only [`Avx2::detect`] makes one.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Avx2(());
+pub(crate) struct Avx2 {
+    /// Whether it also has AVX512-VNNI and AVX512-VL.
+    vnni: bool,
+}
 
 impl Avx2 {
     /// The kernel, if the processor can run it.
     pub(crate) fn detect() -> Option<Self> {
         let has =
             is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
-        has.then_some(Self(()))
+        has.then(|| Self { vnni: is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl") })
+    }
+
+    /// The kernel of an older processor.
+    #[cfg(test)]
+    pub(super) fn without_vnni(self) -> Self {
+        Self { vnni: false }
     }
 }
 
@@ -40,6 +49,17 @@ impl Kernel for Avx2 {
     fn sum_all(self, lanes: &[Lanes], sums: &mut [f32]) {
         // SAFETY: `self` proves that the processor has the features.
         unsafe { sum_all(lanes, sums) }
+    }
+
+    fn short_dots<E: Element, const R: usize, const O: usize>(
+        self,
+        x: [&[f32]; R],
+        w: (&[E], &[E]),
+        y: &mut [f32],
+        place: (usize, usize),
+    ) {
+        // SAFETY: `self` proves that the processor has the features.
+        unsafe { short_dots::<E, R, O>(self, x, w, y, place) }
     }
 
     #[inline]
@@ -80,7 +100,12 @@ impl Kernel for Avx2 {
     #[inline]
     fn add_slabs<F: Format, const R: usize>(self, slabs: &[F::Slab], x: [&[Cell]; R], sums: &mut [Lanes; R]) {
         // SAFETY: `self` proves that the processor has the features.
-        unsafe { quant::avx2::add_slabs::<F, R>(slabs, x, sums) }
+        unsafe {
+            match self.vnni {
+                true => quant::avx2::add_slabs_vnni::<F, R>(slabs, x, sums),
+                false => quant::avx2::add_slabs::<F, R>(slabs, x, sums),
+            }
+        }
     }
 }
 
@@ -120,6 +145,7 @@ pub(super) fn store(lanes: __m256, to: &mut Lanes) {
     *to = unsafe { std::mem::transmute::<__m256, Lanes>(lanes) };
 }
 
+#[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn dot_tile<E: Element, const R: usize, const O: usize>(x: [&[f32]; R], w: [&[E]; O], sums: &mut [[Lanes; O]; R]) {
     let shortest = |least: usize, length: usize| least.min(length);
@@ -146,6 +172,7 @@ fn dot_tile<E: Element, const R: usize, const O: usize>(x: [&[f32]; R], w: [&[E]
 /// Adds the products of `pieces` pieces of eight to `sums`, which stay in registers meanwhile. Plain loops over
 /// indices: closures would not be compiled for this function's features.
 #[allow(clippy::needless_range_loop)]
+#[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn add_pieces<E: Element, const R: usize, const O: usize>(
     mut x: [&[[f32; LANES]]; R],
@@ -203,7 +230,19 @@ pub(super) fn prefetch<E>(ahead: *const E) {
     }
 }
 
+#[target_feature(enable = "avx2,fma,f16c")]
+fn short_dots<E: Element, const R: usize, const O: usize>(
+    kernel: Avx2,
+    x: [&[f32]; R],
+    w: (&[E], &[E]),
+    y: &mut [f32],
+    place: (usize, usize),
+) {
+    matmul::short_dots::<_, E, R, O>(kernel, x, w, y, place);
+}
+
 /// Eight sums at a time, added in the order of [`sum_lanes`].
+#[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn sum_all(lanes: &[Lanes], sums: &mut [f32]) {
     let (eights, rest) = lanes.as_chunks::<LANES>();

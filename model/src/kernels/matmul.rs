@@ -150,9 +150,9 @@ fn add_some<K: Kernel, E: Element, const R: usize, const O: usize>(
     }
 }
 
-/// The products of `R` short rows with all of `w`, `(outputs, inner)`, which is asked for again as `next` meanwhile: the place
-/// that is read after it. `y` gets `outputs` products from `first` on, one row every `stride`.
-pub(crate) fn short_dots<K: Kernel, E: Element, const R: usize, const O: usize>(
+/// What [`Kernel::short_dots`] says, to be compiled inside each kernel's instruction set.
+#[inline(always)]
+pub(super) fn short_dots<K: Kernel, E: Element, const R: usize, const O: usize>(
     kernel: K,
     x: [&[f32]; R],
     (w, next): (&[E], &[E]),

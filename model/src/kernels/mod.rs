@@ -14,7 +14,7 @@ pub(crate) mod scalar;
 pub(crate) mod avx2;
 
 pub(crate) use element::Element;
-pub(crate) use matmul::{PANEL_STEP, panel, short_dots};
+pub(crate) use matmul::{PANEL_STEP, panel};
 pub(crate) use quant::QuantMatrix;
 use quant::{Cell, Format};
 
@@ -37,6 +37,16 @@ pub(crate) trait Kernel: Copy + Send + Sync {
 
     /// The sum of each of `lanes`, in the one order of [`sum_lanes`].
     fn sum_all(self, lanes: &[Lanes], sums: &mut [f32]);
+
+    /// The products of `R` short rows with all of `w`, `(outputs, inner)`, while memory is asked for `next`, which is read
+    /// after it. Row `r` of them goes to `y[r * stride + first..]`; `O` outputs are computed at a time.
+    fn short_dots<E: Element, const R: usize, const O: usize>(
+        self,
+        x: [&[f32]; R],
+        w_and_next: (&[E], &[E]),
+        y: &mut [f32],
+        first_and_stride: (usize, usize),
+    );
 
     /// `from` as f32; exact.
     fn widen<E: Element>(self, from: &[E], to: &mut [f32]);

@@ -1,7 +1,7 @@
 //! The kernel that runs everywhere, and that the others are tested against.
 
 use super::quant::{self, Cell, Format};
-use super::{Element, Kernel, LANES, Lanes, portable, sum_lanes};
+use super::{Element, Kernel, LANES, Lanes, matmul, portable, sum_lanes};
 
 /// Plain Rust; fused multiply-add in hardware where the target has it, in software where not.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +23,16 @@ impl Kernel for Scalar {
 
     fn sum_all(self, lanes: &[Lanes], sums: &mut [f32]) {
         sums.iter_mut().zip(lanes).for_each(|(sum, lanes)| *sum = sum_lanes(lanes));
+    }
+
+    fn short_dots<E: Element, const R: usize, const O: usize>(
+        self,
+        x: [&[f32]; R],
+        w: (&[E], &[E]),
+        y: &mut [f32],
+        place: (usize, usize),
+    ) {
+        matmul::short_dots::<_, E, R, O>(self, x, w, y, place);
     }
 
     fn widen<E: Element>(self, from: &[E], to: &mut [f32]) {

@@ -1,4 +1,4 @@
-//! What the formats' loops share on x86-64 with AVX2, FMA and F16C.
+//! What the formats' loops share on x86-64 with AVX2, FMA and F16C, and where the processor has it AVX512-VNNI.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -14,9 +14,33 @@ use crate::kernels::{LANES, Lanes};
 const PREFETCH_BYTES: usize = 2048;
 
 /// Adds the products of a group's `slabs` with each row of `x` to `sums`.
-#[allow(clippy::needless_range_loop)]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(in crate::kernels) fn add_slabs<F: Format, const R: usize>(
+    slabs: &[F::Slab],
+    x: [&[Cell]; R],
+    sums: &mut [Lanes; R],
+) {
+    // SAFETY: this function's features are those asked for.
+    unsafe { add_all::<F, false, R>(slabs, x, sums) };
+}
+
+/// The same with instructions that multiply bytes and add them in 32 bits at once.
+#[target_feature(enable = "avx2,fma,f16c,avx512vnni,avx512vl")]
+pub(in crate::kernels) fn add_slabs_vnni<F: Format, const R: usize>(
+    slabs: &[F::Slab],
+    x: [&[Cell]; R],
+    sums: &mut [Lanes; R],
+) {
+    // SAFETY: this function's features are those asked for.
+    unsafe { add_all::<F, true, R>(slabs, x, sums) };
+}
+
+/// # Safety
+/// As [`Format::add_avx2`].
+#[allow(clippy::needless_range_loop)]
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn add_all<F: Format, const VNNI: bool, const R: usize>(
     slabs: &[F::Slab],
     x: [&[Cell]; R],
     sums: &mut [Lanes; R],
@@ -30,8 +54,8 @@ pub(in crate::kernels) fn add_slabs<F: Format, const R: usize>(
         for line in 0..size_of::<F::Slab>() / LINE_BYTES {
             prefetch(ahead.wrapping_add(line * LINE_BYTES));
         }
-        // SAFETY: this function's features are those of `add_avx2`.
-        unsafe { F::add_avx2(slab, index, &x, &mut lanes) };
+        // SAFETY: the caller has promised the features.
+        unsafe { F::add_avx2::<VNNI, R>(slab, index, &x, &mut lanes) };
     }
     for row in 0..R {
         store(lanes[row], &mut sums[row]);
@@ -82,11 +106,25 @@ pub(super) fn signed_products(weights: __m256i, magnitudes: __m256i, x: &Quad) -
     _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(everywhere(x), weights))
 }
 
+/// Adds the products of unsigned and signed bytes to `dots`, by fours.
+///
+/// # Safety
+/// The processor must have AVX512-VNNI and AVX512-VL.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn add_bytes(dots: __m256i, unsigned: __m256i, signed: __m256i) -> __m256i {
+    // SAFETY: the caller has promised the features.
+    unsafe { _mm256_dpbusd_epi32(dots, unsigned, signed) }
+}
+
 /// Adds the products of one quad of eight outputs with each row's to `dots`.
+///
+/// # Safety
+/// For `VNNI` the processor must have AVX512-VNNI and AVX512-VL.
 #[allow(clippy::needless_range_loop)]
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn add_signed<const CELLS: usize, const R: usize>(
+pub(super) unsafe fn add_signed<const VNNI: bool, const CELLS: usize, const R: usize>(
     weights: &[Quad; GROUP],
     x: &[&[Cell; CELLS]; R],
     cell: usize,
@@ -96,38 +134,54 @@ pub(super) fn add_signed<const CELLS: usize, const R: usize>(
     let weights = load(weights);
     let magnitudes = _mm256_abs_epi8(weights);
     for row in 0..R {
-        let products = signed_products(weights, magnitudes, &x[row][cell].quads[quad]);
-        dots[row] = _mm256_add_epi32(dots[row], _mm256_madd_epi16(products, _mm256_set1_epi16(1)));
+        let x = &x[row][cell].quads[quad];
+        dots[row] = if VNNI {
+            // SAFETY: the caller has promised the features.
+            unsafe { add_bytes(dots[row], magnitudes, _mm256_sign_epi8(everywhere(x), weights)) }
+        } else {
+            let products = signed_products(weights, magnitudes, x);
+            _mm256_add_epi32(dots[row], _mm256_madd_epi16(products, _mm256_set1_epi16(1)))
+        };
     }
 }
 
 /// The products of one cell of eight outputs with each row's.
+///
+/// # Safety
+/// For `VNNI` the processor must have AVX512-VNNI and AVX512-VL.
 #[allow(clippy::needless_range_loop)]
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn nibble_dots<const CELLS: usize, const R: usize>(
+pub(super) unsafe fn nibble_dots<const VNNI: bool, const CELLS: usize, const R: usize>(
     nibbles: &Nibbles,
     x: &[&[Cell; CELLS]; R],
     cell: usize,
 ) -> [__m256i; R] {
     let mask = _mm256_set1_epi8(15);
-    // At most 8 * 2 * 15 * 127 in 16 bits: exact.
-    let mut products = zeros::<R>();
+    let mut dots = zeros::<R>();
     for pair in 0..QUADS / 2 {
         let both = load(&nibbles[pair]);
         let low = _mm256_and_si256(both, mask);
         let high = _mm256_and_si256(_mm256_srli_epi16::<4>(both), mask);
         for row in 0..R {
             let quads = &x[row][cell].quads;
-            let low = _mm256_maddubs_epi16(low, everywhere(&quads[2 * pair]));
-            let high = _mm256_maddubs_epi16(high, everywhere(&quads[2 * pair + 1]));
-            products[row] = _mm256_add_epi16(products[row], _mm256_add_epi16(low, high));
+            let (first, second) = (everywhere(&quads[2 * pair]), everywhere(&quads[2 * pair + 1]));
+            dots[row] = if VNNI {
+                // SAFETY: the caller has promised the features.
+                unsafe { add_bytes(add_bytes(dots[row], low, first), high, second) }
+            } else {
+                // At most 8 * 2 * 15 * 127 in 16 bits: exact.
+                let products = _mm256_add_epi16(_mm256_maddubs_epi16(low, first), _mm256_maddubs_epi16(high, second));
+                _mm256_add_epi16(dots[row], products)
+            };
         }
     }
-    for row in 0..R {
-        products[row] = _mm256_madd_epi16(products[row], _mm256_set1_epi16(1));
+    if !VNNI {
+        for row in 0..R {
+            dots[row] = _mm256_madd_epi16(dots[row], _mm256_set1_epi16(1));
+        }
     }
-    products
+    dots
 }
 
 /// Adds `scales * x.scale * dots` to each row's `sums`.

@@ -68,10 +68,10 @@ pub(crate) trait Format: Copy + Debug + Send + Sync + 'static {
     /// [`Format::add_cell`] does.
     ///
     /// # Safety
-    /// The processor must have AVX2, FMA and F16C.
+    /// The processor must have AVX2, FMA and F16C, and for `VNNI` also AVX512-VNNI and AVX512-VL.
     #[cfg(target_arch = "x86_64")]
     #[allow(unsafe_code)]
-    unsafe fn add_avx2<const R: usize>(
+    unsafe fn add_avx2<const VNNI: bool, const R: usize>(
         slab: &Self::Slab,
         index: usize,
         x: &[&[Cell]; R],

@@ -48,7 +48,7 @@ impl Format for Q4_0 {
     #[allow(unsafe_code, clippy::needless_range_loop)]
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn add_avx2<const R: usize>(
+    unsafe fn add_avx2<const VNNI: bool, const R: usize>(
         slab: &Slab,
         index: usize,
         x: &[&[Cell]; R],
@@ -59,7 +59,8 @@ impl Format for Q4_0 {
         use super::avx2::{cells_of, nibble_dots, scales};
         let x = cells_of::<CELLS, R>(x, index);
         for cell in 0..CELLS {
-            let dots = nibble_dots(&slab.nibbles[cell], &x, cell);
+            // SAFETY: the caller has promised the features.
+            let dots = unsafe { nibble_dots::<VNNI, CELLS, R>(&slab.nibbles[cell], &x, cell) };
             let scales = scales(&slab.scales[cell]);
             for row in 0..R {
                 let offset = _mm256_set1_ps(x[row][cell].sum);

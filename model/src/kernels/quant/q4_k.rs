@@ -76,7 +76,7 @@ impl Format for Q4K {
     #[allow(unsafe_code, clippy::needless_range_loop)]
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn add_avx2<const R: usize>(
+    unsafe fn add_avx2<const VNNI: bool, const R: usize>(
         slab: &Slab,
         index: usize,
         x: &[&[Cell]; R],
@@ -88,7 +88,8 @@ impl Format for Q4K {
         let x = cells_of::<CELLS, R>(x, index);
         let (scale, minimum) = (scales(&slab.scale), scales(&slab.minimum));
         for cell in 0..CELLS {
-            let dots = nibble_dots(&slab.nibbles[cell], &x, cell);
+            // SAFETY: the caller has promised the features.
+            let dots = unsafe { nibble_dots::<VNNI, CELLS, R>(&slab.nibbles[cell], &x, cell) };
             let (cell_scales, cell_minima) = slab.factors(cell);
             let scale = _mm256_mul_ps(scale, bytes_to_floats(cell_scales));
             let minimum = _mm256_mul_ps(minimum, bytes_to_floats(cell_minima));

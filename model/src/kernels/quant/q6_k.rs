@@ -82,7 +82,7 @@ impl Format for Q6K {
     #[allow(unsafe_code, clippy::needless_range_loop)]
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn add_avx2<const R: usize>(
+    unsafe fn add_avx2<const VNNI: bool, const R: usize>(
         slab: &Slab,
         index: usize,
         x: &[&[Cell]; R],

@@ -43,7 +43,7 @@ impl Format for Q8_0 {
     #[allow(unsafe_code, clippy::needless_range_loop)]
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn add_avx2<const R: usize>(
+    unsafe fn add_avx2<const VNNI: bool, const R: usize>(
         slab: &Slab,
         index: usize,
         x: &[&[Cell]; R],
@@ -54,7 +54,8 @@ impl Format for Q8_0 {
         for cell in 0..CELLS {
             let mut dots = zeros::<R>();
             for quad in 0..QUADS {
-                add_signed(&slab.quads[cell][quad], &x, cell, quad, &mut dots);
+                // SAFETY: the caller has promised the features.
+                unsafe { add_signed::<VNNI, CELLS, R>(&slab.quads[cell][quad], &x, cell, quad, &mut dots) };
             }
             add_dots(scales(&slab.scales[cell]), &dots, &x, cell, sums);
         }

@@ -61,6 +61,12 @@ fn check<F: Format>(x: &[f32], rows: usize, w: &[f32], inner: usize) {
     let mut y = vec![f32::NAN; rows * outputs];
     with_kernel!(kernel => panel::<_, F>(kernel, &quantised, slabs, group_slabs, &mut y));
     assert_eq!(bits(&y), bits(&expected), "{:?} {rows}x{inner}x{outputs}", F::GGML);
+    #[cfg(target_arch = "x86_64")]
+    if let Some(kernel) = crate::kernels::avx2::Avx2::detect() {
+        y.fill(f32::NAN);
+        panel::<_, F>(kernel.without_vnni(), &quantised, slabs, group_slabs, &mut y);
+        assert_eq!(bits(&y), bits(&expected), "AVX2 {:?} {rows}x{inner}x{outputs}", F::GGML);
+    }
     y.fill(f32::NAN);
     panel::<_, F>(Scalar, &quantised, slabs, group_slabs, &mut y);
     assert_eq!(bits(&y), bits(&expected), "scalar {:?} {rows}x{inner}x{outputs}", F::GGML);
@@ -128,6 +134,12 @@ proptest! {
             let (mut fast, mut slow) = ([[0.5; 8]; 2], [[0.5; 8]; 2]);
             with_kernel!(kernel => crate::kernels::Kernel::add_slabs::<F, 2>(kernel, &slabs, x, &mut fast));
             add_slabs::<F, 2>(&slabs, x, &mut slow);
+            #[cfg(target_arch = "x86_64")]
+            if let Some(kernel) = crate::kernels::avx2::Avx2::detect() {
+                let mut older = [[0.5; 8]; 2];
+                crate::kernels::Kernel::add_slabs::<F, 2>(kernel.without_vnni(), &slabs, x, &mut older);
+                assert_eq!(bits(older.as_flattened()), bits(slow.as_flattened()), "AVX2 {:?}", F::GGML);
+            }
             assert_eq!(bits(&fast[0]), bits(&slow[0]), "{:?}", F::GGML);
             assert_eq!(bits(&fast[1]), bits(&slow[1]), "{:?}", F::GGML);
         }
