@@ -203,7 +203,7 @@ impl Attention<'_> {
         scores.resize(queries.len() / dim * seen, 0.0);
         for start in (0..seen).step_by(PAGE_POSITIONS) {
             let positions = PAGE_POSITIONS.min(seen - start);
-            let keys = &self.part(task, start, |page| &page.keys)[..positions * dim];
+            let keys = self.part(task, start, |page| &page.keys).get(..positions * dim).unwrap_or_default();
             let next = self.part(task, start + PAGE_POSITIONS, |page| &page.keys);
             let tiles = queries.chunks(TILE_QUERIES * dim).zip(scores.chunks_mut(TILE_QUERIES * seen));
             for (index, (queries, scores)) in tiles.enumerate() {
@@ -226,7 +226,7 @@ impl Attention<'_> {
         let seen = task.position + task.rows;
         for start in (0..seen).step_by(PAGE_POSITIONS) {
             let values = self.part(task, start, |page| &page.values);
-            kernel.fetch(self.part(task, start + PAGE_POSITIONS, |page| &page.values));
+            let mut next = self.part(task, start + PAGE_POSITIONS, |page| &page.values);
             let rows = scores.chunks_exact(group * seen).zip(out.chunks_exact_mut(group * dim));
             for (row, (scores, out)) in rows.enumerate() {
                 // All heads of a row see as much.
@@ -236,7 +236,7 @@ impl Attention<'_> {
                 }
                 let tiles = scores.chunks(TILE_QUERIES * seen).zip(out.chunks_mut(TILE_QUERIES * dim));
                 for (scores, out) in tiles {
-                    weigh_tile(kernel, scores, seen, start..end, values, out, dim);
+                    weigh_tile(kernel, scores, seen, start..end, (values, std::mem::take(&mut next)), out, dim);
                 }
             }
         }
@@ -260,7 +260,7 @@ fn weigh_tile<K: Kernel, E: Cached>(
     scores: &[f32],
     seen: usize,
     span: std::ops::Range<usize>,
-    values: &[E],
+    values: (&[E], &[E]),
     out: &mut [f32],
     dim: usize,
 ) {

@@ -69,15 +69,7 @@ impl Kernel for Avx2 {
     }
 
     #[inline]
-    fn fetch<E: Element>(self, values: &[E]) {
-        for line in values.chunks(LINE_BYTES / size_of::<E>()) {
-            // SAFETY: `self` proves that the processor has the features.
-            unsafe { prefetch(line.as_ptr()) }
-        }
-    }
-
-    #[inline]
-    fn weighted_sums<E: Element, const R: usize>(self, weights: [&[f32]; R], values: &[E], sums: &mut [f32]) {
+    fn weighted_sums<E: Element, const R: usize>(self, weights: [&[f32]; R], values: (&[E], &[E]), sums: &mut [f32]) {
         // SAFETY: `self` proves that the processor has the features.
         unsafe { weighted_sums(weights, values, sums) }
     }
@@ -230,15 +222,62 @@ pub(super) fn prefetch<E>(ahead: *const E) {
     }
 }
 
+/// A tile of at most eight products stays in registers until it is summed.
+#[allow(clippy::needless_range_loop)]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn short_dots<E: Element, const R: usize, const O: usize>(
     kernel: Avx2,
     x: [&[f32]; R],
-    w: (&[E], &[E]),
+    (w, next): (&[E], &[E]),
     y: &mut [f32],
-    place: (usize, usize),
+    (first, stride): (usize, usize),
 ) {
-    matmul::short_dots::<_, E, R, O>(kernel, x, w, y, place);
+    let inner = x[0].len();
+    if R * O > LANES || inner == 0 || !inner.is_multiple_of(LANES) || next.len() % w.len().max(1) != 0 {
+        return matmul::short_dots::<_, E, R, O>(kernel, x, (w, next), y, (first, stride));
+    }
+    let pieces = inner / LANES;
+    let mut rows = [&[][..]; R];
+    for r in 0..R {
+        rows[r] = &x[r].as_chunks::<LANES>().0[..pieces];
+    }
+    let outputs = w.len() / inner;
+    for at in (0..outputs).step_by(O) {
+        if !next.is_empty() {
+            prefetch_all::<E>(next.as_ptr().wrapping_add(at * inner), O * inner);
+        }
+        let mut lines = [&[][..]; O];
+        for o in 0..O {
+            // Past the last output come products that nobody reads.
+            let output = (at + o).min(outputs - 1);
+            lines[o] = &w[output * inner..][..inner].as_chunks::<LANES>().0[..pieces];
+        }
+        let mut tile = [_mm256_setzero_ps(); LANES];
+        for piece in 0..pieces {
+            for o in 0..O {
+                // SAFETY: this function's features are those of `load8`.
+                let weights = unsafe { E::load8(&lines[o][piece]) };
+                for r in 0..R {
+                    tile[r * O + o] = _mm256_fmadd_ps(weights, load::f32x8(&rows[r][piece]), tile[r * O + o]);
+                }
+            }
+        }
+        let mut sums = Lanes::default();
+        store(sum_eight(tile), &mut sums);
+        let count = O.min(outputs - at);
+        for r in 0..R {
+            y[r * stride + first + at..][..count].copy_from_slice(&sums[r * O..][..count]);
+        }
+    }
+}
+
+/// Asks for `count` elements at `ahead`, which may lie anywhere.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn prefetch_all<E>(ahead: *const E, count: usize) {
+    for line in (0..count).step_by(LINE_BYTES / size_of::<E>()) {
+        prefetch(ahead.wrapping_add(line));
+    }
 }
 
 /// Eight sums at a time, added in the order of [`sum_lanes`].
@@ -248,7 +287,11 @@ fn sum_all(lanes: &[Lanes], sums: &mut [f32]) {
     let (eights, rest) = lanes.as_chunks::<LANES>();
     let (to, rest_to) = sums.split_at_mut(eights.len() * LANES);
     for (eight, to) in eights.iter().zip(to.as_chunks_mut::<LANES>().0) {
-        sum_eight(eight, to);
+        let mut registers = [_mm256_setzero_ps(); LANES];
+        for (register, lanes) in registers.iter_mut().zip(eight) {
+            *register = load::f32x8(lanes);
+        }
+        store(sum_eight(registers), to);
     }
     for (lanes, to) in rest.iter().zip(rest_to) {
         *to = sum_lanes(lanes);
@@ -258,10 +301,10 @@ fn sum_all(lanes: &[Lanes], sums: &mut [f32]) {
 /// For lanes `a` to `h` of each: first `a + e, b + f, c + g, d + h`, then the even and the odd two of these, then both.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn sum_eight(lanes: &[Lanes; LANES], to: &mut Lanes) {
+fn sum_eight(lanes: [__m256; LANES]) -> __m256 {
     let mut halves = [_mm256_setzero_ps(); 4];
     for (index, halves) in halves.iter_mut().enumerate() {
-        let (one, other) = (load::f32x8(&lanes[index]), load::f32x8(&lanes[index + 4]));
+        let (one, other) = (lanes[index], lanes[index + 4]);
         let low = _mm256_permute2f128_ps::<0x20>(one, other);
         *halves = _mm256_add_ps(low, _mm256_permute2f128_ps::<0x31>(one, other));
     }
@@ -272,7 +315,7 @@ fn sum_eight(lanes: &[Lanes; LANES], to: &mut Lanes) {
         *pairs = _mm256_add_ps(low, _mm256_shuffle_ps::<0b11_10_11_10>(one, other));
     }
     let even = _mm256_shuffle_ps::<0b10_00_10_00>(pairs[0], pairs[1]);
-    store(_mm256_add_ps(even, _mm256_shuffle_ps::<0b11_01_11_01>(pairs[0], pairs[1])), to);
+    _mm256_add_ps(even, _mm256_shuffle_ps::<0b11_01_11_01>(pairs[0], pairs[1]))
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -288,21 +331,21 @@ fn widen<E: Element>(from: &[E], to: &mut [f32]) {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn weighted_sums<E: Element, const R: usize>(weights: [&[f32]; R], values: &[E], sums: &mut [f32]) {
+fn weighted_sums<E: Element, const R: usize>(weights: [&[f32]; R], (values, next): (&[E], &[E]), sums: &mut [f32]) {
     let width = sums.len() / R;
     let positions = weights.iter().map(|weights| weights.len()).fold(usize::MAX, |least, length| least.min(length));
     let weights = weights.map(|weights| &weights[..positions]);
     let mut done = 0;
     while R == 1 && width - done >= 8 * LANES {
-        weighted_columns::<E, R, 8>(&weights, values, sums, done);
+        weighted_columns::<E, R, 8>(&weights, (values, if done == 0 { next } else { &[] }), sums, done);
         done += 8 * LANES;
     }
     while width - done >= 2 * LANES {
-        weighted_columns::<E, R, 2>(&weights, values, sums, done);
+        weighted_columns::<E, R, 2>(&weights, (values, if done == 0 { next } else { &[] }), sums, done);
         done += 2 * LANES;
     }
     while width - done >= LANES {
-        weighted_columns::<E, R, 1>(&weights, values, sums, done);
+        weighted_columns::<E, R, 1>(&weights, (values, if done == 0 { next } else { &[] }), sums, done);
         done += LANES;
     }
     for (weights, sum) in weights.iter().zip(sums.chunks_exact_mut(width.max(1))) {
@@ -320,7 +363,7 @@ fn weighted_sums<E: Element, const R: usize>(weights: [&[f32]; R], values: &[E],
 #[target_feature(enable = "avx2,fma,f16c")]
 fn weighted_columns<E: Element, const R: usize, const C: usize>(
     weights: &[&[f32]; R],
-    values: &[E],
+    (values, next): (&[E], &[E]),
     sums: &mut [f32],
     first: usize,
 ) {
@@ -332,6 +375,9 @@ fn weighted_columns<E: Element, const R: usize, const C: usize>(
         }
     }
     for (position, values) in values.chunks_exact(width).enumerate().take(weights[0].len()) {
+        if !next.is_empty() {
+            prefetch_all(next.as_ptr().wrapping_add(position * width), width);
+        }
         let (columns, _) = values[first..].as_chunks::<LANES>();
         let mut values = [_mm256_setzero_ps(); C];
         for column in 0..C {

@@ -150,12 +150,11 @@ fn add_some<K: Kernel, E: Element, const R: usize, const O: usize>(
     }
 }
 
-/// What [`Kernel::short_dots`] says, to be compiled inside each kernel's instruction set.
-#[inline(always)]
+/// What [`Kernel::short_dots`] says, without asking for anything ahead.
 pub(super) fn short_dots<K: Kernel, E: Element, const R: usize, const O: usize>(
     kernel: K,
     x: [&[f32]; R],
-    (w, next): (&[E], &[E]),
+    (w, _next): (&[E], &[E]),
     y: &mut [f32],
     (first, stride): (usize, usize),
 ) {
@@ -163,9 +162,6 @@ pub(super) fn short_dots<K: Kernel, E: Element, const R: usize, const O: usize>(
     let (w, outputs) = (Lines::new(w, inner), w.len() / inner);
     let span = 0..inner;
     for at in (0..outputs).step_by(O) {
-        if let Some(next) = next.get(at * inner..outputs.min(at + O) * inner) {
-            kernel.fetch(next);
-        }
         let mut tile = [[Lanes::default(); O]; R];
         if at + O <= outputs {
             kernel.dot_tile(x, std::array::from_fn(|o| w.part(at + o, &span)), &mut tile);

@@ -51,12 +51,14 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     /// `from` as f32; exact.
     fn widen<E: Element>(self, from: &[E], to: &mut [f32]);
 
-    /// Asks memory for values that are read soon.
-    fn fetch<E: Element>(self, values: &[E]);
-
-    /// Adds `weights[p] * values[p]` to each row's sum, in order of `p`; `values` is `(positions, width)`, `sums`
-    /// `(R, width)`. Every row has a weight for every position.
-    fn weighted_sums<E: Element, const R: usize>(self, weights: [&[f32]; R], values: &[E], sums: &mut [f32]);
+    /// Adds `weights[p] * values[p]` to each row's sum, in order of `p`, while memory is asked for `next`, which is read after
+    /// `values`; these are `(positions, width)`, `sums` `(R, width)`. Every row has a weight for every position.
+    fn weighted_sums<E: Element, const R: usize>(
+        self,
+        weights: [&[f32]; R],
+        values_and_next: (&[E], &[E]),
+        sums: &mut [f32],
+    );
 
     /// Replaces each score by `exp(scale * (score - max))` and returns their sum.
     fn softmax(self, scores: &mut [f32], scale: f32) -> f32;

@@ -39,9 +39,12 @@ impl Kernel for Scalar {
         to.iter_mut().zip(from).for_each(|(to, from)| *to = from.widen());
     }
 
-    fn fetch<E: Element>(self, _values: &[E]) {}
-
-    fn weighted_sums<E: Element, const R: usize>(self, weights: [&[f32]; R], values: &[E], sums: &mut [f32]) {
+    fn weighted_sums<E: Element, const R: usize>(
+        self,
+        weights: [&[f32]; R],
+        (values, _next): (&[E], &[E]),
+        sums: &mut [f32],
+    ) {
         let width = (sums.len() / R).max(1);
         for (weights, sum) in weights.into_iter().zip(sums.chunks_exact_mut(width)) {
             for (&weight, values) in weights.iter().zip(values.chunks_exact(width)) {

@@ -80,14 +80,29 @@ proptest! {
             prop_assert_eq!(bits(&fast), bits(&slow));
             let values: Vec<bf16> = (0..scores.len() * width).map(|i| bf16::from_f32(up[i % 100])).collect();
             let (mut fast, mut slow) = (vec![0.5; width], vec![0.5; width]);
-            kernel.weighted_sums([&scores], &values, &mut fast);
-            Scalar.weighted_sums([&scores], &values, &mut slow);
+            kernel.weighted_sums([&scores], (&values, &values), &mut fast);
+            Scalar.weighted_sums([&scores], (&values, &values), &mut slow);
             prop_assert_eq!(bits(&fast), bits(&slow));
             let weights = [&scores[..], &up[..scores.len()], &scores[..], &scores[..]];
             let (mut fast, mut slow) = (vec![0.5; 4 * width], vec![0.5; 4 * width]);
-            kernel.weighted_sums(weights, &values, &mut fast);
-            Scalar.weighted_sums(weights, &values, &mut slow);
+            kernel.weighted_sums(weights, (&values, &[]), &mut fast);
+            Scalar.weighted_sums(weights, (&values, &[]), &mut slow);
             prop_assert_eq!(bits(&fast), bits(&slow));
+            let rows: Vec<&[f32]> = scores.chunks_exact(width).take(4).collect();
+            if let [a, b, c, d] = rows[..] {
+                let outputs = values.len() / width;
+                let (mut fast, mut slow) = (vec![0.5; 5 * outputs], vec![0.5; 5 * outputs]);
+                let place = (outputs / 2, outputs);
+                kernel.short_dots::<_, 4, 2>([a, b, c, d], (&values, &values), &mut fast, place);
+                Scalar.short_dots::<_, 4, 2>([a, b, c, d], (&values, &[]), &mut slow, place);
+                prop_assert_eq!(bits(&fast), bits(&slow));
+                kernel.short_dots::<_, 1, 8>([d], (&values, &[]), &mut fast, place);
+                Scalar.short_dots::<_, 1, 8>([d], (&values, &[]), &mut slow, place);
+                prop_assert_eq!(bits(&fast), bits(&slow));
+                kernel.short_dots::<_, 3, 2>([d, b, a], (&values, &[]), &mut fast, place);
+                Scalar.short_dots::<_, 3, 2>([d, b, a], (&values, &[]), &mut slow, place);
+                prop_assert_eq!(bits(&fast), bits(&slow));
+            }
             let lanes: Vec<super::Lanes> = scores.iter().map(|score| std::array::from_fn(|i| score * up[i])).collect();
             let (mut fast, mut slow) = (vec![0.0; lanes.len()], vec![0.0; lanes.len()]);
             kernel.sum_all(&lanes, &mut fast);
