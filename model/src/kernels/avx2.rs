@@ -264,9 +264,13 @@ fn short_dots<E: Element, const R: usize, const O: usize>(
         }
         let mut sums = Lanes::default();
         store(sum_eight(tile), &mut sums);
-        let count = O.min(outputs - at);
         for r in 0..R {
-            y[r * stride + first + at..][..count].copy_from_slice(&sums[r * O..][..count]);
+            let (to, from) = (&mut y[r * stride + first + at..], &sums[r * O..]);
+            match (to.first_chunk_mut::<O>(), from.first_chunk::<O>()) {
+                // A copy of a fixed length is one instruction.
+                (Some(to), Some(from)) if at + O <= outputs => *to = *from,
+                _ => to[..outputs - at].copy_from_slice(&from[..outputs - at]),
+            }
         }
     }
 }
@@ -337,15 +341,15 @@ fn weighted_sums<E: Element, const R: usize>(weights: [&[f32]; R], (values, next
     let weights = weights.map(|weights| &weights[..positions]);
     let mut done = 0;
     while R == 1 && width - done >= 8 * LANES {
-        weighted_columns::<E, R, 8>(&weights, (values, if done == 0 { next } else { &[] }), sums, done);
+        weighted_columns::<E, R, 8>(&weights, (values, next), sums, done);
         done += 8 * LANES;
     }
     while width - done >= 2 * LANES {
-        weighted_columns::<E, R, 2>(&weights, (values, if done == 0 { next } else { &[] }), sums, done);
+        weighted_columns::<E, R, 2>(&weights, (values, next), sums, done);
         done += 2 * LANES;
     }
     while width - done >= LANES {
-        weighted_columns::<E, R, 1>(&weights, (values, if done == 0 { next } else { &[] }), sums, done);
+        weighted_columns::<E, R, 1>(&weights, (values, next), sums, done);
         done += LANES;
     }
     for (weights, sum) in weights.iter().zip(sums.chunks_exact_mut(width.max(1))) {
@@ -368,6 +372,8 @@ fn weighted_columns<E: Element, const R: usize, const C: usize>(
     first: usize,
 ) {
     let width = sums.len() / R;
+    // Each tile of columns asks for its own part of what is next; two may share a line.
+    let ahead = !next.is_empty() && (first * size_of::<E>()).is_multiple_of(LINE_BYTES);
     let mut lanes = [[_mm256_setzero_ps(); C]; R];
     for row in 0..R {
         for column in 0..C {
@@ -375,8 +381,8 @@ fn weighted_columns<E: Element, const R: usize, const C: usize>(
         }
     }
     for (position, values) in values.chunks_exact(width).enumerate().take(weights[0].len()) {
-        if !next.is_empty() {
-            prefetch_all(next.as_ptr().wrapping_add(position * width), width);
+        if ahead {
+            prefetch_all(next.as_ptr().wrapping_add(position * width + first), C * LANES);
         }
         let (columns, _) = values[first..].as_chunks::<LANES>();
         let mut values = [_mm256_setzero_ps(); C];
