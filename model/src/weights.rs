@@ -134,15 +134,16 @@ impl<E: Element> Floats<E> {
 
     /// The same elements where the types agree, rounded one by one where not.
     pub(crate) fn convert<To: Element>(self) -> Floats<To> {
+        let rounded = |values: &[E]| values.iter().map(|value| To::round(value.widen())).collect();
         if <E as WithDType>::DTYPE != <To as WithDType>::DTYPE {
-            return Floats::owned(self.as_slice().iter().map(|value| To::round(value.widen())).collect());
+            return Floats::owned(rounded(self.as_slice()));
         }
         // One and the same type.
         match self.0 {
             Held::InPlace(bytes) => Floats(Held::InPlace(bytes)),
             Held::Owned(values) => {
                 let values = Arc::try_unwrap(values).unwrap_or_else(|shared| shared.to_vec());
-                Floats::owned(bytemuck::allocation::try_cast_vec(values).unwrap_or_default())
+                Floats::owned(bytemuck::allocation::try_cast_vec(values).unwrap_or_else(|(_, values)| rounded(&values)))
             }
         }
     }
