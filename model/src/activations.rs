@@ -1,24 +1,25 @@
-//! Activations as they travel between blocks: `(rows, hidden)` in the weight format's element type, and as raw
+//! Activations as they travel between blocks: `(rows, hidden)` in the element type that belongs to the weight format, and as raw
 //! little-endian bytes.
 
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use half::{bf16, f16};
 use swarm_protocol::model_id::WeightFormat;
+use swarm_protocol::wire::ElementType;
 
 use crate::error::ModelError;
 
 /// The element type of activations between blocks for weights of `format`.
 pub fn dtype(format: WeightFormat) -> DType {
-    match format {
-        WeightFormat::F32 => DType::F32,
-        WeightFormat::F16 => DType::F16,
-        WeightFormat::Bf16 => DType::BF16,
+    match ElementType::from(format) {
+        ElementType::F32 => DType::F32,
+        ElementType::F16 => DType::F16,
+        ElementType::Bf16 => DType::BF16,
     }
 }
 
-/// Bytes of one element of `format`.
+/// Bytes of one element of the activations for weights of `format`.
 pub fn element_bytes(format: WeightFormat) -> usize {
-    dtype(format).size_in_bytes()
+    ElementType::from(format).bytes()
 }
 
 /// Raw bytes of `rows` rows of `width` elements.
@@ -58,10 +59,10 @@ pub fn from_bytes(format: WeightFormat, rows: usize, width: usize, bytes: &[u8])
         return Err(ModelError::WrongByteCount { found: bytes.len(), expected, rows, width, format });
     }
     let shape = (rows, width);
-    let tensor = match format {
-        WeightFormat::F32 => Tensor::from_vec(elements::<f32>(bytes), shape, &Device::Cpu),
-        WeightFormat::F16 => Tensor::from_vec(elements::<f16>(bytes), shape, &Device::Cpu),
-        WeightFormat::Bf16 => Tensor::from_vec(elements::<bf16>(bytes), shape, &Device::Cpu),
+    let tensor = match ElementType::from(format) {
+        ElementType::F32 => Tensor::from_vec(elements::<f32>(bytes), shape, &Device::Cpu),
+        ElementType::F16 => Tensor::from_vec(elements::<f16>(bytes), shape, &Device::Cpu),
+        ElementType::Bf16 => Tensor::from_vec(elements::<bf16>(bytes), shape, &Device::Cpu),
     };
     Ok(tensor?)
 }
@@ -79,7 +80,7 @@ mod tests {
 
     #[test]
     fn bytes_survive_the_journey() {
-        for format in [WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16] {
+        for format in WeightFormat::ALL {
             let bytes: Vec<u8> = (0..byte_count(format, 3, 5)).map(|i| i as u8).collect();
             let tensor = from_bytes(format, 3, 5, &bytes).unwrap();
             assert_eq!(tensor.dims(), [3, 5]);

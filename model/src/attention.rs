@@ -3,13 +3,15 @@
 //! Each query row and head is computed alone: scores, maximum, exponentials, their sum and the weighted values, all in
 //! order of position. So a row's result does not depend on what shares the call.
 
+use std::cell::Cell;
+
 use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor, bail};
 use half::{bf16, f16};
 use rayon::prelude::*;
-use swarm_protocol::model_id::WeightFormat;
+use swarm_protocol::wire::ElementType;
 
 use crate::error::ModelError;
-use crate::kernels::{Kernel, panel, with_kernel};
+use crate::kernels::{Kernel, with_kernel};
 use crate::kv::{BlockPages, Cached, KvShape, PAGE_POSITIONS, Page};
 use crate::linear::contiguous;
 
@@ -17,8 +19,15 @@ use crate::linear::contiguous;
 const TASK_SCORES: usize = 256 * 1024;
 /// Query rows one task holds at most; a page is read once for all of them.
 const TASK_ROWS: usize = 32;
+/// Queries that share one reading of keys or values.
+const TILE_QUERIES: usize = 4;
 /// Multiply-adds below which one thread does it all.
 const PARALLEL_WORK: usize = 128 * 1024;
+
+thread_local! {
+    /// The scores of a thread's last task: with memory from the system for each task anew, long contexts would wait for pages.
+    static SCORES: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
 
 /// The rows of one sequence within a call, and the pages of one block.
 pub(crate) struct Span<'a> {
@@ -40,14 +49,14 @@ pub(crate) fn store(
     (keys, values): (&[f32], &[f32]),
     position: usize,
 ) -> Result<(), ModelError> {
-    let stored = match shape.format {
-        WeightFormat::F32 => f32::pages_mut(pages).map(|p| store_in(p, shape, keys, values, position)),
-        WeightFormat::F16 => f16::pages_mut(pages).map(|p| store_in(p, shape, keys, values, position)),
-        WeightFormat::Bf16 => bf16::pages_mut(pages).map(|p| store_in(p, shape, keys, values, position)),
+    let stored = match shape.element {
+        ElementType::F32 => f32::pages_mut(pages).map(|p| store_in(p, shape, keys, values, position)),
+        ElementType::F16 => f16::pages_mut(pages).map(|p| store_in(p, shape, keys, values, position)),
+        ElementType::Bf16 => bf16::pages_mut(pages).map(|p| store_in(p, shape, keys, values, position)),
     };
     stored.ok_or_else(|| ModelError::WrongCache {
         cache: "keys and values of another format".into(),
-        asked: shape.format.to_string(),
+        asked: format!("{:?}", shape.element),
     })
 }
 
@@ -87,10 +96,10 @@ impl CustomOp1 for Attention<'_> {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
         let queries = contiguous::<f32>(storage, layout)?;
-        let out = match self.shape.format {
-            WeightFormat::F32 => self.run::<f32>(queries)?,
-            WeightFormat::F16 => self.run::<f16>(queries)?,
-            WeightFormat::Bf16 => self.run::<bf16>(queries)?,
+        let out = match self.shape.element {
+            ElementType::F32 => self.run::<f32>(queries)?,
+            ElementType::F16 => self.run::<f16>(queries)?,
+            ElementType::Bf16 => self.run::<bf16>(queries)?,
         };
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
@@ -163,42 +172,103 @@ impl Attention<'_> {
 
     /// The attended values `(rows, group, head_dim)` of one task.
     fn compute<K: Kernel, E: Cached>(&self, kernel: K, task: &Task<'_, E>, queries: &[f32]) -> Vec<f32> {
-        let (group, dim) = (self.group(), self.shape.head_dim);
         let rows = |row: usize| &queries[self.query_start(task, row)..][..self.group_width()];
         let queries: Vec<f32> = (0..task.rows).flat_map(rows).copied().collect();
         let seen = task.position + task.rows;
-        let mut scores = self.scores(kernel, task, &queries, seen);
+        let mut scores = SCORES.take();
+        self.score(kernel, task, &queries, seen, &mut scores);
+        let scale = 1.0 / (self.shape.head_dim as f32).sqrt();
+        let visible = |index: usize| task.position + index / self.group() + 1;
+        let soften = |(index, scores): (usize, &mut [f32])| kernel.softmax(&mut scores[..visible(index)], scale);
+        let sums: Vec<f32> = scores.chunks_exact_mut(seen).enumerate().map(soften).collect();
         let mut out = vec![0.0; queries.len()];
-        let scale = 1.0 / (dim as f32).sqrt();
-        let pairs = scores.chunks_exact_mut(seen).zip(out.chunks_exact_mut(dim));
-        for (index, (scores, out)) in pairs.enumerate() {
-            let visible = &mut scores[..task.position + index / group + 1];
-            let sum = kernel.softmax(visible, scale);
-            for (weights, page) in visible.chunks(PAGE_POSITIONS).zip(task.pages) {
-                let values = &page.values[task.kv_head * self.shape.head_elements()..];
-                kernel.weighted_sum(weights, &values[..weights.len() * dim], out);
-            }
+        self.weigh(kernel, task, &scores, &mut out);
+        for (out, sum) in out.chunks_exact_mut(self.shape.head_dim).zip(sums) {
             out.iter_mut().for_each(|value| *value /= sum);
         }
+        SCORES.set(scores);
         out
     }
 
     /// Unscaled scores `(rows * group, seen)`; those past a row's own position are never read.
-    fn scores<K: Kernel, E: Cached>(&self, kernel: K, task: &Task<'_, E>, queries: &[f32], seen: usize) -> Vec<f32> {
+    fn score<K: Kernel, E: Cached>(
+        &self,
+        kernel: K,
+        task: &Task<'_, E>,
+        queries: &[f32],
+        seen: usize,
+        scores: &mut Vec<f32>,
+    ) {
         let dim = self.shape.head_dim;
-        let count = queries.len() / dim;
-        let mut scores = vec![0.0; count * seen];
-        let mut part = vec![0.0; count * PAGE_POSITIONS];
-        for (index, page) in task.pages.iter().take(seen.div_ceil(PAGE_POSITIONS)).enumerate() {
-            let start = index * PAGE_POSITIONS;
-            let width = PAGE_POSITIONS.min(seen - start);
-            let keys = &page.keys[task.kv_head * self.shape.head_elements()..][..width * dim];
-            let part = &mut part[..count * width];
-            panel(kernel, queries, count, keys, dim, part);
-            for (scores, part) in scores.chunks_exact_mut(seen).zip(part.chunks_exact(width)) {
-                scores[start..start + width].copy_from_slice(part);
+        scores.resize(queries.len() / dim * seen, 0.0);
+        for start in (0..seen).step_by(PAGE_POSITIONS) {
+            let positions = PAGE_POSITIONS.min(seen - start);
+            let keys = self.part(task, start, |page| &page.keys).get(..positions * dim).unwrap_or_default();
+            let next = self.part(task, start + PAGE_POSITIONS, |page| &page.keys);
+            let tiles = queries.chunks(TILE_QUERIES * dim).zip(scores.chunks_mut(TILE_QUERIES * seen));
+            for (index, (queries, scores)) in tiles.enumerate() {
+                // The first tile's reads are those that wait for memory.
+                let keys = (keys, if index == 0 { next } else { &[] });
+                let place = (start, seen);
+                match queries.len() / dim {
+                    1 => kernel.short_dots::<E, 1, 8>(split(queries, dim), keys, scores, place),
+                    2 => kernel.short_dots::<E, 2, 4>(split(queries, dim), keys, scores, place),
+                    3 => kernel.short_dots::<E, 3, 2>(split(queries, dim), keys, scores, place),
+                    _ => kernel.short_dots::<E, TILE_QUERIES, 2>(split(queries, dim), keys, scores, place),
+                }
             }
         }
-        scores
+    }
+
+    /// Adds every position's values to `out`, by the softened scores of those that see it.
+    fn weigh<K: Kernel, E: Cached>(&self, kernel: K, task: &Task<'_, E>, scores: &[f32], out: &mut [f32]) {
+        let (group, dim) = (self.group(), self.shape.head_dim);
+        let seen = task.position + task.rows;
+        for start in (0..seen).step_by(PAGE_POSITIONS) {
+            let values = self.part(task, start, |page| &page.values);
+            let mut next = self.part(task, start + PAGE_POSITIONS, |page| &page.values);
+            let rows = scores.chunks_exact(group * seen).zip(out.chunks_exact_mut(group * dim));
+            for (row, (scores, out)) in rows.enumerate() {
+                // All heads of a row see as much.
+                let end = (task.position + row + 1).min(start + PAGE_POSITIONS);
+                if end <= start {
+                    continue;
+                }
+                let tiles = scores.chunks(TILE_QUERIES * seen).zip(out.chunks_mut(TILE_QUERIES * dim));
+                for (scores, out) in tiles {
+                    weigh_tile(kernel, scores, seen, start..end, (values, std::mem::take(&mut next)), out, dim);
+                }
+            }
+        }
+    }
+
+    /// Keys or values of the task's head from position `start` (the first of a page) on; empty past the last page.
+    fn part<'a, E>(&self, task: &Task<'a, E>, start: usize, side: impl Fn(&'a Page<E>) -> &'a Vec<E>) -> &'a [E] {
+        let elements = self.shape.head_elements();
+        task.pages.get(start / PAGE_POSITIONS).map_or(&[], |page| &side(page)[task.kv_head * elements..][..elements])
+    }
+}
+
+/// `R` rows of `width` elements.
+fn split<const R: usize>(values: &[f32], width: usize) -> [&[f32]; R] {
+    std::array::from_fn(|row| &values[row * width..][..width])
+}
+
+/// Adds the values of positions `span` to the sums of one to [`TILE_QUERIES`] queries, whose scores are `seen` apart.
+fn weigh_tile<K: Kernel, E: Cached>(
+    kernel: K,
+    scores: &[f32],
+    seen: usize,
+    span: std::ops::Range<usize>,
+    values: (&[E], &[E]),
+    out: &mut [f32],
+    dim: usize,
+) {
+    let weights = |query: usize| &scores[query * seen..][span.clone()];
+    match out.len() / dim {
+        1 => kernel.weighted_sums([weights(0)], values, out),
+        2 => kernel.weighted_sums([weights(0), weights(1)], values, out),
+        3 => kernel.weighted_sums([weights(0), weights(1), weights(2)], values, out),
+        _ => kernel.weighted_sums([weights(0), weights(1), weights(2), weights(3)], values, out),
     }
 }

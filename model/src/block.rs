@@ -49,7 +49,8 @@ impl Block {
         let normed = rms_norm(&x, &self.attention_norm, eps)?;
         let x = (x + self.attention(step, &normed, index, sequences)?)?;
         let normed = rms_norm(&x, &self.feed_forward_norm, eps)?;
-        let gated = silu_mul(&self.gate.forward(&normed)?, &self.up.forward(&normed)?)?;
+        let [gate, up] = Linear::forward_all([&self.gate, &self.up], &normed)?;
+        let gated = silu_mul(&gate, &up)?;
         let x = (x + self.down.forward(&gated)?)?;
         Ok(x.to_dtype(hidden.dtype())?)
     }
@@ -62,9 +63,9 @@ impl Block {
         sequences: &mut [Sequence<'_>],
     ) -> Result<Tensor, ModelError> {
         let config = step.config;
-        let queries = rotate(step, &self.query.forward(normed)?, config.heads)?;
-        let keys = rotate(step, &self.key.forward(normed)?, config.kv_heads)?;
-        let values = self.value.forward(normed)?;
+        let [queries, keys, values] = Linear::forward_all([&self.query, &self.key, &self.value], normed)?;
+        let queries = rotate(step, &queries, config.heads)?;
+        let keys = rotate(step, &keys, config.kv_heads)?;
         store_all(step.shape, &keys, &values, index, sequences)?;
         let mut first_row = 0;
         let spans = sequences.iter().map(|sequence| {

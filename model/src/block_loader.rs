@@ -72,11 +72,19 @@ pub(crate) struct BlockLoader<'a> {
     names: BlockNames,
     format: WeightFormat,
     digest: Hasher,
+    /// Told the stored bytes of each tensor that is done.
+    progress: &'a mut dyn FnMut(u64),
 }
 
 impl<'a> BlockLoader<'a> {
-    pub(crate) fn new(config: &'a ModelConfig, tensors: &'a Tensors, block: BlockIndex, format: WeightFormat) -> Self {
-        Self { config, tensors, names: BlockNames::new(block), format, digest: Hasher::new() }
+    pub(crate) fn new(
+        config: &'a ModelConfig,
+        tensors: &'a Tensors,
+        block: BlockIndex,
+        format: WeightFormat,
+        progress: &'a mut dyn FnMut(u64),
+    ) -> Self {
+        Self { config, tensors, names: BlockNames::new(block), format, digest: Hasher::new(), progress }
     }
 
     pub(crate) fn load(mut self) -> Result<(Block, BlockDigest), ModelError> {
@@ -97,23 +105,26 @@ impl<'a> BlockLoader<'a> {
         Ok((block, BlockDigest(*self.digest.finalize().as_bytes())))
     }
 
-    /// Norms stay f32 in every format: they are few, and rounding them would gain nothing.
+    /// Norms and biases are f32 in every format: they are few, and rounding them would gain nothing.
     fn norm(&mut self, part: &str) -> Result<Tensor, ModelError> {
-        let shape = [self.config.hidden];
-        self.tensor(&self.names.matrix(part), &shape, WeightFormat::F32)
+        self.vector(&self.names.matrix(part), self.config.hidden)
     }
 
     fn linear(&mut self, projection: usize, out: usize, inner: usize) -> Result<Linear, ModelError> {
         let (part, attention) = PROJECTIONS[projection];
-        let weight = self.tensor(&self.names.matrix(part), &[out, inner], self.format)?;
+        let name = self.names.matrix(part);
+        let weight = self.tensors.matrix(&name, (out, inner), self.format, &mut self.digest)?;
+        (self.progress)(self.tensors.stored_bytes(&name));
         let bias = match has_bias(self.config, attention) {
-            true => Some(self.tensor(&self.names.bias(part), &[out], WeightFormat::F32)?),
+            true => Some(self.vector(&self.names.bias(part), out)?),
             false => None,
         };
         Ok(Linear { weight, bias })
     }
 
-    fn tensor(&mut self, name: &str, shape: &[usize], format: WeightFormat) -> Result<Tensor, ModelError> {
-        self.tensors.load(name, shape, format, &mut self.digest)
+    fn vector(&mut self, name: &str, width: usize) -> Result<Tensor, ModelError> {
+        let vector = self.tensors.vector(name, width, &mut self.digest)?;
+        (self.progress)(self.tensors.stored_bytes(name));
+        Ok(vector)
     }
 }

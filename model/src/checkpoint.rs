@@ -5,6 +5,7 @@ use std::fmt;
 use blake3::Hasher;
 use swarm_protocol::block::{BlockIndex, BlockRange};
 use swarm_protocol::model_id::{ModelId, WeightFormat};
+use swarm_protocol::wire::ElementType;
 
 use crate::block_loader::{BlockLoader, BlockNames};
 use crate::blocks::Blocks;
@@ -31,9 +32,9 @@ const HEAD: &str = "lm_head.weight";
 pub struct LoadProgress {
     /// The block being read.
     pub block: BlockIndex,
-    /// Bytes read so far.
+    /// Bytes read so far, as stored in the checkpoint.
     pub bytes_done: u64,
-    /// Bytes to read in all.
+    /// Bytes to read in all, as stored in the checkpoint.
     pub bytes_total: u64,
 }
 
@@ -70,7 +71,7 @@ impl Checkpoint {
     }
 
     fn from_parts(name: String, files: Files, config: ModelConfig, tensors: Tensors) -> Result<Self, ModelError> {
-        let native = tensors.format_of(&BlockNames::new(BlockIndex(0)).query())?;
+        let native = tensors.element_of(&BlockNames::new(BlockIndex(0)).query())?.into();
         Ok(Self { name, files, config, tensors, native })
     }
 
@@ -94,7 +95,8 @@ impl Checkpoint {
         model_id(&self.config, format)
     }
 
-    /// Reads blocks `range`, and nothing else, into memory as `format`.
+    /// Makes blocks `range`, and nothing else, ready to compute in `format`. Weights stored in `format` stay where they are, in
+    /// the mapped file; others are converted one tensor after the other. `progress` is told after each tensor.
     ///
     /// # Errors
     /// [`ModelError`] if the model has no such blocks, or a tensor is missing, damaged or of another shape.
@@ -116,28 +118,33 @@ impl Checkpoint {
         let mut bytes_done = 0;
         let (mut blocks, mut digests) = (Vec::new(), Vec::new());
         for block in range.blocks() {
-            let loaded = BlockLoader::new(&self.config, &self.tensors, block, format).load()?;
+            let mut tensor_done = |bytes| {
+                bytes_done += bytes;
+                progress(LoadProgress { block, bytes_done, bytes_total });
+            };
+            let loaded = BlockLoader::new(&self.config, &self.tensors, block, format, &mut tensor_done).load()?;
             blocks.push(loaded.0);
             digests.push(loaded.1);
-            bytes_done += stored(block);
-            progress(LoadProgress { block, bytes_done, bytes_total });
         }
         Blocks::new(self.config.clone(), range, format, blocks, digests)
     }
 
-    /// Reads embedding, final norm and head into memory.
+    /// Makes embedding, final norm and head ready. For a quantised format they are in the type of its activations: looking up
+    /// rows gains nothing from fewer bits, and the head decides between tokens.
     ///
     /// # Errors
     /// [`ModelError`] if a tensor is missing, damaged or of another shape.
     pub fn load_edges(&self, format: WeightFormat) -> Result<Edges, ModelError> {
         let config = &self.config;
-        let table = [config.vocab, config.hidden];
+        let table = (config.vocab, config.hidden);
+        let floats = WeightFormat::from(ElementType::from(format));
+        // Nobody asks for it.
         let mut digest = Hasher::new();
-        let embedding = self.tensors.load(EMBEDDING, &table, format, &mut digest)?;
-        let norm = self.tensors.load(FINAL_NORM, &[config.hidden], WeightFormat::F32, &mut digest)?;
+        let embedding = self.tensors.matrix(EMBEDDING, table, floats, &mut digest)?;
+        let norm = self.tensors.vector(FINAL_NORM, config.hidden, &mut digest)?;
         let head = match config.tied {
             true => None,
-            false => Some(self.tensors.load(HEAD, &table, format, &mut digest)?),
+            false => Some(self.tensors.matrix(HEAD, table, floats, &mut digest)?),
         };
         Ok(Edges::new(config.clone(), format, embedding, norm, head))
     }
@@ -246,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_is_of_the_stored_bytes_whatever_the_format_and_range() {
+    fn a_digest_is_of_the_stored_bytes_or_of_the_quantised_ones() {
         let (checkpoint, _) = watched_demo();
         let digests = |start, end, format| {
             let range = BlockRange::new(start, end).unwrap();
@@ -254,7 +261,29 @@ mod tests {
         };
         let all = digests(0, 12, WeightFormat::Bf16);
         assert_eq!(digests(3, 5, WeightFormat::F32), all[3..5]);
+        for format in [WeightFormat::Q8_0, WeightFormat::Q4_0, WeightFormat::Q4K] {
+            let quantised = digests(3, 5, format);
+            assert_eq!(quantised, digests(3, 5, format));
+            assert!(quantised.iter().all(|digest| !all.contains(digest)), "{format}");
+            assert!(quantised != digests(4, 6, format));
+        }
         let distinct: std::collections::HashSet<_> = all.iter().collect();
         assert_eq!(distinct.len(), 12);
+    }
+
+    #[test]
+    fn weights_stay_in_the_file_unless_they_change() {
+        let directory = tempfile::tempdir().unwrap();
+        crate::synthetic::SyntheticSpec::default().write(directory.path()).unwrap();
+        let checkpoint = Checkpoint::open(&ModelSpec::Directory(directory.path().into())).unwrap();
+        let load = |format| {
+            let blocks =
+                checkpoint.load_blocks(checkpoint.config().all_blocks().unwrap(), format, &mut |_| ()).unwrap();
+            format!("{blocks:?} {:?}", checkpoint.load_edges(format).unwrap())
+        };
+        assert!(!load(WeightFormat::Bf16).contains("owned"));
+        assert!(!load(WeightFormat::F32).contains("in place"));
+        let quantised = load(WeightFormat::Q8_0);
+        assert!(quantised.contains("Packed") && !quantised.contains("owned"));
     }
 }

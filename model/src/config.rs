@@ -113,7 +113,7 @@ impl ModelConfig {
         let (hidden, inter) = (self.hidden as u64, self.intermediate as u64);
         let (query, kv) = (self.query_width() as u64, self.kv_width() as u64);
         let matrices = hidden * (2 * query + 2 * kv + 3 * inter);
-        matrices * element_bytes(format) as u64 + 2 * hidden * 4
+        format.weight_bytes(matrices) + 2 * hidden * 4
     }
 
     /// Width of all query heads.

@@ -1,19 +1,20 @@
 //! What the client holds: embedding, final norm and head.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use candle_nn::ops::rms_norm;
 use swarm_protocol::model_id::WeightFormat;
 
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::linear::Linear;
+use crate::weights::Matrix;
 
 /// Embedding `(vocab, hidden)`, final norm and head; made by [`crate::Checkpoint::load_edges`].
 #[derive(Debug, Clone)]
 pub struct Edges {
     config: ModelConfig,
     format: WeightFormat,
-    embedding: Tensor,
+    embedding: Matrix,
     norm: Tensor,
     head: Linear,
 }
@@ -23,9 +24,9 @@ impl Edges {
     pub(crate) fn new(
         config: ModelConfig,
         format: WeightFormat,
-        embedding: Tensor,
+        embedding: Matrix,
         norm: Tensor,
-        head: Option<Tensor>,
+        head: Option<Matrix>,
     ) -> Self {
         let weight = head.unwrap_or_else(|| embedding.clone());
         Self { config, format, embedding, norm, head: Linear { weight, bias: None } }
@@ -50,8 +51,8 @@ impl Edges {
         if let Some(&id) = ids.iter().find(|id| **id as usize >= vocab) {
             return Err(ModelError::TokenOutOfRange { id, vocab });
         }
-        let ids = Tensor::new(ids, &Device::Cpu)?;
-        Ok(self.embedding.index_select(&ids, 0)?)
+        let rows = self.embedding.rows(ids);
+        rows.unwrap_or_else(|| Err(candle_core::Error::Msg("the embedding is quantised".into()).into()))
     }
 
     /// The last block's output `(rows, hidden)` to logits `(rows, vocab)` in f32.

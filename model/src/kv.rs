@@ -7,6 +7,7 @@ use std::fmt;
 use half::{bf16, f16};
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::WeightFormat;
+use swarm_protocol::wire::ElementType;
 
 use crate::config::ModelConfig;
 use crate::error::ModelError;
@@ -20,12 +21,12 @@ pub const PAGE_POSITIONS: usize = 64;
 pub(crate) struct KvShape {
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
-    pub(crate) format: WeightFormat,
+    pub(crate) element: ElementType,
 }
 
 impl KvShape {
     pub(crate) fn new(config: &ModelConfig, format: WeightFormat) -> Self {
-        Self { kv_heads: config.kv_heads, head_dim: config.head_dim, format }
+        Self { kv_heads: config.kv_heads, head_dim: config.head_dim, element: format.into() }
     }
 
     /// Elements of the keys (or values) of one head in one page.
@@ -84,11 +85,11 @@ cached!(f16, F16);
 cached!(bf16, Bf16);
 
 impl BlockPages {
-    fn new(format: WeightFormat) -> Self {
-        match format {
-            WeightFormat::F32 => Self::F32(Vec::new()),
-            WeightFormat::F16 => Self::F16(Vec::new()),
-            WeightFormat::Bf16 => Self::Bf16(Vec::new()),
+    fn new(element: ElementType) -> Self {
+        match element {
+            ElementType::F32 => Self::F32(Vec::new()),
+            ElementType::F16 => Self::F16(Vec::new()),
+            ElementType::Bf16 => Self::Bf16(Vec::new()),
         }
     }
 
@@ -135,7 +136,7 @@ impl KvCache {
             shape,
             max_tokens,
             len: 0,
-            blocks: range.blocks().map(|_| BlockPages::new(shape.format)).collect(),
+            blocks: range.blocks().map(|_| BlockPages::new(shape.element)).collect(),
         }
     }
 
@@ -161,9 +162,8 @@ impl KvCache {
 
     /// Bytes of the pages allocated now.
     pub fn bytes(&self) -> u64 {
-        let element = crate::activations::element_bytes(self.shape.format);
         let pages = self.len.div_ceil(PAGE_POSITIONS) * self.blocks.len();
-        (2 * pages * self.shape.page_elements() * element) as u64
+        (2 * pages * self.shape.page_elements() * self.shape.element.bytes()) as u64
     }
 
     /// Forgets all positions from `len` on and frees their pages; longer than held is no change.

@@ -25,6 +25,7 @@ mod kv;
 mod linear;
 mod manifest;
 mod pool;
+mod products;
 mod raw_config;
 mod rope;
 mod sampling;
@@ -34,6 +35,7 @@ pub mod synthetic;
 mod tensor_file;
 mod tensors;
 mod text;
+mod weights;
 
 pub use blocks::{Blocks, Sequence};
 pub use chat::{ChatMessage, ChatTemplate};

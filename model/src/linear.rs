@@ -1,67 +1,69 @@
 //! Linear layers and the gated activation as candle operations around our kernels.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result as CandleResult, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result as CandleResult, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::error::ModelError;
-use crate::kernels::{Element, Kernel, matmul, with_kernel};
+use crate::kernels::{Element, Kernel, with_kernel};
+use crate::products::products;
+use crate::weights::Matrix;
 
 /// `y = x * weight^T + bias`: x `(rows, in)` f32, weight `(out, in)` in the weight format, bias `(out)` f32.
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
-    pub(crate) weight: Tensor,
+    pub(crate) weight: Matrix,
     pub(crate) bias: Option<Tensor>,
 }
 
 impl Linear {
     /// `(rows, in)` f32 to `(rows, out)` f32; each output element is the same whatever the number of rows.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, ModelError> {
-        let y = x.apply_op2_no_bwd(&self.weight, &RowsTimesWeights)?;
-        Ok(match &self.bias {
-            Some(bias) => y.broadcast_add(bias)?,
-            None => y,
-        })
+        let [y] = Self::forward_all([self], x)?;
+        Ok(y)
+    }
+
+    /// Several layers with one input, computed together.
+    pub(crate) fn forward_all<const N: usize>(layers: [&Self; N], x: &Tensor) -> Result<[Tensor; N], ModelError> {
+        let matrices = layers.map(|layer| &layer.weight);
+        let all = x.apply_op1_no_bwd(&RowsTimesMatrices(&matrices))?;
+        let rows = x.dims2()?.0;
+        let mut start = 0;
+        let mut outputs = Vec::with_capacity(N);
+        for layer in layers {
+            let width = layer.weight.outputs;
+            let y = all.narrow(0, start, rows * width)?.reshape((rows, width))?;
+            start += rows * width;
+            outputs.push(match &layer.bias {
+                Some(bias) => y.broadcast_add(bias)?,
+                None => y,
+            });
+        }
+        outputs.try_into().map_err(|_| candle_core::Error::Msg("a layer has no output".into()).into())
+    }
+}
+
+/// Gives `(rows, out)` of each matrix, one after the other, as one vector.
+struct RowsTimesMatrices<'a>(&'a [&'a Matrix]);
+
+impl CustomOp1 for RowsTimesMatrices<'_> {
+    fn name(&self) -> &'static str {
+        "rows-times-matrices"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        let (rows, inner) = layout.shape().dims2()?;
+        if let Some(matrix) = self.0.iter().find(|matrix| matrix.inner != inner) {
+            bail!("rows of {inner} elements do not fit weights of {}", matrix.inner);
+        }
+        let y = products(contiguous::<f32>(x, layout)?, rows, self.0);
+        let shape = Shape::from(y.len());
+        Ok((CpuStorage::F32(y), shape))
     }
 }
 
 /// `silu(gate) * up`, both `(rows, width)` f32.
 pub(crate) fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor, ModelError> {
     Ok(gate.apply_op2_no_bwd(up, &SiluMul)?)
-}
-
-struct RowsTimesWeights;
-
-impl CustomOp2 for RowsTimesWeights {
-    fn name(&self) -> &'static str {
-        "rows-times-weights"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-    ) -> CandleResult<(CpuStorage, Shape)> {
-        let (rows, inner) = x_layout.shape().dims2()?;
-        let (outputs, weight_inner) = weight_layout.shape().dims2()?;
-        if inner != weight_inner {
-            bail!("rows of {inner} elements do not fit weights of {weight_inner}");
-        }
-        let x = contiguous::<f32>(x, x_layout)?;
-        let mut y = vec![0.0; rows * outputs];
-        match weight {
-            CpuStorage::F32(_) => matmul(x, rows, contiguous::<f32>(weight, weight_layout)?, inner, &mut y),
-            CpuStorage::F16(_) => {
-                matmul(x, rows, contiguous::<half::f16>(weight, weight_layout)?, inner, &mut y);
-            }
-            CpuStorage::BF16(_) => {
-                matmul(x, rows, contiguous::<half::bf16>(weight, weight_layout)?, inner, &mut y);
-            }
-            _ => bail!("weights are f32, f16 or bf16"),
-        }
-        Ok((CpuStorage::F32(y), Shape::from((rows, outputs))))
-    }
 }
 
 /// Elements below which one thread does it all.

@@ -1,10 +1,18 @@
 //! Bytes at offsets: files on disk, or files inside the binary.
 
+mod map;
+
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use memmap2::Mmap;
 
 use crate::error::ModelError;
+
+pub(crate) use map::FileBytes;
 
 /// A file of known length that is read piece by piece.
 pub(crate) trait ByteSource: Send + Sync {
@@ -12,11 +20,19 @@ pub(crate) trait ByteSource: Send + Sync {
 
     /// Fills `buffer` with the bytes from `offset` on; an error if the file ends before.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// The bytes of `range` where they lie, if they lie in memory.
+    fn in_place(&self, range: Range<u64>) -> Option<FileBytes> {
+        let _ = range;
+        None
+    }
 }
 
 struct DiskFile {
     file: File,
     len: u64,
+    /// `None` where the system does not map the file (too large for the address space, an odd file system): it is read.
+    map: Option<Arc<Mmap>>,
 }
 
 impl ByteSource for DiskFile {
@@ -37,6 +53,12 @@ impl ByteSource for DiskFile {
         file.seek(SeekFrom::Start(offset))?;
         file.read_exact(buffer)
     }
+
+    fn in_place(&self, range: Range<u64>) -> Option<FileBytes> {
+        let map = self.map.as_ref()?;
+        let range = within(range, map.len())?;
+        Some(FileBytes::Mapped(map.clone(), range))
+    }
 }
 
 impl ByteSource for &'static [u8] {
@@ -51,6 +73,17 @@ impl ByteSource for &'static [u8] {
         buffer.copy_from_slice(part);
         Ok(())
     }
+
+    fn in_place(&self, range: Range<u64>) -> Option<FileBytes> {
+        let range = within(range, <[u8]>::len(self))?;
+        Some(FileBytes::Static(&self[range]))
+    }
+}
+
+/// A range of offsets as one of indices into `len` bytes.
+fn within(range: Range<u64>, len: usize) -> Option<Range<usize>> {
+    let (start, end) = (usize::try_from(range.start).ok()?, usize::try_from(range.end).ok()?);
+    (start <= end && end <= len).then_some(start..end)
 }
 
 /// Where a checkpoint's files lie.
@@ -132,5 +165,6 @@ fn open_disk(path: &Path) -> io::Result<DiskFile> {
         return Err(io::Error::other("it is no regular file"));
     }
     let len = about.len();
-    Ok(DiskFile { file, len })
+    let map = map::map(&file).ok();
+    Ok(DiskFile { file, len, map })
 }

@@ -7,8 +7,8 @@ use std::path::Path;
 use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 use swarm_protocol::model_id::WeightFormat;
+use swarm_protocol::wire::ElementType;
 
-use crate::activations::element_bytes;
 use crate::error::ModelError;
 use crate::kernels::Element;
 use crate::rope::RopeScaling;
@@ -34,7 +34,7 @@ pub struct SyntheticSpec {
     pub vocab: usize,
     /// `max_position_embeddings`.
     pub max_positions: usize,
-    /// Stored type.
+    /// Stored type; of a quantised format, that of its activations.
     pub dtype: WeightFormat,
     /// Seed of the weights.
     pub seed: u64,
@@ -124,6 +124,10 @@ impl SyntheticSpec {
         self.tensors().iter().map(Planned::elements).sum()
     }
 
+    fn element(&self) -> ElementType {
+        self.dtype.into()
+    }
+
     fn config_json(&self) -> Value {
         json!({
             "architectures": ["LlamaForCausalLM"],
@@ -190,10 +194,10 @@ impl SyntheticSpec {
         file.write_all(&(header.len() as u64).to_le_bytes()).map_err(io)?;
         file.write_all(header.as_bytes()).map_err(io)?;
         for tensor in tensors {
-            match self.dtype {
-                WeightFormat::F32 => write_values::<f32>(&mut file, tensor, self.seed),
-                WeightFormat::F16 => write_values::<f16>(&mut file, tensor, self.seed),
-                WeightFormat::Bf16 => write_values::<bf16>(&mut file, tensor, self.seed),
+            match self.element() {
+                ElementType::F32 => write_values::<f32>(&mut file, tensor, self.seed),
+                ElementType::F16 => write_values::<f16>(&mut file, tensor, self.seed),
+                ElementType::Bf16 => write_values::<bf16>(&mut file, tensor, self.seed),
             }
             .map_err(io)?;
         }
@@ -204,8 +208,8 @@ impl SyntheticSpec {
         let mut header = Map::new();
         let mut start = 0;
         for tensor in tensors {
-            let end = start + tensor.elements() * element_bytes(self.dtype);
-            let dtype = self.dtype.name().to_uppercase();
+            let end = start + tensor.elements() * self.element().bytes();
+            let dtype = WeightFormat::from(self.element()).name().to_uppercase();
             let entry = json!({"dtype": dtype, "shape": tensor.shape, "data_offsets": [start, end]});
             header.insert(tensor.name.clone(), entry);
             start = end;

@@ -4,16 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use blake3::Hasher;
-use candle_core::{Device, Tensor, WithDType};
+use candle_core::{Device, Tensor};
 use half::{bf16, f16};
 use safetensors::Dtype;
 use serde::Deserialize;
 use swarm_protocol::model_id::WeightFormat;
+use swarm_protocol::wire::ElementType;
 
 use crate::error::ModelError;
-use crate::kernels::Element;
+use crate::kernels::{Element, QuantMatrix};
 use crate::source::{ByteSource, Files};
 use crate::tensor_file::{TensorEntry, read_header};
+use crate::weights::{Floats, Matrix, Values};
 
 /// The file of an unsharded checkpoint.
 pub(crate) const SINGLE: &str = "model.safetensors";
@@ -66,12 +68,12 @@ impl Tensors {
         Ok(())
     }
 
-    /// The stored type of a tensor as a weight format.
-    pub(crate) fn format_of(&self, name: &str) -> Result<WeightFormat, ModelError> {
+    /// The stored type of a tensor.
+    pub(crate) fn element_of(&self, name: &str) -> Result<ElementType, ModelError> {
         match self.entry(name)?.1.dtype {
-            Dtype::F32 => Ok(WeightFormat::F32),
-            Dtype::F16 => Ok(WeightFormat::F16),
-            Dtype::BF16 => Ok(WeightFormat::Bf16),
+            Dtype::F32 => Ok(ElementType::F32),
+            Dtype::F16 => Ok(ElementType::F16),
+            Dtype::BF16 => Ok(ElementType::Bf16),
             other => Err(ModelError::WrongType { tensor: name.to_string(), found: other.to_string() }),
         }
     }
@@ -86,44 +88,79 @@ impl Tensors {
         self.place(name).map_or(0, |bytes| bytes.end - bytes.start)
     }
 
-    /// Reads one tensor of the given shape as `format`. Its name, type, shape and stored bytes go to `digest`.
-    pub(crate) fn load(
+    /// The matrix `(outputs, inner)` in `format`: where it is stored so already, it stays in the mapped file. Its name, type,
+    /// shape and bytes go to `digest`; of a quantised matrix the bytes after quantising, of others those stored.
+    pub(crate) fn matrix(
         &self,
         name: &str,
-        shape: &[usize],
+        (outputs, inner): (usize, usize),
         format: WeightFormat,
         digest: &mut Hasher,
-    ) -> Result<Tensor, ModelError> {
-        match format {
-            WeightFormat::F32 => self.load_as::<f32>(name, shape, digest),
-            WeightFormat::F16 => self.load_as::<f16>(name, shape, digest),
-            WeightFormat::Bf16 => self.load_as::<bf16>(name, shape, digest),
+    ) -> Result<Matrix, ModelError> {
+        self.check_shape(name, &[outputs, inner])?;
+        let stored = self.element_of(name)?;
+        let values = match format {
+            WeightFormat::F32 => Values::F32(self.floats(name, digest)?),
+            WeightFormat::F16 => Values::F16(self.floats(name, digest)?),
+            WeightFormat::Bf16 => Values::Bf16(self.floats(name, digest)?),
+            _ => Values::Quantised(match stored {
+                ElementType::F32 => self.quantised::<f32>(name, (outputs, inner), format, digest)?,
+                ElementType::F16 => self.quantised::<f16>(name, (outputs, inner), format, digest)?,
+                ElementType::Bf16 => self.quantised::<bf16>(name, (outputs, inner), format, digest)?,
+            }),
+        };
+        Ok(Matrix { outputs, inner, values })
+    }
+
+    /// A vector of `width` elements as f32, hashed as stored.
+    pub(crate) fn vector(&self, name: &str, width: usize, digest: &mut Hasher) -> Result<Tensor, ModelError> {
+        self.check_shape(name, &[width])?;
+        let values = self.floats::<f32>(name, digest)?;
+        Ok(Tensor::from_slice(values.as_slice(), width, &Device::Cpu)?)
+    }
+
+    fn quantised<E: Element>(
+        &self,
+        name: &str,
+        (outputs, inner): (usize, usize),
+        format: WeightFormat,
+        digest: &mut Hasher,
+    ) -> Result<QuantMatrix, ModelError> {
+        hash_header(digest, name, format.name(), &[outputs, inner]);
+        let stored = self.stored::<E>(name)?;
+        QuantMatrix::quantise(format, stored.as_slice(), inner, &mut |bytes| {
+            digest.update(bytes);
+        })
+    }
+
+    /// All elements of a tensor, rounded if they are stored in another type.
+    fn floats<To: Element>(&self, name: &str, digest: &mut Hasher) -> Result<Floats<To>, ModelError> {
+        match self.element_of(name)? {
+            ElementType::F32 => Ok(self.hashed::<f32>(name, digest)?.convert()),
+            ElementType::F16 => Ok(self.hashed::<f16>(name, digest)?.convert()),
+            ElementType::Bf16 => Ok(self.hashed::<bf16>(name, digest)?.convert()),
         }
     }
 
-    fn load_as<To: Element>(&self, name: &str, shape: &[usize], digest: &mut Hasher) -> Result<Tensor, ModelError> {
-        let stored = self.format_of(name)?;
-        self.check_shape(name, shape)?;
-        hash_header(digest, name, stored, shape);
-        let values = match stored {
-            WeightFormat::F32 => convert::<f32, To>(self.read(name, digest)?),
-            WeightFormat::F16 => convert::<f16, To>(self.read(name, digest)?),
-            WeightFormat::Bf16 => convert::<bf16, To>(self.read(name, digest)?),
-        };
-        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+    fn hashed<E: Element>(&self, name: &str, digest: &mut Hasher) -> Result<Floats<E>, ModelError> {
+        hash_header(digest, name, E::NAME, &self.entry(name)?.1.shape);
+        let stored = self.stored::<E>(name)?;
+        digest.update(bytemuck::cast_slice(stored.as_slice()));
+        Ok(stored)
     }
 
-    /// The stored elements. The entry's bytes lie within the file, so a lying header cannot make this allocate more
-    /// than the file's length.
-    fn read<E: Element>(&self, name: &str, digest: &mut Hasher) -> Result<Vec<E>, ModelError> {
+    /// The stored elements: in place, or read where they cannot be had so. The entry's bytes lie within the file, so a lying
+    /// header cannot make this allocate more than the file's length.
+    fn stored<E: Element>(&self, name: &str) -> Result<Floats<E>, ModelError> {
         let (shard, entry) = self.entry(name)?;
+        if let Some(floats) = shard.source.in_place(entry.bytes.clone()).and_then(Floats::in_place) {
+            return Ok(floats);
+        }
         let bytes = (entry.bytes.end - entry.bytes.start) as usize;
         let mut values = vec![E::zeroed(); bytes / size_of::<E>()];
-        let buffer: &mut [u8] = bytemuck::cast_slice_mut(&mut values);
-        let read = shard.source.read_at(entry.bytes.start, buffer);
+        let read = shard.source.read_at(entry.bytes.start, bytemuck::cast_slice_mut(&mut values));
         read.map_err(|error| ModelError::io(shard.label.clone(), error))?;
-        digest.update(buffer);
-        Ok(values)
+        Ok(Floats::owned(values))
     }
 
     fn entry(&self, name: &str) -> Result<(&Shard, &TensorEntry), ModelError> {
@@ -140,22 +177,9 @@ impl Tensors {
     }
 }
 
-/// Unambiguous bytes for a tensor's name, stored type and shape.
-fn hash_header(digest: &mut Hasher, name: &str, stored: WeightFormat, shape: &[usize]) {
+/// Unambiguous bytes for a tensor's name, type and shape.
+fn hash_header(digest: &mut Hasher, name: &str, stored: &str, shape: &[usize]) {
     digest.update(format!("{name} {stored} {shape:?}\n").as_bytes());
-}
-
-/// The same vector where the types agree, rounded element by element where not.
-fn convert<From: Element, To: Element>(values: Vec<From>) -> Vec<To> {
-    if <From as WithDType>::DTYPE == <To as WithDType>::DTYPE {
-        // One and the same type: this moves the vector.
-        return bytemuck::allocation::try_cast_vec(values).unwrap_or_else(|(_, values)| round(&values));
-    }
-    round(&values)
-}
-
-fn round<From: Element, To: Element>(values: &[From]) -> Vec<To> {
-    values.iter().map(|value| To::round(value.widen())).collect()
 }
 
 /// The distinct shards of an index, each a plain file name.

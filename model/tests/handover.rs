@@ -10,7 +10,7 @@ use swarm_model::synthetic::SyntheticSpec;
 use swarm_model::{KvCache, ModelError};
 use swarm_protocol::model_id::WeightFormat;
 
-const FORMATS: [WeightFormat; 3] = [WeightFormat::F32, WeightFormat::Bf16, WeightFormat::F16];
+const FORMATS: [WeightFormat; 6] = WeightFormat::ALL;
 
 /// Positions handed over: two pages and a part of a third.
 const HELD: usize = 150;

@@ -10,7 +10,7 @@ use swarm_model::{ComputePool, KvCache, ModelError, Sequence, Tensor};
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::WeightFormat;
 
-const FORMATS: [WeightFormat; 3] = [WeightFormat::F32, WeightFormat::Bf16, WeightFormat::F16];
+const FORMATS: [WeightFormat; 6] = WeightFormat::ALL;
 
 fn tokens(count: usize, seed: usize) -> Vec<u32> {
     (0..count).map(|i| ((i * 131 + seed * 977 + i * i * 7) % 1000) as u32).collect()
@@ -34,7 +34,7 @@ fn cuts(start: u32, end: u32, parts: usize) -> Vec<Vec<BlockRange>> {
 
 #[test]
 fn every_cut_of_the_model_gives_the_same_bits() {
-    for format in [WeightFormat::F32, WeightFormat::Bf16] {
+    for format in [WeightFormat::F32, WeightFormat::Bf16, WeightFormat::Q4_0] {
         let whole = Whole::demo(format);
         let ids = tokens(6, 1);
         let expected = bits(&whole.prefill(&ids));
@@ -91,15 +91,17 @@ fn the_number_of_threads_changes_no_bit() {
         ..SyntheticSpec::default()
     };
     let (_directory, checkpoint) = synthetic(&spec);
-    let whole = Whole::load(&checkpoint, WeightFormat::Bf16);
-    let ids = tokens(100, 3);
-    let with = |threads| {
-        let pool = ComputePool::new(threads).unwrap();
-        pool.run(|| (bits(&whole.prefill(&ids)), chunked(&whole, &mut cache(&whole), &ids, &[1])))
-    };
-    let (prefilled, decoded) = with(1);
-    assert!(prefilled == decoded);
-    assert!(with(3) == (prefilled, decoded));
+    for format in FORMATS {
+        let whole = Whole::load(&checkpoint, format);
+        let ids = tokens(100, 3);
+        let with = |threads| {
+            let pool = ComputePool::new(threads).unwrap();
+            pool.run(|| (bits(&whole.prefill(&ids)), chunked(&whole, &mut cache(&whole), &ids, &[1])))
+        };
+        let (prefilled, decoded) = with(1);
+        assert!(prefilled == decoded, "{format}");
+        assert!(with(3) == (prefilled, decoded), "{format}");
+    }
 }
 
 /// What happens to one of several sequences in a call.
@@ -146,7 +148,7 @@ proptest! {
 
     #[test]
     fn a_sequence_alone_and_in_company_has_the_same_bits(calls in schedule()) {
-        for format in [WeightFormat::F32, WeightFormat::Bf16] {
+        for format in [WeightFormat::F32, WeightFormat::Bf16, WeightFormat::Q8_0, WeightFormat::Q4K] {
             let whole = Whole::demo(format);
             let ids: Vec<Vec<u32>> = (0..4).map(|seed| tokens(200, seed)).collect();
             let together = run_together(&whole, &calls, &ids);

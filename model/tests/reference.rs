@@ -84,11 +84,18 @@ fn other_shapes_agree_too() {
 }
 
 #[test]
-fn sixteen_bit_formats_stay_near() {
+fn fewer_bits_stay_near() {
     let exact = Whole::demo(WeightFormat::F32);
     let ids = [0, 300, 301, 302, 400, 500];
     let expected = exact.logits(&exact.prefill(&ids)).pop().unwrap();
-    for (format, near) in [(WeightFormat::Bf16, 0.5), (WeightFormat::F16, 0.1)] {
+    let formats = [
+        (WeightFormat::Bf16, 0.5),
+        (WeightFormat::F16, 0.1),
+        (WeightFormat::Q8_0, 0.8),
+        (WeightFormat::Q4_0, 5.0),
+        (WeightFormat::Q4K, 5.0),
+    ];
+    for (format, near) in formats {
         let rounded = Whole::demo(format);
         let logits = rounded.logits(&rounded.prefill(&ids)).pop().unwrap();
         let difference = largest_difference(&logits, &expected);

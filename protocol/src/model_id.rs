@@ -59,15 +59,39 @@ pub enum WeightFormat {
     F16,
     /// bfloat16.
     Bf16,
+    /// ggml's Q8_0: 32 signed bytes under a 16-bit scale.
+    Q8_0,
+    /// ggml's Q4_0: 32 nibbles under a 16-bit scale.
+    Q4_0,
+    /// ggml's Q4_K: 256 nibbles in eights of 32, each with a scale and a minimum of its own.
+    Q4K,
 }
 
 impl WeightFormat {
+    /// Every format.
+    pub const ALL: [Self; 6] = [Self::F32, Self::F16, Self::Bf16, Self::Q8_0, Self::Q4_0, Self::Q4K];
+
+    /// Bytes of so many weights, which are whole blocks of the format.
+    pub fn weight_bytes(self, weights: u64) -> u64 {
+        let (bytes, of) = match self {
+            Self::F32 => (4, 1),
+            Self::F16 | Self::Bf16 => (2, 1),
+            Self::Q8_0 => (34, 32),
+            Self::Q4_0 => (18, 32),
+            Self::Q4K => (144, 256),
+        };
+        weights.div_ceil(of) * bytes
+    }
+
     /// The name used on the command line, in announcements and in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
+            Self::Q8_0 => "q8_0",
+            Self::Q4_0 => "q4_0",
+            Self::Q4K => "q4_k",
         }
     }
 }
@@ -80,17 +104,14 @@ impl fmt::Display for WeightFormat {
 
 /// A weight format that is not known, or not yet served.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("the weight format \"{0}\" is not supported; use bf16, f16 or f32")]
+#[error("the weight format \"{0}\" is not supported; use bf16, f16, f32, q8_0, q4_0 or q4_k")]
 pub struct UnknownFormat(pub String);
 
 impl FromStr for WeightFormat {
     type Err = UnknownFormat;
 
     fn from_str(text: &str) -> Result<Self, UnknownFormat> {
-        [Self::F32, Self::F16, Self::Bf16]
-            .into_iter()
-            .find(|format| format.name() == text)
-            .ok_or_else(|| UnknownFormat(text.to_string()))
+        Self::ALL.into_iter().find(|format| format.name() == text).ok_or_else(|| UnknownFormat(text.to_string()))
     }
 }
 

@@ -1,23 +1,37 @@
-//! The kernel for x86-64 with AVX2, FMA and F16C: the only place with `unsafe`.
+//! The kernel for x86-64 with AVX2, FMA and F16C. This, `quant` and the file map are the only places with `unsafe`.
 #![allow(unsafe_code)]
+
+mod attention;
 
 use std::arch::x86_64::*;
 
-use super::{Element, Kernel, LANES, Lanes, portable};
+use super::quant::{self, Cell, Format};
+use super::{Element, Kernel, LANES, Lanes, portable, sum_lanes};
 
 /// How far ahead of use a single row's weights are asked for, in bytes: about the time memory takes to answer.
 const PREFETCH_BYTES: usize = 1024;
+/// What one prefetch brings.
+pub(super) const LINE_BYTES: usize = 64;
 
 /// Proof that this processor has AVX2, FMA and F16C: only [`Avx2::detect`] makes one.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Avx2(());
+pub(crate) struct Avx2 {
+    /// Whether it also has AVX512-VNNI and AVX512-VL.
+    vnni: bool,
+}
 
 impl Avx2 {
     /// The kernel, if the processor can run it.
     pub(crate) fn detect() -> Option<Self> {
         let has =
             is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
-        has.then_some(Self(()))
+        has.then(|| Self { vnni: is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl") })
+    }
+
+    /// The kernel of an older processor.
+    #[cfg(test)]
+    pub(super) fn without_vnni(self) -> Self {
+        Self { vnni: false }
     }
 }
 
@@ -34,9 +48,32 @@ impl Kernel for Avx2 {
     }
 
     #[inline]
-    fn weighted_sum<E: Element>(self, weights: &[f32], values: &[E], sum: &mut [f32]) {
+    fn sum_all(self, lanes: &[Lanes], sums: &mut [f32]) {
         // SAFETY: `self` proves that the processor has the features.
-        unsafe { weighted_sum(weights, values, sum) }
+        unsafe { sum_all(lanes, sums) }
+    }
+
+    fn short_dots<E: Element, const R: usize, const O: usize>(
+        self,
+        x: [&[f32]; R],
+        w: (&[E], &[E]),
+        y: &mut [f32],
+        place: (usize, usize),
+    ) {
+        // SAFETY: `self` proves that the processor has the features.
+        unsafe { attention::short_dots::<E, R, O>(self, x, w, y, place) }
+    }
+
+    #[inline]
+    fn widen<E: Element>(self, from: &[E], to: &mut [f32]) {
+        // SAFETY: `self` proves that the processor has the features.
+        unsafe { widen(from, to) }
+    }
+
+    #[inline]
+    fn weighted_sums<E: Element, const R: usize>(self, weights: [&[f32]; R], values: (&[E], &[E]), sums: &mut [f32]) {
+        // SAFETY: `self` proves that the processor has the features.
+        unsafe { attention::weighted_sums(weights, values, sums) }
     }
 
     fn softmax(self, scores: &mut [f32], scale: f32) -> f32 {
@@ -47,6 +84,22 @@ impl Kernel for Avx2 {
     fn silu_mul(self, gate: &mut [f32], up: &[f32]) {
         // SAFETY: `self` proves that the processor has the features.
         unsafe { silu_mul(gate, up) }
+    }
+
+    fn quantise_row(self, x: &[f32], cells: &mut [Cell]) {
+        // SAFETY: `self` proves that the processor has the features.
+        unsafe { quantise_row(x, cells) }
+    }
+
+    #[inline]
+    fn add_slabs<F: Format, const R: usize>(self, slabs: &[F::Slab], x: [&[Cell]; R], sums: &mut [Lanes; R]) {
+        // SAFETY: `self` proves that the processor has the features.
+        unsafe {
+            match self.vnni {
+                true => quant::avx2::add_slabs_vnni::<F, R>(slabs, x, sums),
+                false => quant::avx2::add_slabs::<F, R>(slabs, x, sums),
+            }
+        }
     }
 }
 
@@ -81,11 +134,12 @@ pub(super) mod load {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn store(lanes: __m256, to: &mut Lanes) {
+pub(super) fn store(lanes: __m256, to: &mut Lanes) {
     // SAFETY: a register of 32 bytes holds eight floats.
     *to = unsafe { std::mem::transmute::<__m256, Lanes>(lanes) };
 }
 
+#[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn dot_tile<E: Element, const R: usize, const O: usize>(x: [&[f32]; R], w: [&[E]; O], sums: &mut [[Lanes; O]; R]) {
     let shortest = |least: usize, length: usize| least.min(length);
@@ -112,6 +166,7 @@ fn dot_tile<E: Element, const R: usize, const O: usize>(x: [&[f32]; R], w: [&[E]
 /// Adds the products of `pieces` pieces of eight to `sums`, which stay in registers meanwhile. Plain loops over
 /// indices: closures would not be compiled for this function's features.
 #[allow(clippy::needless_range_loop)]
+#[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn add_pieces<E: Element, const R: usize, const O: usize>(
     mut x: [&[[f32; LANES]]; R],
@@ -161,7 +216,7 @@ fn add_pieces<E: Element, const R: usize, const O: usize>(
 /// Asks for the weights at `ahead`, which may lie anywhere.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn prefetch<E>(ahead: *const E) {
+pub(super) fn prefetch<E>(ahead: *const E) {
     // SAFETY: a prefetch reads nothing and may be given any address. (Newer compilers know that.)
     #[allow(unused_unsafe)]
     unsafe {
@@ -169,51 +224,64 @@ fn prefetch<E>(ahead: *const E) {
     }
 }
 
+/// Eight sums at a time, added in the order of [`sum_lanes`].
+#[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn weighted_sum<E: Element>(weights: &[f32], values: &[E], sum: &mut [f32]) {
-    let width = sum.len();
-    let mut done = 0;
-    while width - done >= 8 * LANES {
-        weighted_columns::<E, 8>(weights, values, sum, done);
-        done += 8 * LANES;
-    }
-    while width - done >= LANES {
-        weighted_columns::<E, 1>(weights, values, sum, done);
-        done += LANES;
-    }
-    for column in done..width {
-        for (&weight, values) in weights.iter().zip(values.chunks_exact(width)) {
-            sum[column] = weight.mul_add(values[column].widen(), sum[column]);
+fn sum_all(lanes: &[Lanes], sums: &mut [f32]) {
+    let (eights, rest) = lanes.as_chunks::<LANES>();
+    let (to, rest_to) = sums.split_at_mut(eights.len() * LANES);
+    for (eight, to) in eights.iter().zip(to.as_chunks_mut::<LANES>().0) {
+        let mut registers = [_mm256_setzero_ps(); LANES];
+        for (register, lanes) in registers.iter_mut().zip(eight) {
+            *register = load::f32x8(lanes);
         }
+        store(sum_eight(registers), to);
+    }
+    for (lanes, to) in rest.iter().zip(rest_to) {
+        *to = sum_lanes(lanes);
     }
 }
 
-/// Columns `first .. first + 8 * C` of a weighted sum, held in registers over all positions.
+/// For lanes `a` to `h` of each: first `a + e, b + f, c + g, d + h`, then the even and the odd two of these, then both.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn weighted_columns<E: Element, const C: usize>(weights: &[f32], values: &[E], sum: &mut [f32], first: usize) {
-    let width = sum.len();
-    let (columns, _) = sum[first..].as_chunks_mut::<LANES>();
-    let mut lanes = [_mm256_setzero_ps(); C];
-    for (lanes, column) in lanes.iter_mut().zip(&*columns) {
-        *lanes = load::f32x8(column);
+fn sum_eight(lanes: [__m256; LANES]) -> __m256 {
+    let mut halves = [_mm256_setzero_ps(); 4];
+    for (index, halves) in halves.iter_mut().enumerate() {
+        let (one, other) = (lanes[index], lanes[index + 4]);
+        let low = _mm256_permute2f128_ps::<0x20>(one, other);
+        *halves = _mm256_add_ps(low, _mm256_permute2f128_ps::<0x31>(one, other));
     }
-    for (&weight, values) in weights.iter().zip(values.chunks_exact(width)) {
-        let weight = _mm256_set1_ps(weight);
-        let (values, _) = values[first..].as_chunks::<LANES>();
-        for (lanes, values) in lanes.iter_mut().zip(values) {
-            // SAFETY: this function's features are those of `load8`.
-            *lanes = _mm256_fmadd_ps(weight, unsafe { E::load8(values) }, *lanes);
-        }
+    let mut pairs = [_mm256_setzero_ps(); 2];
+    for (index, pairs) in pairs.iter_mut().enumerate() {
+        let (one, other) = (halves[2 * index], halves[2 * index + 1]);
+        let low = _mm256_shuffle_ps::<0b01_00_01_00>(one, other);
+        *pairs = _mm256_add_ps(low, _mm256_shuffle_ps::<0b11_10_11_10>(one, other));
     }
-    for (lanes, column) in lanes.iter().zip(columns) {
-        store(*lanes, column);
+    let even = _mm256_shuffle_ps::<0b10_00_10_00>(pairs[0], pairs[1]);
+    _mm256_add_ps(even, _mm256_shuffle_ps::<0b11_01_11_01>(pairs[0], pairs[1]))
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn widen<E: Element>(from: &[E], to: &mut [f32]) {
+    let ((from, rest), (to, rest_to)) = (from.as_chunks::<LANES>(), to.as_chunks_mut::<LANES>());
+    for (from, to) in from.iter().zip(to) {
+        // SAFETY: this function's features are those of `load8`.
+        store(unsafe { E::load8(from) }, to);
+    }
+    for (from, to) in rest.iter().zip(rest_to) {
+        *to = from.widen();
     }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
 fn softmax(scores: &mut [f32], scale: f32) -> f32 {
     portable::softmax(scores, scale)
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn quantise_row(x: &[f32], cells: &mut [Cell]) {
+    quant::quantise_row(x, cells);
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -6,6 +6,9 @@ use super::LANES;
 
 /// A float that widens to f32 without loss, one at a time or eight at once.
 pub(crate) trait Element: bytemuck::Pod + Default + candle_core::WithDType {
+    /// The type's name in digests.
+    const NAME: &'static str;
+
     /// The value as f32; exact.
     fn widen(self) -> f32;
 
@@ -22,8 +25,10 @@ pub(crate) trait Element: bytemuck::Pod + Default + candle_core::WithDType {
 }
 
 macro_rules! element {
-    ($type:ty, $widen:expr, $round:expr, $load8:path) => {
+    ($type:ty, $name:literal, $widen:expr, $round:expr, $load8:path) => {
         impl Element for $type {
+            const NAME: &'static str = $name;
+
             #[inline(always)]
             fn widen(self) -> f32 {
                 $widen(self)
@@ -48,6 +53,6 @@ macro_rules! element {
 #[cfg(target_arch = "x86_64")]
 use super::avx2::load;
 
-element!(f32, std::convert::identity, std::convert::identity, load::f32x8);
-element!(f16, f16::to_f32, f16::from_f32, load::f16x8);
-element!(bf16, bf16::to_f32, bf16::from_f32, load::bf16x8);
+element!(f32, "f32", std::convert::identity, std::convert::identity, load::f32x8);
+element!(f16, "f16", f16::to_f32, f16::from_f32, load::f16x8);
+element!(bf16, "bf16", bf16::to_f32, bf16::from_f32, load::bf16x8);

@@ -1,110 +1,180 @@
-//! Rows times weights, tiled and shared among threads. Tiling decides which products are computed together, never the
-//! order in which the products of one output are added.
+//! Rows times weights in floats, tiled. Tiling decides which products are computed together, never the order in which the
+//! products of one output are added.
 
-use rayon::prelude::*;
+use std::ops::Range;
 
-use super::{Element, Kernel, Lanes, sum_lanes, with_kernel};
+use super::{Element, Kernel, Lanes};
 
-/// Multiply-adds below which splitting over threads costs more than it saves (about 10 µs of work).
-const PARALLEL_WORK: usize = 256 * 1024;
-/// Weights of one panel stay in a core's L2 while all rows pass over them.
-const PANEL_BYTES: usize = 192 * 1024;
-/// A panel's outputs are a multiple of every tile's outputs (8, 6, 4 and 3).
-const PANEL_STEP: usize = 24;
-/// The longest piece of a row worked on at once when several tiles share it, so that a tile's rows stay in L1.
+/// A panel's outputs are a multiple of this, and so of every tile's outputs (8, 6, 4 and 3).
+pub(crate) const PANEL_STEP: usize = 24;
+/// The longest piece of a row worked on at once when two tiles share it, so that a tile's rows stay in L1.
 const PIECE: usize = 1024;
 /// Rows of the largest tile.
 const TILE_ROWS: usize = 4;
+/// Rows up to which weights are widened again for every tile: above, they are widened once for many.
+const FEW_ROWS: usize = 8;
+/// Outputs and elements of weights that are widened at once: 12 KiB that stay in L1 while many rows pass over them, with
+/// room for a tile's rows, which (being a power of two apart) lie in the same few sets of the cache.
+const STRIP_OUTPUTS: usize = 12;
+const STRIP_PIECE: usize = 256;
+/// Rows that pass over a strip before it changes: their partial sums (48 KiB) stay in L2.
+const BLOCK_ROWS: usize = 128;
 
-/// `y = x * w^T` with x `(rows, inner)`, w `(outputs, inner)` and y `(rows, outputs)`, all row-major.
-pub(crate) fn matmul<E: Element>(x: &[f32], rows: usize, w: &[E], inner: usize, y: &mut [f32]) {
-    if rows == 0 || inner == 0 || y.is_empty() {
-        return;
-    }
-    let outputs = y.len() / rows;
-    let wide = panel_outputs::<E>(inner, outputs);
-    let compute = |w: &[E], y: &mut [f32]| with_kernel!(kernel => panel(kernel, x, rows, w, inner, y));
-    let mut panels = Vec::new();
-    // One row: the panels of y lie in order already.
-    let target = match rows {
-        1 => &mut *y,
-        _ => {
-            panels.resize(rows * outputs, 0.0);
-            &mut panels[..]
-        }
-    };
-    if rows * outputs * inner < PARALLEL_WORK || rayon::current_num_threads() == 1 {
-        let pairs = w.chunks(wide * inner).zip(target.chunks_mut(wide * rows));
-        pairs.for_each(|(w, y)| compute(w, y));
-    } else {
-        let pairs = w.par_chunks(wide * inner).zip(target.par_chunks_mut(wide * rows));
-        pairs.for_each(|(w, y)| compute(w, y));
-    }
-    if rows > 1 {
-        gather_panels(&panels, rows, outputs, wide, y);
-    }
+/// Some rows of a matrix, `stride` elements apart.
+#[derive(Clone, Copy)]
+struct Lines<'a, E> {
+    values: &'a [E],
+    stride: usize,
+    count: usize,
 }
 
-fn panel_outputs<E>(inner: usize, outputs: usize) -> usize {
-    let fit = PANEL_BYTES / (inner * size_of::<E>());
-    (fit / PANEL_STEP).clamp(1, 4).min(outputs.div_ceil(PANEL_STEP)) * PANEL_STEP
-}
+impl<'a, E> Lines<'a, E> {
+    fn new(values: &'a [E], stride: usize) -> Self {
+        Self { values, stride, count: values.len() / stride }
+    }
 
-/// From panels `(rows, wide)` one after the other to one matrix `(rows, outputs)`.
-fn gather_panels(panels: &[f32], rows: usize, outputs: usize, wide: usize, y: &mut [f32]) {
-    for (index, panel) in panels.chunks(wide * rows).enumerate() {
-        let width = panel.len() / rows;
-        for (row, from) in panel.chunks_exact(width).enumerate() {
-            let start = row * outputs + index * wide;
-            y[start..start + width].copy_from_slice(from);
-        }
+    fn part(&self, line: usize, span: &Range<usize>) -> &'a [E] {
+        &self.values[line * self.stride..][span.clone()]
+    }
+
+    /// At most `count` lines from `first` on.
+    fn some(&self, first: usize, count: usize) -> Self {
+        let count = count.min(self.count - first);
+        Self { values: &self.values[first * self.stride..], stride: self.stride, count }
     }
 }
 
 /// `y = x * w^T` on this thread; the number of outputs follows from `w`.
 pub(crate) fn panel<K: Kernel, E: Element>(kernel: K, x: &[f32], rows: usize, w: &[E], inner: usize, y: &mut [f32]) {
     let outputs = y.len() / rows;
+    let (x, w) = (Lines::new(x, inner), Lines::new(w, inner));
+    if rows > FEW_ROWS {
+        let blocks = y.chunks_mut(BLOCK_ROWS * outputs).enumerate();
+        blocks.for_each(|(block, y)| many_rows(kernel, x.some(block * BLOCK_ROWS, BLOCK_ROWS), w, y));
+        return;
+    }
     let piece = if rows > TILE_ROWS { PIECE } else { inner };
-    let tiles = x.chunks(TILE_ROWS * inner).zip(y.chunks_mut(TILE_ROWS * outputs));
-    for (x, y) in tiles {
-        match x.len() / inner {
-            1 => row_tile::<K, E, 1, 8>(kernel, x, w, inner, piece, y),
-            2 => row_tile::<K, E, 2, 6>(kernel, x, w, inner, piece, y),
-            3 => row_tile::<K, E, 3, 4>(kernel, x, w, inner, piece, y),
-            _ => row_tile::<K, E, 4, 3>(kernel, x, w, inner, piece, y),
+    for (tile, y) in y.chunks_mut(TILE_ROWS * outputs).enumerate() {
+        let x = x.some(tile * TILE_ROWS, TILE_ROWS);
+        let mut lanes = vec![Lanes::default(); y.len()];
+        for span in pieces(inner, piece) {
+            add_tile(kernel, x, &span, w, &span, &mut lanes);
+        }
+        kernel.sum_all(&lanes, y);
+    }
+}
+
+/// Rows that pass over one strip of widened weights after the other.
+fn many_rows<K: Kernel, E: Element>(kernel: K, x: Lines<'_, f32>, w: Lines<'_, E>, y: &mut [f32]) {
+    let outputs = y.len() / x.count;
+    let mut widened = [0.0; STRIP_OUTPUTS * STRIP_PIECE];
+    let mut all_lanes = vec![Lanes::default(); x.count * STRIP_OUTPUTS];
+    let mut all_sums = vec![0.0; x.count * STRIP_OUTPUTS];
+    for first in (0..outputs).step_by(STRIP_OUTPUTS) {
+        let strip = w.some(first, STRIP_OUTPUTS);
+        let lanes = &mut all_lanes[..x.count * strip.count];
+        lanes.fill(Lanes::default());
+        for span in pieces(w.stride, STRIP_PIECE) {
+            for (output, to) in widened.chunks_exact_mut(STRIP_PIECE).take(strip.count).enumerate() {
+                kernel.widen(strip.part(output, &span), &mut to[..span.len()]);
+            }
+            let strip = Lines { values: &widened, stride: STRIP_PIECE, count: strip.count };
+            for (tile, lanes) in lanes.chunks_mut(TILE_ROWS * strip.count).enumerate() {
+                let x = x.some(tile * TILE_ROWS, TILE_ROWS);
+                add_tile(kernel, x, &span, strip, &(0..span.len()), lanes);
+            }
+        }
+        let sums = &mut all_sums[..lanes.len()];
+        kernel.sum_all(lanes, sums);
+        for (y, sums) in y.chunks_exact_mut(outputs).zip(sums.chunks_exact(strip.count)) {
+            y[first..first + strip.count].copy_from_slice(sums);
         }
     }
 }
 
-/// `R` rows against all outputs, `O` outputs at a time, over pieces of the rows.
-fn row_tile<K: Kernel, E: Element, const R: usize, const O: usize>(
+/// `0..length` in pieces.
+fn pieces(length: usize, piece: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..length).step_by(piece).map(move |start| start..length.min(start + piece))
+}
+
+/// Adds the products of a piece of one to [`TILE_ROWS`] rows with one of each line of `w` to `lanes`, `(rows, outputs)`.
+fn add_tile<K: Kernel, E: Element>(
     kernel: K,
-    x: &[f32],
-    w: &[E],
-    inner: usize,
-    piece: usize,
-    y: &mut [f32],
+    x: Lines<'_, f32>,
+    of_x: &Range<usize>,
+    w: Lines<'_, E>,
+    of_w: &Range<usize>,
+    lanes: &mut [Lanes],
 ) {
-    let outputs = y.len() / R;
-    let (whole, rest) = (outputs / O, outputs % O);
-    let mut tiles = vec![[[Lanes::default(); O]; R]; whole];
-    let mut singles = vec![[[Lanes::default(); 1]; R]; rest];
-    for start in (0..inner).step_by(piece) {
-        let span = start..inner.min(start + piece);
-        let x: [&[f32]; R] = std::array::from_fn(|row| &x[row * inner..][span.clone()]);
-        let weights = |output: usize| &w[output * inner..][span.clone()];
-        for (tile, sums) in tiles.iter_mut().enumerate() {
-            kernel.dot_tile(x, std::array::from_fn(|o| weights(tile * O + o)), sums);
-        }
-        for (single, sums) in singles.iter_mut().enumerate() {
-            kernel.dot_tile(x, [weights(whole * O + single)], sums);
-        }
+    match x.count {
+        1 => add_lines::<K, E, 1, 8>(kernel, [x.part(0, of_x)], w, of_w, lanes),
+        2 => add_lines::<K, E, 2, 6>(kernel, std::array::from_fn(|row| x.part(row, of_x)), w, of_w, lanes),
+        3 => add_lines::<K, E, 3, 4>(kernel, std::array::from_fn(|row| x.part(row, of_x)), w, of_w, lanes),
+        _ => add_lines::<K, E, 4, 3>(kernel, std::array::from_fn(|row| x.part(row, of_x)), w, of_w, lanes),
     }
-    for (row, y) in y.chunks_exact_mut(outputs).enumerate() {
-        let lanes = tiles.iter().flat_map(|tile| &tile[row]);
-        let lanes = lanes.chain(singles.iter().flat_map(|single| &single[row]));
-        for (y, lanes) in y.iter_mut().zip(lanes) {
-            *y = sum_lanes(lanes);
+}
+
+/// `R` rows against all lines of `w`, `O` at a time.
+fn add_lines<K: Kernel, E: Element, const R: usize, const O: usize>(
+    kernel: K,
+    x: [&[f32]; R],
+    w: Lines<'_, E>,
+    span: &Range<usize>,
+    lanes: &mut [Lanes],
+) {
+    let whole = w.count / O * O;
+    for first in (0..whole).step_by(O) {
+        add_some::<K, E, R, O>(kernel, x, std::array::from_fn(|o| w.part(first + o, span)), first, lanes);
+    }
+    for last in whole..w.count {
+        add_some::<K, E, R, 1>(kernel, x, [w.part(last, span)], last, lanes);
+    }
+}
+
+/// One tile: outputs `first .. first + O` of `lanes`, `(R, outputs)`.
+fn add_some<K: Kernel, E: Element, const R: usize, const O: usize>(
+    kernel: K,
+    x: [&[f32]; R],
+    w: [&[E]; O],
+    first: usize,
+    lanes: &mut [Lanes],
+) {
+    let outputs = lanes.len() / R;
+    let mut tile = [[Lanes::default(); O]; R];
+    for (tile, lanes) in tile.iter_mut().zip(lanes.chunks_exact(outputs)) {
+        tile.copy_from_slice(&lanes[first..first + O]);
+    }
+    kernel.dot_tile(x, w, &mut tile);
+    for (tile, lanes) in tile.iter().zip(lanes.chunks_exact_mut(outputs)) {
+        lanes[first..first + O].copy_from_slice(tile);
+    }
+}
+
+/// What [`Kernel::short_dots`] says, without asking for anything ahead.
+pub(super) fn short_dots<K: Kernel, E: Element, const R: usize, const O: usize>(
+    kernel: K,
+    x: [&[f32]; R],
+    (w, _next): (&[E], &[E]),
+    y: &mut [f32],
+    (first, stride): (usize, usize),
+) {
+    let inner = x.first().map_or(1, |x| x.len()).max(1);
+    let (w, outputs) = (Lines::new(w, inner), w.len() / inner);
+    let span = 0..inner;
+    for at in (0..outputs).step_by(O) {
+        let mut tile = [[Lanes::default(); O]; R];
+        if at + O <= outputs {
+            kernel.dot_tile(x, std::array::from_fn(|o| w.part(at + o, &span)), &mut tile);
+        } else {
+            // Products that nobody reads fill up the tile.
+            let last = outputs - 1;
+            kernel.dot_tile(x, std::array::from_fn(|o| w.part(last.min(at + o), &span)), &mut tile);
+        }
+        let mut sums = [[0.0; O]; R];
+        kernel.sum_all(tile.as_flattened(), sums.as_flattened_mut());
+        let count = O.min(outputs - at);
+        for (row, sums) in sums.iter().enumerate() {
+            y[row * stride + first + at..][..count].copy_from_slice(&sums[..count]);
         }
     }
 }

@@ -7,13 +7,16 @@
 mod element;
 mod matmul;
 mod portable;
+pub(crate) mod quant;
 pub(crate) mod scalar;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 
 pub(crate) use element::Element;
-pub(crate) use matmul::{matmul, panel};
+pub(crate) use matmul::{PANEL_STEP, panel};
+pub(crate) use quant::QuantMatrix;
+use quant::{Cell, Format};
 
 /// Partial sums of one dot product.
 pub(crate) const LANES: usize = 8;
@@ -32,14 +35,42 @@ pub(crate) trait Kernel: Copy + Send + Sync {
         sums: &mut [[Lanes; O]; R],
     );
 
-    /// Adds `weights[p] * values[p]` to `sum`, in order of `p`; `values` is `(positions, sum.len())`.
-    fn weighted_sum<E: Element>(self, weights: &[f32], values: &[E], sum: &mut [f32]);
+    /// The sum of each of `lanes`, in the one order of [`sum_lanes`].
+    fn sum_all(self, lanes: &[Lanes], sums: &mut [f32]);
+
+    /// The products of `R` short rows with all of `w`, `(outputs, inner)`, while memory is asked for `next`, which is read
+    /// after it. Row `r` of them goes to `y[r * stride + first..]`; `O` outputs are computed at a time.
+    fn short_dots<E: Element, const R: usize, const O: usize>(
+        self,
+        x: [&[f32]; R],
+        w_and_next: (&[E], &[E]),
+        y: &mut [f32],
+        first_and_stride: (usize, usize),
+    );
+
+    /// `from` as f32; exact.
+    fn widen<E: Element>(self, from: &[E], to: &mut [f32]);
+
+    /// Adds `weights[p] * values[p]` to each row's sum, in order of `p`, while memory is asked for `next`, which is read after
+    /// `values`; these are `(positions, width)`, `sums` `(R, width)`. Every row has a weight for every position.
+    fn weighted_sums<E: Element, const R: usize>(
+        self,
+        weights: [&[f32]; R],
+        values_and_next: (&[E], &[E]),
+        sums: &mut [f32],
+    );
 
     /// Replaces each score by `exp(scale * (score - max))` and returns their sum.
     fn softmax(self, scores: &mut [f32], scale: f32) -> f32;
 
     /// Replaces each element of `gate` by `silu(gate) * up`.
     fn silu_mul(self, gate: &mut [f32], up: &[f32]);
+
+    /// Quantises a row cell by cell; what the row lacks of `cells` is zero.
+    fn quantise_row(self, x: &[f32], cells: &mut [Cell]);
+
+    /// Adds the products of a group's `slabs` with each row of `x` to `sums`, one for each of the group's outputs.
+    fn add_slabs<F: Format, const R: usize>(self, slabs: &[F::Slab], x: [&[Cell]; R], sums: &mut [Lanes; R]);
 }
 
 /// Runs `$body` with `$kernel` bound to the fastest kernel of this processor.

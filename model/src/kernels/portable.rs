@@ -35,20 +35,24 @@ pub(super) fn exp(x: f32) -> f32 {
 #[inline(always)]
 pub(super) fn softmax(scores: &mut [f32], scale: f32) -> f32 {
     let mut max = [f32::NEG_INFINITY; LANES];
-    for chunk in scores.chunks(LANES) {
-        for (max, &score) in max.iter_mut().zip(chunk) {
-            *max = if score > *max { score } else { *max };
+    let larger = |score: f32, max: f32| if score > max { score } else { max };
+    let (whole, rest) = scores.as_chunks_mut::<LANES>();
+    for chunk in &*whole {
+        for lane in 0..LANES {
+            max[lane] = larger(chunk[lane], max[lane]);
         }
     }
-    let max = max.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
-    for score in scores.iter_mut() {
-        *score = exp((*score - max) * scale);
-    }
+    let max = max.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, |a, b| larger(b, a));
     let mut sums: Lanes = [0.0; LANES];
-    for chunk in scores.chunks(LANES) {
-        for (sum, &score) in sums.iter_mut().zip(chunk) {
-            *sum += score;
+    for chunk in whole {
+        for lane in 0..LANES {
+            chunk[lane] = exp((chunk[lane] - max) * scale);
+            sums[lane] += chunk[lane];
         }
+    }
+    for (score, sum) in rest.iter_mut().zip(&mut sums) {
+        *score = exp((*score - max) * scale);
+        *sum += *score;
     }
     sum_lanes(&sums)
 }

@@ -1,6 +1,7 @@
 //! The kernel that runs everywhere, and that the others are tested against.
 
-use super::{Element, Kernel, LANES, Lanes, portable};
+use super::quant::{self, Cell, Format};
+use super::{Element, Kernel, LANES, Lanes, matmul, portable, sum_lanes};
 
 /// Plain Rust; fused multiply-add in hardware where the target has it, in software where not.
 #[derive(Debug, Clone, Copy)]
@@ -20,10 +21,36 @@ impl Kernel for Scalar {
         }
     }
 
-    fn weighted_sum<E: Element>(self, weights: &[f32], values: &[E], sum: &mut [f32]) {
-        for (&weight, values) in weights.iter().zip(values.chunks_exact(sum.len().max(1))) {
-            for (sum, value) in sum.iter_mut().zip(values) {
-                *sum = weight.mul_add(value.widen(), *sum);
+    fn sum_all(self, lanes: &[Lanes], sums: &mut [f32]) {
+        sums.iter_mut().zip(lanes).for_each(|(sum, lanes)| *sum = sum_lanes(lanes));
+    }
+
+    fn short_dots<E: Element, const R: usize, const O: usize>(
+        self,
+        x: [&[f32]; R],
+        w: (&[E], &[E]),
+        y: &mut [f32],
+        place: (usize, usize),
+    ) {
+        matmul::short_dots::<_, E, R, O>(self, x, w, y, place);
+    }
+
+    fn widen<E: Element>(self, from: &[E], to: &mut [f32]) {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = from.widen());
+    }
+
+    fn weighted_sums<E: Element, const R: usize>(
+        self,
+        weights: [&[f32]; R],
+        (values, _next): (&[E], &[E]),
+        sums: &mut [f32],
+    ) {
+        let width = (sums.len() / R).max(1);
+        for (weights, sum) in weights.into_iter().zip(sums.chunks_exact_mut(width)) {
+            for (&weight, values) in weights.iter().zip(values.chunks_exact(width)) {
+                for (sum, value) in sum.iter_mut().zip(values) {
+                    *sum = weight.mul_add(value.widen(), *sum);
+                }
             }
         }
     }
@@ -34,6 +61,14 @@ impl Kernel for Scalar {
 
     fn silu_mul(self, gate: &mut [f32], up: &[f32]) {
         portable::silu_mul(gate, up);
+    }
+
+    fn quantise_row(self, x: &[f32], cells: &mut [Cell]) {
+        quant::quantise_row(x, cells);
+    }
+
+    fn add_slabs<F: Format, const R: usize>(self, slabs: &[F::Slab], x: [&[Cell]; R], sums: &mut [Lanes; R]) {
+        quant::add_slabs::<F, R>(slabs, x, sums);
     }
 }
 

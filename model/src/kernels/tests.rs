@@ -4,7 +4,9 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::scalar::Scalar;
-use super::{Element, Kernel, matmul, panel};
+use super::{Element, Kernel, panel};
+use crate::products::products;
+use crate::weights::{Floats, Matrix, Values};
 
 /// Floats of every kind: ordinary, huge, tiny, subnormal, zeros of both signs.
 fn any_value() -> impl Strategy<Value = f32> {
@@ -31,13 +33,15 @@ fn reference<E: Element>(x: &[f32], rows: usize, w: &[E], inner: usize) -> Vec<f
     (0..rows).flat_map(row).collect()
 }
 
-fn check<E: Element>(x: &[f32], rows: usize, w: &[f32], inner: usize) {
+fn check<E: Element>(x: &[f32], rows: usize, w: &[f32], inner: usize, values: impl Fn(Floats<E>) -> Values) {
     let w: Vec<E> = w.iter().map(|w| E::round(*w)).collect();
     let expected = bits(&reference(x, rows, &w, inner));
     let outputs = w.len() / inner;
-    let mut y = vec![f32::NAN; rows * outputs];
-    matmul(x, rows, &w, inner, &mut y);
-    assert_eq!(bits(&y), expected, "dispatched {rows}x{inner}x{outputs}");
+    let matrix = Matrix { outputs, inner, values: values(Floats::owned(w.clone())) };
+    let mut y = products(x, rows, &[&matrix, &matrix]);
+    assert_eq!(bits(&y[..rows * outputs]), expected, "dispatched {rows}x{inner}x{outputs}");
+    assert_eq!(bits(&y[rows * outputs..]), expected, "second {rows}x{inner}x{outputs}");
+    y.truncate(rows * outputs);
     panel(Scalar, x, rows, &w, inner, &mut y);
     assert_eq!(bits(&y), expected, "scalar {rows}x{inner}x{outputs}");
 }
@@ -54,9 +58,9 @@ proptest! {
             (0..count).map(|i| seed[(i * step + i / 97) % 97]).collect()
         };
         let (x, w) = (take(rows * inner, 5), take(outputs * inner, 11));
-        check::<f32>(&x, rows, &w, inner);
-        check::<f16>(&x, rows, &w, inner);
-        check::<bf16>(&x, rows, &w, inner);
+        check::<f32>(&x, rows, &w, inner, Values::F32);
+        check::<f16>(&x, rows, &w, inner, Values::F16);
+        check::<bf16>(&x, rows, &w, inner, Values::Bf16);
     }
 
     #[test]
@@ -76,8 +80,33 @@ proptest! {
             prop_assert_eq!(bits(&fast), bits(&slow));
             let values: Vec<bf16> = (0..scores.len() * width).map(|i| bf16::from_f32(up[i % 100])).collect();
             let (mut fast, mut slow) = (vec![0.5; width], vec![0.5; width]);
-            kernel.weighted_sum(&scores, &values, &mut fast);
-            Scalar.weighted_sum(&scores, &values, &mut slow);
+            kernel.weighted_sums([&scores], (&values, &values), &mut fast);
+            Scalar.weighted_sums([&scores], (&values, &values), &mut slow);
+            prop_assert_eq!(bits(&fast), bits(&slow));
+            let weights = [&scores[..], &up[..scores.len()], &scores[..], &scores[..]];
+            let (mut fast, mut slow) = (vec![0.5; 4 * width], vec![0.5; 4 * width]);
+            kernel.weighted_sums(weights, (&values, &[]), &mut fast);
+            Scalar.weighted_sums(weights, (&values, &[]), &mut slow);
+            prop_assert_eq!(bits(&fast), bits(&slow));
+            let rows: Vec<&[f32]> = scores.chunks_exact(width).take(4).collect();
+            if let [a, b, c, d] = rows[..] {
+                let outputs = values.len() / width;
+                let (mut fast, mut slow) = (vec![0.5; 5 * outputs], vec![0.5; 5 * outputs]);
+                let place = (outputs / 2, outputs);
+                kernel.short_dots::<_, 4, 2>([a, b, c, d], (&values, &values), &mut fast, place);
+                Scalar.short_dots::<_, 4, 2>([a, b, c, d], (&values, &[]), &mut slow, place);
+                prop_assert_eq!(bits(&fast), bits(&slow));
+                kernel.short_dots::<_, 1, 8>([d], (&values, &[]), &mut fast, place);
+                Scalar.short_dots::<_, 1, 8>([d], (&values, &[]), &mut slow, place);
+                prop_assert_eq!(bits(&fast), bits(&slow));
+                kernel.short_dots::<_, 3, 2>([d, b, a], (&values, &[]), &mut fast, place);
+                Scalar.short_dots::<_, 3, 2>([d, b, a], (&values, &[]), &mut slow, place);
+                prop_assert_eq!(bits(&fast), bits(&slow));
+            }
+            let lanes: Vec<super::Lanes> = scores.iter().map(|score| std::array::from_fn(|i| score * up[i])).collect();
+            let (mut fast, mut slow) = (vec![0.0; lanes.len()], vec![0.0; lanes.len()]);
+            kernel.sum_all(&lanes, &mut fast);
+            Scalar.sum_all(&lanes, &mut slow);
             prop_assert_eq!(bits(&fast), bits(&slow));
         });
     }
@@ -90,8 +119,8 @@ fn pieces_panels_and_threads_change_no_bit() {
     for (rows, inner, outputs) in [(1, 2500, 211), (5, 2500, 100), (13, 1031, 97), (64, 300, 64)] {
         let x: Vec<f32> = (0..rows * inner).map(value).collect();
         let w: Vec<f32> = (0..outputs * inner).map(|i| value(i * 3 + 1)).collect();
-        check::<f32>(&x, rows, &w, inner);
-        check::<bf16>(&x, rows, &w, inner);
-        check::<f16>(&x, rows, &w, inner);
+        check::<f32>(&x, rows, &w, inner, Values::F32);
+        check::<bf16>(&x, rows, &w, inner, Values::Bf16);
+        check::<f16>(&x, rows, &w, inner, Values::F16);
     }
 }

@@ -8,7 +8,6 @@ use std::ops::Range;
 use bytemuck::{Pod, cast_slice, cast_slice_mut};
 
 use super::{BlockPages, KvCache, PAGE_POSITIONS, Page};
-use crate::activations::element_bytes;
 use crate::error::ModelError;
 
 impl KvCache {
@@ -78,7 +77,7 @@ impl KvCache {
 
     /// Bytes of what lies in one piece both in a page and outside: the keys (or values) of one head and position.
     fn run_bytes(&self) -> usize {
-        self.shape.head_dim * element_bytes(self.shape.format)
+        self.shape.head_dim * self.shape.element.bytes()
     }
 }
 
@@ -130,11 +129,12 @@ mod tests {
     use super::*;
     use crate::attention::store;
 
-    const FORMATS: [WeightFormat; 3] = [WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16];
+    const FORMATS: [WeightFormat; 6] = WeightFormat::ALL;
     const BLOCKS: u32 = 3;
 
     fn cache(format: WeightFormat, max_tokens: usize) -> KvCache {
-        KvCache::new(BlockRange::new(2, 2 + BLOCKS).unwrap(), KvShape { kv_heads: 3, head_dim: 5, format }, max_tokens)
+        let shape = KvShape { kv_heads: 3, head_dim: 5, element: format.into() };
+        KvCache::new(BlockRange::new(2, 2 + BLOCKS).unwrap(), shape, max_tokens)
     }
 
     fn noise(count: usize, seed: u64) -> Vec<u8> {
@@ -207,7 +207,7 @@ mod tests {
 
     /// Hands everything `from` holds over in pieces of the sizes in `pieces`, over and over.
     fn hand_over(from: &KvCache, pieces: &[usize]) -> KvCache {
-        let mut to = cache(from.shape().format, from.max_tokens());
+        let mut to = cache(from.shape().element.into(), from.max_tokens());
         for piece in pieces.iter().cycle() {
             let end = from.len().min(to.len() + piece);
             if to.len() == end {

@@ -46,7 +46,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "SWARM_CACHE_TOKENS", value_name = "N", default_value_t = DEFAULT_CACHE_TOKENS.0,
           value_parser = clap::value_parser!(u32).range(1..))]
     cache_tokens: u32,
-    /// The format the weights are held in: bf16, f16 or f32 [default: the checkpoint's]
+    /// The format the weights are held in: bf16, f16, f32, or quantised at load: q8_0, q4_0, q4_k [default: the checkpoint's]
     #[arg(long, env = "SWARM_FORMAT", value_name = "FORMAT")]
     format: Option<WeightFormat>,
     /// Threads to compute on [default: one for each core, less one for the network where there are more]

@@ -237,7 +237,7 @@ async fn failures_are_one_line_with_their_cause_and_their_code() {
     let cases: [(&[&str], i32, &str); 6] = [
         (&["--model", "demo", "--block-range", "4..40"], 1, "the model has blocks 0..12"),
         (&["--model", "./nowhere"], 2, "there is no directory"),
-        (&["--model", "demo", "--format", "q8_0"], 2, "use bf16, f16 or f32"),
+        (&["--model", "demo", "--format", "q3_k"], 2, "use bf16, f16, f32, q8_0, q4_0 or q4_k"),
         (&["--model", "demo", "--blocks", "2", "--block-range", "0..2"], 2, "cannot be used with"),
         (&["--model", "demo", "--bootstrap", "127.0.0.1:4001"], 2, "is no bootstrap address"),
         (&["--model", "demo", "--blocks", "2", "--bootstrap", &nobody], 1, "cannot be reached"),

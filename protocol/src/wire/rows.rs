@@ -40,7 +40,19 @@ impl From<WeightFormat> for ElementType {
         match format {
             WeightFormat::F32 => Self::F32,
             WeightFormat::F16 => Self::F16,
-            WeightFormat::Bf16 => Self::Bf16,
+            // What is quantised computes in f32; bf16 has its range, so that no outlier is cut off.
+            WeightFormat::Bf16 | WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4K => Self::Bf16,
+        }
+    }
+}
+
+impl From<ElementType> for WeightFormat {
+    /// The format of weights in that type.
+    fn from(element: ElementType) -> Self {
+        match element {
+            ElementType::F32 => Self::F32,
+            ElementType::F16 => Self::F16,
+            ElementType::Bf16 => Self::Bf16,
         }
     }
 }

@@ -1,0 +1,210 @@
+//! Milliseconds per block of a 1B-shape Llama in every weight format, beside what the machine's memory and arithmetic
+//! allow, all measured in the same rounds: `block_speed [rounds] [threads] [filter]`.
+#![allow(clippy::print_stdout, clippy::unwrap_used, unsafe_code)]
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use swarm_model::synthetic::SyntheticSpec;
+use swarm_model::{Blocks, Checkpoint, ComputePool, KvCache, ModelSpec, Sequence, Tensor};
+use swarm_protocol::model_id::WeightFormat;
+
+/// Blocks that a call goes through: more weights than any cache holds.
+const BLOCKS: usize = 3;
+/// Bytes read to measure the bandwidth: larger than any cache.
+const READ_BYTES: usize = 512 << 20;
+/// Multiply-adds of one measurement of the arithmetic, for each thread, in units of 96.
+const PEAK_ROUNDS: usize = 4_000_000;
+
+/// Name, sequences, rows of each, positions before.
+const WORKLOADS: [(&str, usize, usize, usize); 6] = [
+    ("decode 1", 1, 1, 128),
+    ("decode 2", 2, 1, 128),
+    ("decode 4", 4, 1, 128),
+    ("decode 8", 8, 1, 128),
+    ("prefill 512", 1, 512, 0),
+    ("decode 1 at 8192", 1, 1, 8192),
+];
+
+struct Contest {
+    name: String,
+    format: WeightFormat,
+    caches: Vec<KvCache>,
+    past: usize,
+    input: Tensor,
+    times: Vec<f64>,
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let rounds: usize = arguments.next().map_or(9, |text| text.parse().unwrap());
+    let threads: usize = arguments.next().map_or(0, |text| text.parse().unwrap());
+    let filter = arguments.next().unwrap_or_default();
+    let directory = tempfile::tempdir().unwrap();
+    let spec = SyntheticSpec {
+        hidden: 2048,
+        intermediate: 8192,
+        blocks: BLOCKS,
+        heads: 32,
+        kv_heads: 8,
+        head_dim: 64,
+        max_positions: 16384,
+        ..SyntheticSpec::default()
+    };
+    spec.write(directory.path()).unwrap();
+    let checkpoint = Checkpoint::open(&ModelSpec::Directory(directory.path().into())).unwrap();
+    let pool = ComputePool::new(threads).unwrap();
+    let mut loaded = Vec::new();
+    let mut contests = Vec::new();
+    for format in WeightFormat::ALL {
+        let prepared: Vec<_> =
+            WORKLOADS.into_iter().filter(|w| format!("{format} {}", w.0).contains(&filter)).collect();
+        if prepared.is_empty() {
+            continue;
+        }
+        let start = Instant::now();
+        let all = checkpoint.config().all_blocks().unwrap();
+        let blocks = pool.run(|| checkpoint.load_blocks(all, format, &mut |_| ()).unwrap());
+        println!("{format}: loaded {BLOCKS} blocks in {:.2} s, {}", start.elapsed().as_secs_f64(), anonymous_memory());
+        let edges = checkpoint.load_edges(format).unwrap();
+        for (name, sequences, rows, past) in prepared {
+            let embed =
+                |count: usize| edges.embed(&(0..count as u32).map(|i| i * 37 % 1000).collect::<Vec<_>>()).unwrap();
+            let mut cache = blocks.new_cache(all, past + rows).unwrap();
+            fill(&mut cache, past);
+            let (caches, input) = (vec![cache; sequences], embed(sequences * rows));
+            contests.push(Contest { name: name.into(), format, caches, past, input, times: Vec::new() });
+        }
+        loaded.push(blocks);
+    }
+    let words: Vec<u64> = (0..READ_BYTES as u64 / 8).collect();
+    let (mut reads, mut peaks) = (Vec::new(), Vec::new());
+    for _ in 0..=rounds {
+        reads.push(read_rate(&words, pool.threads()));
+        peaks.push(fma_rate(pool.threads()));
+        for contest in &mut contests {
+            let blocks = loaded.iter().find(|blocks| blocks.format() == contest.format).unwrap();
+            contest.caches.iter_mut().for_each(|cache| cache.truncate(contest.past));
+            let start = Instant::now();
+            pool.run(|| step(blocks, contest));
+            contest.times.push(start.elapsed().as_secs_f64() * 1e3 / BLOCKS as f64);
+        }
+    }
+    let (read, peak) = (median(&reads), median(&peaks));
+    let before = cpu_ticks();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    println!("{} ticks of CPU time in a second without work, {}", cpu_ticks() - before, anonymous_memory());
+    println!("{} threads, reads {read:.1} GB/s, multiply-adds {peak:.0} GF/s", pool.threads());
+    report(&checkpoint, &contests, read, peak);
+}
+
+/// Keys and values that some positions might have; every element is the same small number.
+fn fill(cache: &mut KvCache, positions: usize) {
+    if positions > 0 {
+        let bytes = vec![0x3D; positions * cache.bytes_per_position()];
+        cache.import(0, &bytes).unwrap();
+    }
+}
+
+fn step(blocks: &Blocks, contest: &mut Contest) {
+    let rows = contest.input.dims()[0] / contest.caches.len();
+    let mut sequences: Vec<_> = contest.caches.iter_mut().map(|cache| Sequence { cache, rows }).collect();
+    black_box(blocks.forward(blocks.range(), &contest.input, &mut sequences).unwrap());
+}
+
+fn report(checkpoint: &Checkpoint, contests: &[Contest], read: f64, peak: f64) {
+    let config = checkpoint.config();
+    for contest in contests {
+        let kv = config.kv_bytes_per_token_block(contest.format) * (contest.past * contest.caches.len()) as u64;
+        let read_ms = (config.block_bytes(contest.format) + kv) as f64 / 1e6 / read;
+        let rows = contest.input.dims()[0] as f64;
+        let weights = config.block_bytes(WeightFormat::F32) as f64 / 4.0;
+        let peak_ms = 2.0 * weights * rows / 1e6 / peak;
+        let (ours, best) = (median(&contest.times), contest.times.iter().copied().fold(f64::MAX, f64::min));
+        println!(
+            "{:5} {:17} {ours:8.2} ms (best {best:.2})  {:3.0}% of reading ({read_ms:.2})  {:3.0}% of multiply-adds ({peak_ms:.2})",
+            contest.format.name(),
+            contest.name,
+            100.0 * read_ms / ours,
+            100.0 * peak_ms / ours,
+        );
+    }
+}
+
+/// What Linux says of this process; empty elsewhere.
+fn anonymous_memory() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let lines = status.lines().filter(|line| line.starts_with("RssAnon") || line.starts_with("VmHWM"));
+    lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join(", ")
+}
+
+/// User and system time of all threads so far.
+fn cpu_ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
+}
+
+fn median(times: &[f64]) -> f64 {
+    // The first found cold caches.
+    let mut sorted = times[1..].to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+/// 10⁹ bytes per second.
+fn read_rate(words: &[u64], threads: usize) -> f64 {
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for part in words.chunks(words.len().div_ceil(threads)) {
+            scope.spawn(move || {
+                let mut lanes = [0u64; 32];
+                for chunk in part.chunks_exact(32) {
+                    lanes.iter_mut().zip(chunk).for_each(|(lane, word)| *lane = lane.wrapping_add(*word));
+                }
+                black_box(lanes);
+            });
+        }
+    });
+    READ_BYTES as f64 / 1e9 / start.elapsed().as_secs_f64()
+}
+
+/// 10⁹ floating point operations per second, of eight lanes; a multiply-add is two.
+fn fma_rate(threads: usize) -> f64 {
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        (0..threads).for_each(|_| {
+            scope.spawn(|| black_box(multiply_adds()));
+        });
+    });
+    (threads * PEAK_ROUNDS * 96 * 2) as f64 / 1e9 / start.elapsed().as_secs_f64()
+}
+
+fn multiply_adds() -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        // SAFETY: the processor has the features.
+        return unsafe { multiply_adds_avx2() };
+    }
+    chains()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn multiply_adds_avx2() -> f32 {
+    chains()
+}
+
+#[inline(always)]
+fn chains() -> f32 {
+    let mut sums = [[1.0f32; 8]; 12];
+    let (factor, term) = (black_box(0.999_f32), black_box(0.001_f32));
+    for _ in 0..PEAK_ROUNDS {
+        for sums in &mut sums {
+            for sum in sums {
+                *sum = sum.mul_add(factor, term);
+            }
+        }
+    }
+    sums.iter().flatten().sum()
+}

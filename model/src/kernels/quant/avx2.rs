@@ -1,0 +1,218 @@
+//! What the formats' loops share on x86-64 with AVX2, FMA and F16C, and where the processor has it AVX512-VNNI.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+
+use half::f16;
+
+use super::nibbles::Nibbles;
+use super::{Cell, Format, GROUP, QUAD, QUADS, Quad};
+use crate::kernels::avx2::{LINE_BYTES, load as floats, prefetch, store};
+use crate::kernels::{LANES, Lanes};
+
+/// How far ahead of use weights are asked for, in bytes: about the time memory takes to answer.
+const PREFETCH_BYTES: usize = 2048;
+
+/// Adds the products of a group's `slabs` with each row of `x` to `sums`.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in crate::kernels) fn add_slabs<F: Format, const R: usize>(
+    slabs: &[F::Slab],
+    x: [&[Cell]; R],
+    sums: &mut [Lanes; R],
+) {
+    // SAFETY: this function's features are those asked for.
+    unsafe { add_all::<F, false, R>(slabs, x, sums) };
+}
+
+/// The same with instructions that multiply bytes and add them in 32 bits at once.
+#[target_feature(enable = "avx2,fma,f16c,avx512vnni,avx512vl")]
+pub(in crate::kernels) fn add_slabs_vnni<F: Format, const R: usize>(
+    slabs: &[F::Slab],
+    x: [&[Cell]; R],
+    sums: &mut [Lanes; R],
+) {
+    // SAFETY: this function's features are those asked for.
+    unsafe { add_all::<F, true, R>(slabs, x, sums) };
+}
+
+/// # Safety
+/// As [`Format::add_avx2`].
+#[allow(clippy::needless_range_loop)]
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn add_all<F: Format, const VNNI: bool, const R: usize>(
+    slabs: &[F::Slab],
+    x: [&[Cell]; R],
+    sums: &mut [Lanes; R],
+) {
+    let mut lanes = [_mm256_setzero_ps(); R];
+    for row in 0..R {
+        lanes[row] = floats::f32x8(&sums[row]);
+    }
+    for (index, slab) in slabs.iter().enumerate() {
+        let ahead = std::ptr::from_ref(slab).cast::<u8>().wrapping_add(PREFETCH_BYTES);
+        for line in 0..size_of::<F::Slab>() / LINE_BYTES {
+            prefetch(ahead.wrapping_add(line * LINE_BYTES));
+        }
+        // SAFETY: the caller has promised the features.
+        unsafe { F::add_avx2::<VNNI, R>(slab, index, &x, &mut lanes) };
+    }
+    for row in 0..R {
+        store(lanes[row], &mut sums[row]);
+    }
+}
+
+/// The cells of slab number `index` of each row.
+#[inline(always)]
+pub(super) fn cells_of<'a, const CELLS: usize, const R: usize>(
+    x: &[&'a [Cell]; R],
+    index: usize,
+) -> [&'a [Cell; CELLS]; R] {
+    x.map(|x| &x.as_chunks().0[index])
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn zeros<const R: usize>() -> [__m256i; R] {
+    [_mm256_setzero_si256(); R]
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn scales(scales: &[f16; GROUP]) -> __m256 {
+    floats::f16x8(scales)
+}
+
+/// Four bytes of each of eight outputs.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn load<T: bytemuck::Pod>(bytes: &[[T; QUAD]; GROUP]) -> __m256i {
+    const { assert!(size_of::<T>() == 1) };
+    // SAFETY: 32 bytes are what a register holds, and any bytes will do.
+    unsafe { std::mem::transmute_copy::<[[T; QUAD]; GROUP], __m256i>(bytes) }
+}
+
+/// A quad in every lane.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn everywhere(quad: &Quad) -> __m256i {
+    _mm256_set1_epi32(bytemuck::cast(*quad))
+}
+
+/// Products of signed weights with a quad, added in pairs in 16 bits: exact, since `x` never is -128.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn signed_products(weights: __m256i, magnitudes: __m256i, x: &Quad) -> __m256i {
+    _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(everywhere(x), weights))
+}
+
+/// Adds the products of unsigned and signed bytes to `dots`, by fours.
+///
+/// # Safety
+/// The processor must have AVX512-VNNI and AVX512-VL.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn add_bytes(dots: __m256i, unsigned: __m256i, signed: __m256i) -> __m256i {
+    // SAFETY: the caller has promised the features.
+    unsafe { _mm256_dpbusd_epi32(dots, unsigned, signed) }
+}
+
+/// Adds the products of one quad of eight outputs with each row's to `dots`.
+///
+/// # Safety
+/// For `VNNI` the processor must have AVX512-VNNI and AVX512-VL.
+#[allow(clippy::needless_range_loop)]
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn add_signed<const VNNI: bool, const CELLS: usize, const R: usize>(
+    weights: &[Quad; GROUP],
+    x: &[&[Cell; CELLS]; R],
+    cell: usize,
+    quad: usize,
+    dots: &mut [__m256i; R],
+) {
+    let weights = load(weights);
+    let magnitudes = _mm256_abs_epi8(weights);
+    for row in 0..R {
+        let x = &x[row][cell].quads[quad];
+        dots[row] = if VNNI {
+            // SAFETY: the caller has promised the features.
+            unsafe { add_bytes(dots[row], magnitudes, _mm256_sign_epi8(everywhere(x), weights)) }
+        } else {
+            let products = signed_products(weights, magnitudes, x);
+            _mm256_add_epi32(dots[row], _mm256_madd_epi16(products, _mm256_set1_epi16(1)))
+        };
+    }
+}
+
+/// The products of one cell of eight outputs with each row's.
+///
+/// # Safety
+/// For `VNNI` the processor must have AVX512-VNNI and AVX512-VL.
+#[allow(clippy::needless_range_loop)]
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn nibble_dots<const VNNI: bool, const CELLS: usize, const R: usize>(
+    nibbles: &Nibbles,
+    x: &[&[Cell; CELLS]; R],
+    cell: usize,
+) -> [__m256i; R] {
+    let mask = _mm256_set1_epi8(15);
+    let mut dots = zeros::<R>();
+    for pair in 0..QUADS / 2 {
+        let both = load(&nibbles[pair]);
+        let low = _mm256_and_si256(both, mask);
+        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(both), mask);
+        for row in 0..R {
+            let quads = &x[row][cell].quads;
+            let (first, second) = (everywhere(&quads[2 * pair]), everywhere(&quads[2 * pair + 1]));
+            dots[row] = if VNNI {
+                // SAFETY: the caller has promised the features.
+                unsafe { add_bytes(add_bytes(dots[row], low, first), high, second) }
+            } else {
+                // At most 8 * 2 * 15 * 127 in 16 bits: exact.
+                let products = _mm256_add_epi16(_mm256_maddubs_epi16(low, first), _mm256_maddubs_epi16(high, second));
+                _mm256_add_epi16(dots[row], products)
+            };
+        }
+    }
+    if !VNNI {
+        for row in 0..R {
+            dots[row] = _mm256_madd_epi16(dots[row], _mm256_set1_epi16(1));
+        }
+    }
+    dots
+}
+
+/// Adds `scales * x.scale * dots` to each row's `sums`.
+#[allow(clippy::needless_range_loop)]
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn add_dots<const CELLS: usize, const R: usize>(
+    scales: __m256,
+    dots: &[__m256i; R],
+    x: &[&[Cell; CELLS]; R],
+    cell: usize,
+    sums: &mut [__m256; R],
+) {
+    for row in 0..R {
+        let scales = _mm256_mul_ps(scales, _mm256_set1_ps(x[row][cell].scale));
+        sums[row] = _mm256_fmadd_ps(scales, _mm256_cvtepi32_ps(dots[row]), sums[row]);
+    }
+}
+
+/// Eight unsigned bytes as floats.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn bytes_to_floats(bytes: u64) -> __m256 {
+    _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bytes as i64)))
+}
+
+/// Each signed byte twice in its lane, as 16 bits.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn pair_factors(factors: &[i8; LANES]) -> __m256i {
+    let lanes = _mm256_cvtepi8_epi32(_mm_cvtsi64_si128(i64::from_le_bytes(bytemuck::cast(*factors))));
+    let low = _mm256_and_si256(lanes, _mm256_set1_epi32(0xFFFF));
+    _mm256_or_si256(low, _mm256_slli_epi32::<16>(lanes))
+}

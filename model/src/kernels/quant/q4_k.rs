@@ -1,0 +1,112 @@
+//! Q4_K: eight cells of nibbles under one f16 scale and one f16 minimum, which each cell multiplies by six bits of its own.
+
+use bytemuck::{Pod, Zeroable};
+use candle_core::quantized::GgmlDType;
+use half::f16;
+
+use super::{CELL, Cell, Format, GROUP, Nibbles, dot_nibbles, f16_at, pack_nibble};
+
+/// Cells in a slab, and in one of ggml's blocks.
+const CELLS: usize = 8;
+/// The low six bits of each of eight bytes.
+const SIX_BITS: u64 = 0x3F3F_3F3F_3F3F_3F3F;
+/// The low two bits of each of eight bytes.
+const TWO_BITS: u64 = 0x0303_0303_0303_0303;
+/// The low four bits of each of eight bytes.
+const FOUR_BITS: u64 = 0x0F0F_0F0F_0F0F_0F0F;
+
+/// The format.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Q4K;
+
+/// Eight cells of eight outputs, in as many bits as ggml's.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Slab {
+    scale: [f16; GROUP],
+    minimum: [f16; GROUP],
+    /// For each cell and output, the cell's scale in the low six bits, and the low two bits of its minimum.
+    factors: [[u8; GROUP]; CELLS],
+    /// The other four bits of the minimum: of cell `c` in the low nibbles, of cell `c + 4` in the high ones.
+    minima: [[u8; GROUP]; CELLS / 2],
+    nibbles: [Nibbles; CELLS],
+}
+
+impl Slab {
+    /// The six-bit scales and minima of a cell, one byte for each output.
+    #[inline(always)]
+    fn factors(&self, cell: usize) -> (u64, u64) {
+        let factors = u64::from_le_bytes(self.factors[cell]);
+        let minima = u64::from_le_bytes(self.minima[cell % (CELLS / 2)]) >> (4 * (cell / (CELLS / 2)));
+        (factors & SIX_BITS, ((factors >> 6) & TWO_BITS) | ((minima & FOUR_BITS) << 2))
+    }
+}
+
+impl Format for Q4K {
+    type Slab = Slab;
+    const CELLS: usize = CELLS;
+    const GGML: GgmlDType = GgmlDType::Q4K;
+
+    /// A block is scale and minimum, 12 bytes of factors, and 128 of nibbles: for each pair of cells 32 bytes, the first in
+    /// the low nibbles.
+    fn pack(slab: &mut Slab, _cell: usize, output: usize, block: &[u8]) {
+        slab.scale[output] = f16_at(block, 0);
+        slab.minimum[output] = f16_at(block, 2);
+        let (factors, nibbles) = block[4..].split_at(12);
+        for cell in 0..CELLS {
+            let (scale, minimum) = six_bits(factors, cell);
+            slab.factors[cell][output] = scale | minimum << 6;
+            slab.minima[cell % (CELLS / 2)][output] |= (minimum >> 2) << (4 * (cell / (CELLS / 2)));
+            for (element, byte) in nibbles[cell / 2 * CELL..][..CELL].iter().enumerate() {
+                pack_nibble(&mut slab.nibbles[cell], output, element, (byte >> (4 * (cell % 2))) & 15);
+            }
+        }
+    }
+
+    fn add_cell(slab: &Slab, cell: usize, output: usize, x: &Cell, sum: f32) -> f32 {
+        let (scales, minima) = slab.factors(cell);
+        let byte = |bytes: u64| f32::from(bytes.to_le_bytes()[output]);
+        let scale = slab.scale[output].to_f32() * byte(scales);
+        let minimum = slab.minimum[output].to_f32() * byte(minima) * x.sum;
+        let dot = dot_nibbles(&slab.nibbles[cell], output, x) as f32;
+        x.scale.mul_add(scale.mul_add(dot, -minimum), sum)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[allow(unsafe_code, clippy::needless_range_loop)]
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn add_avx2<const VNNI: bool, const R: usize>(
+        slab: &Slab,
+        index: usize,
+        x: &[&[Cell]; R],
+        sums: &mut [std::arch::x86_64::__m256; R],
+    ) {
+        use std::arch::x86_64::*;
+
+        use super::avx2::{bytes_to_floats, cells_of, nibble_dots, scales};
+        let x = cells_of::<CELLS, R>(x, index);
+        let (scale, minimum) = (scales(&slab.scale), scales(&slab.minimum));
+        for cell in 0..CELLS {
+            // SAFETY: the caller has promised the features.
+            let dots = unsafe { nibble_dots::<VNNI, CELLS, R>(&slab.nibbles[cell], &x, cell) };
+            let (cell_scales, cell_minima) = slab.factors(cell);
+            let scale = _mm256_mul_ps(scale, bytes_to_floats(cell_scales));
+            let minimum = _mm256_mul_ps(minimum, bytes_to_floats(cell_minima));
+            for row in 0..R {
+                let minimum = _mm256_mul_ps(minimum, _mm256_set1_ps(x[row][cell].sum));
+                let value = _mm256_fmsub_ps(scale, _mm256_cvtepi32_ps(dots[row]), minimum);
+                sums[row] = _mm256_fmadd_ps(_mm256_set1_ps(x[row][cell].scale), value, sums[row]);
+            }
+        }
+    }
+}
+
+/// Scale and minimum of a cell out of ggml's 12 bytes (`get_scale_min_k4`).
+fn six_bits(factors: &[u8], cell: usize) -> (u8, u8) {
+    if cell < 4 {
+        return (factors[cell] & 63, factors[cell + 4] & 63);
+    }
+    let (low, scale_high, minimum_high) = (factors[cell + 4], factors[cell - 4] >> 6, factors[cell] >> 6);
+    ((low & 15) | scale_high << 4, (low >> 4) | minimum_high << 4)
+}

@@ -1,0 +1,37 @@
+//! Files mapped into memory: their bytes are read where they lie in the page cache.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use memmap2::Mmap;
+
+/// Maps a whole file for reading.
+pub(super) fn map(file: &File) -> io::Result<Arc<Mmap>> {
+    // SAFETY: the map is only read, and only as plain numbers, of which every bit pattern is one. What Rust cannot rule out
+    // is that somebody else writes to the file meanwhile: numbers then change under the reader, as with any checkpoint
+    // that is overwritten while it is served, and a file cut short ends the process (SIGBUS). Checkpoints are
+    // replaced by new files (as the Hugging Face cache does), not rewritten in place.
+    unsafe { Mmap::map(file) }.map(Arc::new)
+}
+
+/// Some bytes of a file that stay where they are.
+#[derive(Debug, Clone)]
+pub(crate) enum FileBytes {
+    /// In the binary.
+    Static(&'static [u8]),
+    /// In a mapped file; the range lies within it.
+    Mapped(Arc<Mmap>, Range<usize>),
+}
+
+impl FileBytes {
+    /// The bytes.
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Static(bytes) => bytes,
+            Self::Mapped(map, range) => &map[range.clone()],
+        }
+    }
+}
