@@ -80,6 +80,8 @@ pub struct HopState<R> {
     newest_input: u32,
     /// Positions the KV cache holds once everything that was taken in is computed.
     queued: usize,
+    /// The epoch of the newest step that was taken in.
+    queued_epoch: u32,
     /// The outputs of what is computed.
     kept: History<R>,
     main: Way,
@@ -98,6 +100,7 @@ impl<R: Rows> HopState<R> {
             input: Input::Owner,
             newest_input: 0,
             queued: 0,
+            queued_epoch: 0,
             kept: History::default(),
             main: Way::nowhere(),
             mirror: Way::nowhere(),
@@ -158,20 +161,22 @@ impl<R: Rows> HopState<R> {
         }
     }
 
-    /// A step of `rows` rows at `position` came.
-    pub fn take(&mut self, source: Source, position: usize, rows: usize) -> Taken {
+    /// A step of `rows` rows at `position` came. One of an earlier epoch than one before may hold positions that are no
+    /// more: whoever sends it has not heard yet, and will send what holds.
+    pub fn take(&mut self, source: Source, epoch: u32, position: usize, rows: usize) -> Taken {
         let expected = match (&self.input, source) {
             (Input::Owner, Source::Owner) => true,
             (Input::Upstream { link, .. }, Source::Link(of)) => *link == of,
             _ => false,
         };
-        if !expected {
+        if !expected || epoch < self.queued_epoch {
             return Taken::Stale;
         }
         if position > self.queued {
             return Taken::Gap { have: self.queued };
         }
         self.queued = position + rows;
+        self.queued_epoch = epoch;
         Taken::Compute
     }
 
@@ -203,6 +208,7 @@ impl<R: Rows> HopState<R> {
             None => self.kept.skip_to(position + positions),
         }
         self.epoch = self.epoch.max(epoch);
+        self.queued_epoch = self.queued_epoch.max(epoch);
         // If the owner has named another input meanwhile, steps that came from there may be queued behind the piece.
         if matches!(self.input, Input::Import { .. }) {
             self.queued = position + positions;
@@ -279,6 +285,9 @@ impl<R: Rows> HopState<R> {
         if *self.main.output() == Output::Owner && *self.mirror.output() == Output::Nobody {
             let sent = self.main.due(self.kept.end(), self.wanted_from).map_or(self.kept.end(), |due| due.start);
             self.kept.forget_before(sent);
+            // Nor is what was let go of ever due, though a later step wants more than the ones before: so it is with one of
+            // a KV cache that was handed over.
+            self.main.skip_to(sent);
         }
     }
 

@@ -20,7 +20,7 @@ fn connect(link: u32, output: Output, position: u32) -> Connect {
 
 /// Feeds the positions `from..to`, whose outputs are their own numbers.
 fn feed(hop: &mut HopState<Numbers>, epoch: u32, from: u64, to: u64, wanted_from: usize) {
-    assert_eq!(hop.take(Source::Owner, from as usize, (to - from) as usize), Taken::Compute);
+    assert_eq!(hop.take(Source::Owner, epoch, from as usize, (to - from) as usize), Taken::Compute);
     hop.computed(epoch, from as usize, wanted_from, (from..to).collect());
 }
 
@@ -49,8 +49,8 @@ fn a_step_below_the_end_rewinds_and_one_above_is_a_gap() {
     hop.connect(&connect(1, next(100), 0)).unwrap();
     feed(&mut hop, 0, 0, 6, 5);
     drain(&mut hop, Lane::Main);
-    assert_eq!(hop.take(Source::Owner, 7, 1), Taken::Gap { have: 6 });
-    assert_eq!(hop.take(Source::Owner, 2, 1), Taken::Compute);
+    assert_eq!(hop.take(Source::Owner, 0, 7, 1), Taken::Gap { have: 6 });
+    assert_eq!(hop.take(Source::Owner, 0, 2, 1), Taken::Compute);
     hop.computed(1, 2, 2, vec![77]);
     assert_eq!(drain(&mut hop, Lane::Main), [(2, vec![77])]);
     assert_eq!((hop.len(), hop.epoch()), (3, 1));
@@ -71,6 +71,17 @@ fn the_owner_gets_what_it_wants_once_and_nothing_is_kept_for_it() {
 }
 
 #[test]
+fn what_was_let_go_of_is_never_due() {
+    let mut hop = HopState::new(9);
+    hop.connect(&connect(1, Output::Owner, 0)).unwrap();
+    feed(&mut hop, 0, 0, 4, 9);
+    assert_eq!(drain(&mut hop, Lane::Main), []);
+    // Whoever feeds it now does not know what the owner wants.
+    feed(&mut hop, 0, 4, 6, 0);
+    assert_eq!(drain(&mut hop, Lane::Main), [(4, vec![4, 5])]);
+}
+
+#[test]
 fn only_the_named_input_is_taken() {
     let mut hop: HopState<Numbers> = HopState::new(9);
     assert_eq!(hop.feeder(peer(1), 4), Welcome::Later, "the owner's word may come after the server");
@@ -79,12 +90,23 @@ fn only_the_named_input_is_taken() {
     assert_eq!(hop.feeder(peer(2), 4), Welcome::Never);
     assert_eq!(hop.feeder(peer(1), 3), Welcome::Never);
     assert_eq!(hop.feeder(peer(2), 5), Welcome::Later);
-    assert_eq!(hop.take(Source::Owner, 0, 1), Taken::Stale);
-    assert_eq!(hop.take(Source::Link(3), 0, 1), Taken::Stale);
-    assert_eq!(hop.take(Source::Link(4), 0, 1), Taken::Compute);
+    assert_eq!(hop.take(Source::Owner, 0, 0, 1), Taken::Stale);
+    assert_eq!(hop.take(Source::Link(3), 0, 0, 1), Taken::Stale);
+    assert_eq!(hop.take(Source::Link(4), 0, 0, 1), Taken::Compute);
     hop.accept(Input::Owner);
-    assert_eq!(hop.take(Source::Link(4), 1, 1), Taken::Stale);
-    assert_eq!(hop.take(Source::Owner, 1, 1), Taken::Compute);
+    assert_eq!(hop.take(Source::Link(4), 0, 1, 1), Taken::Stale);
+    assert_eq!(hop.take(Source::Owner, 0, 1, 1), Taken::Compute);
+}
+
+#[test]
+fn a_new_feeder_that_has_not_heard_of_a_truncation_is_not_listened_to() {
+    let mut hop: HopState<Numbers> = HopState::new(9);
+    feed(&mut hop, 1, 0, 20, 0);
+    feed(&mut hop, 3, 13, 14, 13);
+    hop.accept(Input::Upstream { peer: peer(1), link: 4 });
+    // It holds positions that the session has no more; what follows is of the same epoch as this hop's.
+    assert_eq!(hop.take(Source::Link(4), 1, 14, 5), Taken::Stale);
+    assert_eq!(hop.take(Source::Link(4), 3, 13, 1), Taken::Compute);
 }
 
 #[test]
@@ -119,7 +141,7 @@ fn an_imported_cache_goes_on_like_an_own_one() {
     assert_eq!((last.len(), last.kept_rows()), (4, 0));
     assert!(last.connect(&connect(1, next(9), 0)).is_err(), "their outputs did not come along");
     last.accept(Input::Owner);
-    assert_eq!(last.take(Source::Owner, 4, 1), Taken::Compute);
+    assert_eq!(last.take(Source::Owner, 0, 4, 1), Taken::Compute);
 }
 
 #[test]
@@ -137,9 +159,9 @@ fn a_piece_that_is_stored_late_takes_nothing_from_the_steps_behind_it() {
     hop.accept(Input::Import { peer: peer(1), link: 1 });
     hop.imported(0, 0, 5, Some((0..5).collect()));
     hop.accept(Input::Owner);
-    assert_eq!(hop.take(Source::Owner, 5, 7), Taken::Compute);
+    assert_eq!(hop.take(Source::Owner, 0, 5, 7), Taken::Compute);
     hop.imported(0, 5, 5, Some((5..10).collect()));
-    assert_eq!(hop.take(Source::Owner, 12, 1), Taken::Compute);
+    assert_eq!(hop.take(Source::Owner, 0, 12, 1), Taken::Compute);
     hop.computed(0, 5, 9, (5..12).collect());
     assert_eq!(hop.len(), 12);
 }

@@ -51,6 +51,11 @@ impl Way {
         self.sent = end;
     }
 
+    /// Nothing before `position` is ever to be sent.
+    pub(super) fn skip_to(&mut self, position: usize) {
+        self.sent = self.sent.max(position);
+    }
+
     /// Everything from `position` on is new, or has to be sent again.
     pub(super) fn rewind(&mut self, position: usize) {
         self.sent = self.sent.min(position);

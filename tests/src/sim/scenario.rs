@@ -165,7 +165,7 @@ pub enum Fault {
     ComputesOverGaps,
     /// Closing a session does not give its room back, nor does silence.
     LeaksReservations,
-    /// Rows are taken from whoever fed the session earlier.
+    /// Rows are taken from whoever fed the session earlier, and of any epoch.
     ListensToOldLinks,
     /// Output rows are sent as if they were of the newest epoch.
     ForgetsEpochs,

@@ -274,7 +274,7 @@ impl<'a> Actor<'a> {
         if let Err(error) = self.host.shape.check(&step, self.session.reserved) {
             return self.not_computed(source, &step, error).await;
         }
-        match self.state.take(source, step.position as usize, step.rows.rows as usize) {
+        match self.state.take(source, step.epoch, step.position as usize, step.rows.rows as usize) {
             Taken::Stale => None,
             Taken::Gap { have } => self.not_computed(source, &step, StepError::Gap { have: have as u32 }).await,
             Taken::Compute => {

@@ -162,7 +162,9 @@ impl Server {
         if position + count > reserved.as_usize() {
             return self.not_computed(id, source, &step, StepError::PastReservation { reserved }, net);
         }
-        match session.state.take(source, position, count) {
+        // A link's number and the epoch each keep stale rows out: with either of them, nothing bad would come of this fault.
+        let epoch = if fault == Fault::ListensToOldLinks { u32::MAX } else { step.epoch };
+        match session.state.take(source, epoch, position, count) {
             Taken::Gap { have } if fault != Fault::ComputesOverGaps => {
                 self.not_computed(id, source, &step, StepError::Gap { have: have as u32 }, net);
             }
