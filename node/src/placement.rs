@@ -16,6 +16,7 @@ mod rank;
 mod rebalance;
 #[cfg(test)]
 mod rebalance_tests;
+mod sequence;
 #[cfg(test)]
 mod tests;
 

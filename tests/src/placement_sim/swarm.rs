@@ -389,8 +389,8 @@ impl<'a> World<'a> {
         }
         let others = |block| serving().any(|server| server.claim.peer != peer && server.claim.blocks.contains(block));
         let whole = self.model.blocks().all(|block| serving().any(|server| server.claim.blocks.contains(block)));
-        let kept = |block| !whole && to.contains(block);
-        match mine.claim.blocks.blocks().find(|block| !others(*block) && !kept(*block)) {
+        // A model that lacks blocks is of use to nobody.
+        match mine.claim.blocks.blocks().find(|block| whole && !others(*block)) {
             Some(block) => Err(Violation::LastReplicaLeft { at: self.now, peer, block, to }),
             None => Ok(()),
         }

@@ -1,0 +1,220 @@
+//! Moves that help only together, one after another: what small swarms need.
+//!
+//! Where a dozen servers of unequal sizes host a model, most blocks have one or two replicas, and no single move raises the
+//! throughput of the worst-served block, though three in a row might. A *beam search* finds them: of all placements that
+//! one more move leads to it goes on from the [`WIDTH`] that lack least up to the level that is aimed at, up to
+//! [`LONGEST`] moves far.
+//!
+//! Every server searches from the placement it sees, and what it finds after the first moves of a sequence is the rest of
+//! it: levels are parts of what the swarm delivers on average, which moves do not change, and from a placement on the way
+//! there are fewer others to compete with. So nobody has to remember what has been begun.
+
+use std::collections::{BinaryHeap, HashSet};
+
+use swarm_protocol::block::BlockRange;
+
+use super::rebalance::Move;
+use super::{Claim, Coverage, Micros, Standing, micros};
+
+/// Placements that the search goes on from after each move.
+const WIDTH: usize = 32;
+
+/// Candidates that are kept for them: different moves lead to one placement.
+const CANDIDATES: usize = 3 * WIDTH;
+
+/// The longest sequence: a quarter of a small swarm, and minutes each.
+const LONGEST: usize = 10;
+
+/// What every further move must bring, as a part of what the swarm delivers on average.
+const PRICE_ONE_OF: Micros = 100;
+
+/// Levels are so many parts of what the swarm delivers on average.
+const LEVELS: Micros = 40;
+
+/// Moves in the order in which they are safe, and what the worst-served block has after them.
+pub(super) struct Sequence {
+    pub(super) moves: Vec<Move>,
+    pub(super) reached: Micros,
+}
+
+/// The sequence that brings most after the price of its moves, if the worst-served block gains as much as `least`.
+///
+/// Takes O([`WIDTH`] · [`LONGEST`] · servers · blocks) time for each of five levels.
+pub(super) fn levelling(
+    model: BlockRange,
+    claims: &[Claim],
+    may_move: impl FnMut(&Claim) -> bool,
+    least: impl Fn(Micros) -> Micros,
+) -> Option<Sequence> {
+    let field = Field::new(model, claims, may_move, true);
+    let (worst, mean) = (field.start.rates.worst(), field.start.rates.mean());
+    let price = mean / PRICE_ONE_OF;
+    let aim = |level: Micros| {
+        let found = field.reach(level)?;
+        let cost = price * (found.moves.len() as Micros - 1);
+        (found.reached >= least(worst).saturating_add(cost)).then(|| (found.reached - cost, found))
+    };
+    let (mut low, mut high) = (least(worst).saturating_mul(LEVELS).div_ceil(mean.max(1)), LEVELS + 1);
+    let mut best: Option<(Micros, Sequence)> = None;
+    while low < high {
+        let part = (low + high) / 2;
+        match aim(mean * part / LEVELS) {
+            Some(found) => {
+                low = part + 1;
+                if best.as_ref().is_none_or(|(value, _)| found.0 > *value) {
+                    best = Some(found);
+                }
+            }
+            None => high = part,
+        }
+    }
+    best.map(|(_, sequence)| sequence)
+}
+
+/// The shortest sequence found after which every block has a server, whatever is left for it: for a model that is of no use
+/// as it is.
+pub(super) fn rebuilding(
+    model: BlockRange,
+    claims: &[Claim],
+    may_move: impl FnMut(&Claim) -> bool,
+) -> Option<Sequence> {
+    Field::new(model, claims, may_move, false).reach(1)
+}
+
+/// What does not change during a search.
+struct Field {
+    servers: Vec<Server>,
+    start: Placement,
+    /// Whether the last replica of a block stays.
+    keeps: bool,
+}
+
+struct Server {
+    claim: Claim,
+    rate: Micros,
+}
+
+#[derive(Clone)]
+struct Placement {
+    rates: Coverage,
+    /// How many servers serve each block or are about to.
+    replicas: Vec<u32>,
+    /// By server, its new first block.
+    moves: Vec<(usize, u32)>,
+    /// The same for all orders of the same moves.
+    fingerprint: u64,
+    lacks: Micros,
+}
+
+/// A move that leads on from a placement: what is lacking after it, the fingerprint after it, the placement's index, the
+/// server's, and the first block.
+type Candidate = (Micros, u64, usize, usize, u32);
+
+impl Field {
+    fn new(model: BlockRange, claims: &[Claim], mut may_move: impl FnMut(&Claim) -> bool, keeps: bool) -> Self {
+        let mut rates = Coverage::none(model);
+        let mut replicas = vec![0; rates.rates.len()];
+        let mut servers = Vec::new();
+        for claim in claims {
+            rates.add(claim.blocks, claim.tokens_per_second);
+            let hosted = claim.blocks.intersection(model);
+            hosted.into_iter().flat_map(BlockRange::blocks).for_each(|block| replicas[block.as_usize()] += 1);
+            if claim.standing == Standing::Serving && model.covers(claim.blocks) && may_move(claim) {
+                servers.push(Server { claim: claim.clone(), rate: micros(claim.tokens_per_second) });
+            }
+        }
+        let start = Placement { rates, replicas, moves: Vec::new(), fingerprint: 0, lacks: 0 };
+        Self { servers, start, keeps }
+    }
+
+    /// The shortest sequence found that brings every block to `level`.
+    fn reach(&self, level: Micros) -> Option<Sequence> {
+        let mut start = self.start.clone();
+        start.lacks = start.rates.lacks(level);
+        let mut beam = vec![start];
+        for _ in 0..LONGEST {
+            let mut candidates = BinaryHeap::new();
+            for (index, placement) in beam.iter().enumerate() {
+                self.lead_on(index, placement, level, &mut candidates);
+            }
+            let mut known = HashSet::new();
+            let mut best = candidates.into_sorted_vec();
+            best.retain(|(_, fingerprint, ..)| known.insert(*fingerprint));
+            best.truncate(WIDTH);
+            beam = best.into_iter().map(|candidate| self.follow(&beam, candidate)).collect();
+            if let Some(done) = beam.first().filter(|placement| placement.lacks == 0) {
+                return Some(self.sequence(done));
+            }
+        }
+        None
+    }
+
+    /// All moves of one more server.
+    fn lead_on(&self, index: usize, placement: &Placement, level: Micros, candidates: &mut BinaryHeap<Candidate>) {
+        let mut values = vec![0; placement.replicas.len()];
+        for (number, server) in self.servers.iter().enumerate() {
+            let blocks = server.claim.blocks;
+            let is_sole = |block: usize| placement.replicas[block] < 2;
+            let own = blocks.start() as usize..blocks.end() as usize;
+            let has_moved = placement.moves.iter().any(|(moved, _)| *moved == number);
+            if has_moved || (self.keeps && own.clone().any(is_sole)) {
+                continue;
+            }
+            // What each block lacks less when the server hosts it.
+            for (block, (value, rate)) in values.iter_mut().zip(&placement.rates.rates).enumerate() {
+                let without = if own.contains(&block) { rate - server.rate } else { *rate };
+                *value = level.saturating_sub(without).min(server.rate);
+            }
+            let without = placement.lacks + values[own.clone()].iter().sum::<Micros>();
+            let mut sum: Micros = values[..own.len()].iter().sum();
+            for first in 0..=values.len() - own.len() {
+                if first > 0 {
+                    sum = sum + values[first + own.len() - 1] - values[first - 1];
+                }
+                let lacks = without - sum;
+                let full = candidates.len() >= CANDIDATES;
+                if first == own.start || (full && candidates.peek().is_some_and(|worst| lacks > worst.0)) {
+                    continue;
+                }
+                let fingerprint = placement.fingerprint.wrapping_add(mixed(number, first));
+                candidates.push((lacks, fingerprint, index, number, first as u32));
+                if full {
+                    candidates.pop();
+                }
+            }
+        }
+    }
+
+    fn follow(&self, beam: &[Placement], (lacks, fingerprint, index, number, first): Candidate) -> Placement {
+        let mut next = beam[index].clone();
+        let server = &self.servers[number];
+        let (from, len) = (server.claim.blocks, server.claim.blocks.len());
+        for block in from.start() as usize..from.end() as usize {
+            next.rates.rates[block] -= server.rate;
+            next.replicas[block] -= 1;
+        }
+        for block in first as usize..(first + len) as usize {
+            next.rates.rates[block] += server.rate;
+            next.replicas[block] += 1;
+        }
+        next.moves.push((number, first));
+        (next.lacks, next.fingerprint) = (lacks, fingerprint);
+        next
+    }
+
+    fn sequence(&self, placement: &Placement) -> Sequence {
+        let named = |(number, first): &(usize, u32)| {
+            let Claim { peer, blocks: from, .. } = self.servers[*number].claim;
+            BlockRange::new(*first, first + from.len()).ok().map(|to| Move { peer, from, to })
+        };
+        Sequence { moves: placement.moves.iter().filter_map(named).collect(), reached: placement.rates.worst() }
+    }
+}
+
+/// A number for a move that looks drawn at random (SplitMix64), and is the same on every machine.
+fn mixed(server: usize, first: usize) -> u64 {
+    let mut bits = (((server as u64) << 32) | first as u64).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
