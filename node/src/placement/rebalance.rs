@@ -63,7 +63,7 @@ pub struct Move {
 /// Moves that are worth it together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// At most one for each server; none if the swarm is best left alone.
+    /// One for each server, or two in a row of a plan in order; none if the swarm is best left alone.
     pub moves: Vec<Move>,
     level: Micros,
     kind: Kind,
@@ -127,8 +127,9 @@ impl Plan {
     fn still_reaches<'a>(&self, model: BlockRange, mine: &'a Claim, others: impl Iterator<Item = &'a Claim>) -> bool {
         let mut rates = Coverage::none(model);
         for claim in others.chain([mine]) {
-            let step = self.moves.iter().find(|step| step.peer == claim.peer && step.from == claim.blocks);
-            rates.add(step.map_or(claim.blocks, |step| step.to), claim.tokens_per_second);
+            let own = self.moves.iter().filter(|step| step.peer == claim.peer);
+            let blocks = own.fold(claim.blocks, |at, step| if step.from == at { step.to } else { at });
+            rates.add(blocks, claim.tokens_per_second);
         }
         rates.worst() >= self.level.saturating_mul(NEARLY_PERCENT).div_ceil(100)
     }
@@ -152,7 +153,7 @@ pub fn plan(model: BlockRange, claims: &[Claim], mut may_move: impl FnMut(&Claim
         return Plan { moves: mended.needed(SERVED), level: SERVED, kind: Kind::Mending };
     }
     if is_small {
-        let least = |worst: Micros| worst.saturating_mul(100 + WORTHWHILE_PERCENT) / 100;
+        let least = |worst: Micros| worst.saturating_mul(100 + sequence::p(4, WORTHWHILE_PERCENT)) / 100;
         let found = sequence::levelling(model, claims, may_move, least);
         let in_order = |found: Sequence| Plan { moves: found.moves, level: found.reached, kind: Kind::InOrder };
         return found.map_or_else(Plan::nothing, in_order);

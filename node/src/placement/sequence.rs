@@ -16,20 +16,32 @@ use swarm_protocol::block::BlockRange;
 use super::rebalance::Move;
 use super::{Claim, Coverage, Micros, Standing, micros};
 
-/// Placements that the search goes on from after each move.
-const WIDTH: usize = 32;
+/// After each move the search goes on from so many placements, divided by the number of servers: so its time does not grow
+/// with it.
+const WIDTH: usize = 1536;
+const LEAST_WIDTH: usize = 16;
+const MOST_WIDTH: usize = 128;
 
-/// Candidates that are kept for them: different moves lead to one placement.
-const CANDIDATES: usize = 3 * WIDTH;
+/// So many times as many candidates are kept for them: different moves lead to one placement.
+const SPARE: usize = 3;
 
 /// The longest sequence: a quarter of a small swarm, and minutes each.
 const LONGEST: usize = 10;
+
+/// How often one server moves in a sequence: one that makes room for another may have to go on.
+const MOST_MOVES: usize = 2;
 
 /// What every further move must bring, as a part of what the swarm delivers on average.
 const PRICE_ONE_OF: Micros = 100;
 
 /// Levels are so many parts of what the swarm delivers on average.
 const LEVELS: Micros = 40;
+
+pub fn p(i: usize, d: u64) -> u64 {
+    static P: std::sync::OnceLock<Vec<u64>> = std::sync::OnceLock::new();
+    let v = P.get_or_init(|| std::env::var("P").unwrap_or_default().split(',').filter_map(|x| x.parse().ok()).collect());
+    v.get(i).copied().filter(|x| *x > 0).unwrap_or(d)
+}
 
 /// Moves in the order in which they are safe, and what the worst-served block has after them.
 pub(super) struct Sequence {
@@ -48,9 +60,11 @@ pub(super) fn levelling(
 ) -> Option<Sequence> {
     let field = Field::new(model, claims, may_move, true);
     let (worst, mean) = (field.start.rates.worst(), field.start.rates.mean());
-    let price = mean / PRICE_ONE_OF;
+    let price = (mean / p(0, PRICE_ONE_OF)).max(1);
     let aim = |level: Micros| {
-        let found = field.reach(level)?;
+        // More moves would cost more than this level is worth, as long as it is not passed by more than one.
+        let gain = (level + mean / LEVELS).saturating_sub(least(worst));
+        let found = field.reach(level, (gain / price + 1).min(p(1, LONGEST as u64)) as usize)?;
         let cost = price * (found.moves.len() as Micros - 1);
         (found.reached >= least(worst).saturating_add(cost)).then(|| (found.reached - cost, found))
     };
@@ -78,7 +92,7 @@ pub(super) fn rebuilding(
     claims: &[Claim],
     may_move: impl FnMut(&Claim) -> bool,
 ) -> Option<Sequence> {
-    Field::new(model, claims, may_move, false).reach(1)
+    Field::new(model, claims, may_move, false).reach(1, LONGEST)
 }
 
 /// What does not change during a search.
@@ -99,9 +113,11 @@ struct Placement {
     rates: Coverage,
     /// How many servers serve each block or are about to.
     replicas: Vec<u32>,
-    /// By server, its new first block.
-    moves: Vec<(usize, u32)>,
-    /// The same for all orders of the same moves.
+    /// By server, its first block.
+    starts: Vec<u32>,
+    /// The server, and its first block before and after.
+    moves: Vec<(usize, u32, u32)>,
+    /// The same for all ways that lead here.
     fingerprint: u64,
     lacks: Micros,
 }
@@ -123,62 +139,87 @@ impl Field {
                 servers.push(Server { claim: claim.clone(), rate: micros(claim.tokens_per_second) });
             }
         }
-        let start = Placement { rates, replicas, moves: Vec::new(), fingerprint: 0, lacks: 0 };
+        let starts = servers.iter().map(|server| server.claim.blocks.start()).collect();
+        let start = Placement { rates, replicas, starts, moves: Vec::new(), fingerprint: 0, lacks: 0 };
         Self { servers, start, keeps }
     }
 
     /// The shortest sequence found that brings every block to `level`.
-    fn reach(&self, level: Micros) -> Option<Sequence> {
+    fn reach(&self, level: Micros, longest: usize) -> Option<Sequence> {
+        let width = (p(2, WIDTH as u64) as usize / self.servers.len().max(1)).clamp(LEAST_WIDTH, p(3, MOST_WIDTH as u64) as usize);
+        let strongest = self.servers.iter().map(|server| server.rate * Micros::from(server.len())).max()?;
         let mut start = self.start.clone();
         start.lacks = start.rates.lacks(level);
+        let mut known = HashSet::from([start.fingerprint]);
         let mut beam = vec![start];
-        for _ in 0..LONGEST {
+        for left in (0..longest).rev() {
             let mut candidates = BinaryHeap::new();
             for (index, placement) in beam.iter().enumerate() {
-                self.lead_on(index, placement, level, &mut candidates);
+                self.lead_on(index, placement, level, width * SPARE, &mut candidates);
             }
-            let mut known = HashSet::new();
             let mut best = candidates.into_sorted_vec();
             best.retain(|(_, fingerprint, ..)| known.insert(*fingerprint));
-            best.truncate(WIDTH);
+            best.truncate(width);
             beam = best.into_iter().map(|candidate| self.follow(&beam, candidate)).collect();
-            if let Some(done) = beam.first().filter(|placement| placement.lacks == 0) {
-                return Some(self.sequence(done));
+            let first = beam.first()?;
+            if first.lacks == 0 {
+                return Some(self.sequence(first));
+            }
+            if first.lacks > strongest.saturating_mul(left as Micros) {
+                return None;
             }
         }
         None
     }
 
     /// All moves of one more server.
-    fn lead_on(&self, index: usize, placement: &Placement, level: Micros, candidates: &mut BinaryHeap<Candidate>) {
-        let mut values = vec![0; placement.replicas.len()];
+    fn lead_on(
+        &self,
+        index: usize,
+        placement: &Placement,
+        level: Micros,
+        most: usize,
+        candidates: &mut BinaryHeap<Candidate>,
+    ) {
+        let rates = &placement.rates.rates;
+        let deficient = rates.iter().filter(|rate| **rate < level).count();
+        let deepest = level.saturating_sub(placement.rates.worst());
+        let mut values = vec![0; rates.len()];
         for (number, server) in self.servers.iter().enumerate() {
-            let blocks = server.claim.blocks;
+            let (len, start) = (server.len() as usize, placement.starts[number] as usize);
+            let own = start..start + len;
+            let moves = placement.moves.iter().filter(|(moved, ..)| *moved == number).count();
             let is_sole = |block: usize| placement.replicas[block] < 2;
-            let own = blocks.start() as usize..blocks.end() as usize;
-            let has_moved = placement.moves.iter().any(|(moved, _)| *moved == number);
-            if has_moved || (self.keeps && own.clone().any(is_sole)) {
+            if moves == MOST_MOVES || (self.keeps && own.clone().any(is_sole)) {
                 continue;
             }
             // What each block lacks less when the server hosts it.
-            for (block, (value, rate)) in values.iter_mut().zip(&placement.rates.rates).enumerate() {
-                let without = if own.contains(&block) { rate - server.rate } else { *rate };
-                *value = level.saturating_sub(without).min(server.rate);
+            let value = |without: Micros| level.saturating_sub(without).min(server.rate);
+            let lost: Micros = rates[own.clone()].iter().map(|rate| value(rate - server.rate)).sum();
+            let without = placement.lacks + lost;
+            let too_much = |lacks: Micros, candidates: &BinaryHeap<Candidate>| {
+                candidates.len() >= most && candidates.peek().is_some_and(|worst| lacks > worst.0)
+            };
+            // No place brings more than this: what it leaves, or the most deficient blocks.
+            let at_best = server.rate.min(deepest) * deficient.min(len) as Micros + lost;
+            if too_much(without.saturating_sub(at_best), candidates) {
+                continue;
             }
-            let without = placement.lacks + values[own.clone()].iter().sum::<Micros>();
-            let mut sum: Micros = values[..own.len()].iter().sum();
-            for first in 0..=values.len() - own.len() {
+            values.iter_mut().zip(rates).for_each(|(sum, rate)| *sum = value(*rate));
+            own.clone().for_each(|block| values[block] = value(rates[block] - server.rate));
+            let mut sum: Micros = values[..len].iter().sum();
+            for first in 0..=values.len() - len {
                 if first > 0 {
-                    sum = sum + values[first + own.len() - 1] - values[first - 1];
+                    sum = sum + values[first + len - 1] - values[first - 1];
                 }
                 let lacks = without - sum;
-                let full = candidates.len() >= CANDIDATES;
-                if first == own.start || (full && candidates.peek().is_some_and(|worst| lacks > worst.0)) {
+                if first == start || too_much(lacks, candidates) {
                     continue;
                 }
-                let fingerprint = placement.fingerprint.wrapping_add(mixed(number, first));
+                let fingerprint =
+                    placement.fingerprint.wrapping_sub(mixed(number, start)).wrapping_add(mixed(number, first));
                 candidates.push((lacks, fingerprint, index, number, first as u32));
-                if full {
+                if candidates.len() > most {
                     candidates.pop();
                 }
             }
@@ -188,26 +229,33 @@ impl Field {
     fn follow(&self, beam: &[Placement], (lacks, fingerprint, index, number, first): Candidate) -> Placement {
         let mut next = beam[index].clone();
         let server = &self.servers[number];
-        let (from, len) = (server.claim.blocks, server.claim.blocks.len());
-        for block in from.start() as usize..from.end() as usize {
+        let from = std::mem::replace(&mut next.starts[number], first);
+        for block in from as usize..(from + server.len()) as usize {
             next.rates.rates[block] -= server.rate;
             next.replicas[block] -= 1;
         }
-        for block in first as usize..(first + len) as usize {
+        for block in first as usize..(first + server.len()) as usize {
             next.rates.rates[block] += server.rate;
             next.replicas[block] += 1;
         }
-        next.moves.push((number, first));
+        next.moves.push((number, from, first));
         (next.lacks, next.fingerprint) = (lacks, fingerprint);
         next
     }
 
     fn sequence(&self, placement: &Placement) -> Sequence {
-        let named = |(number, first): &(usize, u32)| {
-            let Claim { peer, blocks: from, .. } = self.servers[*number].claim;
-            BlockRange::new(*first, first + from.len()).ok().map(|to| Move { peer, from, to })
+        let named = |(number, from, to): &(usize, u32, u32)| {
+            let server = &self.servers[*number];
+            let range = |start: u32| BlockRange::new(start, start + server.len()).ok();
+            Some(Move { peer: server.claim.peer, from: range(*from)?, to: range(*to)? })
         };
         Sequence { moves: placement.moves.iter().filter_map(named).collect(), reached: placement.rates.worst() }
+    }
+}
+
+impl Server {
+    fn len(&self) -> u32 {
+        self.claim.blocks.len()
     }
 }
 
