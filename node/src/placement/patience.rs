@@ -7,8 +7,8 @@ use rand::Rng;
 use swarm_protocol::PeerId;
 use swarm_protocol::block::BlockRange;
 
-use super::{Claim, Standing};
 use super::rebalance::{Move, Plan, plan};
+use super::{Claim, Standing};
 
 /// Looks after which a server that has just settled may move again for a higher throughput. Rates are measured anew after
 /// each move, and differ a little.
@@ -111,8 +111,7 @@ impl Patience {
             (self.placement, self.in_vain) = (placement, 0);
         }
         self.in_vain = self.in_vain.saturating_add(1);
-        self.unwilling
-            .retain(|peer, blocks| all.iter().any(|claim| claim.peer == *peer && claim.blocks == *blocks));
+        self.unwilling.retain(|peer, blocks| all.iter().any(|claim| claim.peer == *peer && claim.blocks == *blocks));
         let replan = |unwilling: &BTreeMap<PeerId, BlockRange>| {
             plan(model, all, |claim| claim.peer == me || !unwilling.contains_key(&claim.peer))
         };

@@ -41,7 +41,10 @@ const FEW_MOVES: usize = 8;
 
 /// In swarms of at most so many servers moves that help only together are looked for: more have blocks enough to choose
 /// from, and the time that the search takes grows with each.
-const MOST_IN_ORDER: usize = 100;
+const MOST_IN_ORDER: usize = 32;
+
+/// [`WORTHWHILE_PERCENT`] for them: there few servers decide much, and each further move has its price.
+const IN_ORDER_PERCENT: u64 = 3;
 
 /// How much of what a plan promised it must still bring when it is carried out, in percent: less than it takes to plan.
 const NEARLY_PERCENT: u64 = 98;
@@ -119,7 +122,9 @@ impl Plan {
             let own = claim.blocks.intersection(step.from);
             own.into_iter().flat_map(BlockRange::blocks).for_each(|block| replicas[block.as_usize()] += 1);
         }
-        let spared = |block: BlockIndex| replicas[block.as_usize()] > 0 || (self.kind == Kind::Mending && step.to.contains(block));
+        let spared = |block: BlockIndex| {
+            replicas[block.as_usize()] > 0 || (self.kind == Kind::Mending && step.to.contains(block))
+        };
         step.from.blocks().all(spared).then_some(step)
     }
 
@@ -153,7 +158,7 @@ pub fn plan(model: BlockRange, claims: &[Claim], mut may_move: impl FnMut(&Claim
         return Plan { moves: mended.needed(SERVED), level: SERVED, kind: Kind::Mending };
     }
     if is_small {
-        let least = |worst: Micros| worst.saturating_mul(100 + sequence::p(4, WORTHWHILE_PERCENT)) / 100;
+        let least = |worst: Micros| worst.saturating_mul(100 + IN_ORDER_PERCENT) / 100;
         let found = sequence::levelling(model, claims, may_move, least);
         let in_order = |found: Sequence| Plan { moves: found.moves, level: found.reached, kind: Kind::InOrder };
         return found.map_or_else(Plan::nothing, in_order);
@@ -161,7 +166,11 @@ pub fn plan(model: BlockRange, claims: &[Claim], mut may_move: impl FnMut(&Claim
     let servers = claims.len() as u64;
     let reach = |level: Micros| {
         let (moves, reached) = draft.reach(level)?;
-        is_worth(reached - worst, worst, moves.len() as u64, servers).then_some(Plan { moves, level, kind: Kind::Levelling })
+        is_worth(reached - worst, worst, moves.len() as u64, servers).then_some(Plan {
+            moves,
+            level,
+            kind: Kind::Levelling,
+        })
     };
     let mut low = worst.saturating_mul(100 + WORTHWHILE_PERCENT) / 100;
     let mut high = draft.rates.mean();

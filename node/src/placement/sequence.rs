@@ -2,7 +2,7 @@
 //!
 //! Where a dozen servers of unequal sizes host a model, most blocks have one or two replicas, and no single move raises the
 //! throughput of the worst-served block, though three in a row might. A *beam search* finds them: of all placements that
-//! one more move leads to it goes on from the [`WIDTH`] that lack least up to the level that is aimed at, up to
+//! one more move leads to it goes on from those that lack least up to the level that is aimed at, up to
 //! [`LONGEST`] moves far.
 //!
 //! Every server searches from the placement it sees, and what it finds after the first moves of a sequence is the rest of
@@ -32,16 +32,10 @@ const LONGEST: usize = 10;
 const MOST_MOVES: usize = 2;
 
 /// What every further move must bring, as a part of what the swarm delivers on average.
-const PRICE_ONE_OF: Micros = 100;
+const PRICE_ONE_OF: Micros = 200;
 
 /// Levels are so many parts of what the swarm delivers on average.
 const LEVELS: Micros = 40;
-
-pub fn p(i: usize, d: u64) -> u64 {
-    static P: std::sync::OnceLock<Vec<u64>> = std::sync::OnceLock::new();
-    let v = P.get_or_init(|| std::env::var("P").unwrap_or_default().split(',').filter_map(|x| x.parse().ok()).collect());
-    v.get(i).copied().filter(|x| *x > 0).unwrap_or(d)
-}
 
 /// Moves in the order in which they are safe, and what the worst-served block has after them.
 pub(super) struct Sequence {
@@ -51,7 +45,7 @@ pub(super) struct Sequence {
 
 /// The sequence that brings most after the price of its moves, if the worst-served block gains as much as `least`.
 ///
-/// Takes O([`WIDTH`] · [`LONGEST`] · servers · blocks) time for each of five levels.
+/// Takes O([`WIDTH`] · [`LONGEST`] · blocks) time for each of at most six levels: [`WIDTH`] is divided by the servers.
 pub(super) fn levelling(
     model: BlockRange,
     claims: &[Claim],
@@ -60,11 +54,11 @@ pub(super) fn levelling(
 ) -> Option<Sequence> {
     let field = Field::new(model, claims, may_move, true);
     let (worst, mean) = (field.start.rates.worst(), field.start.rates.mean());
-    let price = (mean / p(0, PRICE_ONE_OF)).max(1);
+    let price = (mean / PRICE_ONE_OF).max(1);
     let aim = |level: Micros| {
         // More moves would cost more than this level is worth, as long as it is not passed by more than one.
         let gain = (level + mean / LEVELS).saturating_sub(least(worst));
-        let found = field.reach(level, (gain / price + 1).min(p(1, LONGEST as u64)) as usize)?;
+        let found = field.reach(level, (gain / price + 1).min(LONGEST as Micros) as usize)?;
         let cost = price * (found.moves.len() as Micros - 1);
         (found.reached >= least(worst).saturating_add(cost)).then(|| (found.reached - cost, found))
     };
@@ -146,7 +140,7 @@ impl Field {
 
     /// The shortest sequence found that brings every block to `level`.
     fn reach(&self, level: Micros, longest: usize) -> Option<Sequence> {
-        let width = (p(2, WIDTH as u64) as usize / self.servers.len().max(1)).clamp(LEAST_WIDTH, p(3, MOST_WIDTH as u64) as usize);
+        let width = (WIDTH / self.servers.len().max(1)).clamp(LEAST_WIDTH, MOST_WIDTH);
         let strongest = self.servers.iter().map(|server| server.rate * Micros::from(server.len())).max()?;
         let mut start = self.start.clone();
         start.lacks = start.rates.lacks(level);
