@@ -104,8 +104,7 @@ impl Plan {
             return &self.moves;
         }
         let joining = claims.iter().filter(|claim| claim.standing == Standing::Joining).count();
-        let at_once = (claims.len() / MOVES_ONE_OF).max(1);
-        &self.moves[..at_once.saturating_sub(joining).min(self.moves.len())]
+        &self.moves[..at_once(claims).saturating_sub(joining).min(self.moves.len())]
     }
 
     /// What `peer` is to do, if it can do it now: not while it waits for the arrival of another one that moves, since it
@@ -140,6 +139,11 @@ impl Plan {
     }
 }
 
+/// How many servers of a small swarm move at the same time.
+fn at_once(claims: &[Claim]) -> usize {
+    (claims.len() / MOVES_ONE_OF).max(1)
+}
+
 /// What is worth moving among the servers of `claims` of whom `may_move` is true; those that are joining never are.
 ///
 /// Takes O(moves · servers · blocks) time for each of a handful of levels.
@@ -147,15 +151,20 @@ pub fn plan(model: BlockRange, claims: &[Claim], mut may_move: impl FnMut(&Claim
     let draft = Draft::new(model, claims, &mut may_move);
     let worst = draft.rates.worst();
     let is_small = claims.len() <= MOST_IN_ORDER;
+    // Nobody would move in order before they have arrived, and then all looks different.
+    let waits = claims.iter().filter(|claim| claim.standing == Standing::Joining).count() >= at_once(claims);
     if worst == 0 {
         let mut mended = draft;
         while mended.step(SERVED, 1) {}
-        if is_small && mended.rates.worst() == 0 {
+        if is_small && !waits && mended.rates.worst() == 0 {
             if let Some(Sequence { moves, .. }) = sequence::rebuilding(model, claims, may_move) {
                 return Plan { moves, level: SERVED, kind: Kind::Rebuilding };
             }
         }
         return Plan { moves: mended.needed(SERVED), level: SERVED, kind: Kind::Mending };
+    }
+    if is_small && waits {
+        return Plan::nothing();
     }
     if is_small {
         let least = |worst: Micros| worst.saturating_mul(100 + IN_ORDER_PERCENT) / 100;

@@ -14,13 +14,13 @@ use std::collections::{BinaryHeap, HashSet};
 use swarm_protocol::block::BlockRange;
 
 use super::rebalance::Move;
-use super::{Claim, Coverage, Micros, Standing, micros};
+use super::{Claim, Coverage, Micros, Standing, annealing, micros};
 
 /// After each move the search goes on from so many placements, divided by the number of servers: so its time does not grow
 /// with it.
-const WIDTH: usize = 1536;
-const LEAST_WIDTH: usize = 16;
-const MOST_WIDTH: usize = 128;
+const WIDTH: usize = 384;
+const LEAST_WIDTH: usize = 8;
+const MOST_WIDTH: usize = 32;
 
 /// So many times as many candidates are kept for them: different moves lead to one placement.
 const SPARE: usize = 3;
@@ -58,7 +58,8 @@ pub(super) fn levelling(
     let aim = |level: Micros| {
         // More moves would cost more than this level is worth, as long as it is not passed by more than one.
         let gain = (level + mean / LEVELS).saturating_sub(least(worst));
-        let found = field.reach(level, (gain / price + 1).min(LONGEST as Micros) as usize)?;
+        let most = (gain / price + 1) as usize;
+        let found = field.reach(level, most.min(LONGEST)).or_else(|| annealing::reach(&field, level, most))?;
         let cost = price * (found.moves.len() as Micros - 1);
         (found.reached >= least(worst).saturating_add(cost)).then(|| (found.reached - cost, found))
     };
@@ -90,7 +91,7 @@ pub(super) fn rebuilding(
 }
 
 /// What does not change during a search.
-struct Field {
+pub(super) struct Field {
     servers: Vec<Server>,
     start: Placement,
     /// Whether the last replica of a block stays.
@@ -103,12 +104,12 @@ struct Server {
 }
 
 #[derive(Clone)]
-struct Placement {
-    rates: Coverage,
+pub(super) struct Placement {
+    pub(super) rates: Coverage,
     /// How many servers serve each block or are about to.
-    replicas: Vec<u32>,
+    pub(super) replicas: Vec<u32>,
     /// By server, its first block.
-    starts: Vec<u32>,
+    pub(super) starts: Vec<u32>,
     /// The server, and its first block before and after.
     moves: Vec<(usize, u32, u32)>,
     /// The same for all ways that lead here.
@@ -157,7 +158,7 @@ impl Field {
             beam = best.into_iter().map(|candidate| self.follow(&beam, candidate)).collect();
             let first = beam.first()?;
             if first.lacks == 0 {
-                return Some(self.sequence(first));
+                return Some(self.sequence(&first.moves, first.rates.worst()));
             }
             if first.lacks > strongest.saturating_mul(left as Micros) {
                 return None;
@@ -237,13 +238,27 @@ impl Field {
         next
     }
 
-    fn sequence(&self, placement: &Placement) -> Sequence {
+    /// `moves`, by the server and its first block before and after, and what the worst-served block has after them.
+    pub(super) fn sequence(&self, moves: &[(usize, u32, u32)], reached: Micros) -> Sequence {
         let named = |(number, from, to): &(usize, u32, u32)| {
             let server = &self.servers[*number];
             let range = |start: u32| BlockRange::new(start, start + server.len()).ok();
             Some(Move { peer: server.claim.peer, from: range(*from)?, to: range(*to)? })
         };
-        Sequence { moves: placement.moves.iter().filter_map(named).collect(), reached: placement.rates.worst() }
+        Sequence { moves: moves.iter().filter_map(named).collect(), reached }
+    }
+
+    /// Where the servers stand.
+    pub(super) fn start(&self) -> &Placement {
+        &self.start
+    }
+
+    pub(super) fn rate(&self, server: usize) -> Micros {
+        self.servers[server].rate
+    }
+
+    pub(super) fn len(&self, server: usize) -> usize {
+        self.servers[server].len() as usize
     }
 }
 

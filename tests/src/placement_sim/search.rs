@@ -12,6 +12,7 @@ use super::Spec;
 const RESTARTS: u64 = 12;
 const FEW_RESTARTS: u64 = 3;
 const SMALL: usize = 70;
+const REACHABLE_RESTARTS: usize = 4;
 
 /// Changes it tries for each level: some hundred for each server of a swarm that is too large for luck.
 const TRIES: usize = 60_000;
@@ -48,6 +49,33 @@ pub fn best_found(blocks: u32, servers: &[Spec], seed: u64) -> f64 {
     })
 }
 
+/// The highest throughput of the worst-served block that was found in placements that can be *reached* from `placed`, one
+/// move after another, while no server ever leaves a block without its last replica: what a swarm that goes on serving can
+/// come to, however many moves it takes. (A swarm in which some block has no server is under no such rule.)
+///
+/// The same search, but it starts from `placed`, and every change that it accepts is such a move. They can all be taken
+/// back (who has come to a block that others serve can go), so nothing is lost on the way to a level that is too high.
+pub fn best_reachable(blocks: u32, servers: &[Spec], placed: &[BlockRange], seed: u64) -> f64 {
+    let mut state = State::standing(blocks, servers, placed);
+    let mut best = state.worst();
+    if best <= 0.0 {
+        return best_found(blocks, servers, seed);
+    }
+    let rng = &mut StdRng::seed_from_u64(!seed);
+    for _ in 0..REACHABLE_RESTARTS {
+        let mut high = most_conceivable(blocks, servers);
+        while best * STEP <= high {
+            state.level = (best * STEP).max((best + high) / 2.0);
+            if state.reach(rng) {
+                best = best.max(state.worst());
+            } else {
+                high = state.level / STEP;
+            }
+        }
+    }
+    best
+}
+
 /// The best of one start, if it is better than `best`.
 fn climb(blocks: u32, servers: &[Spec], rng: &mut StdRng, largest_first: bool, best: f64) -> f64 {
     let mut order: Vec<&Spec> = servers.iter().collect();
@@ -82,11 +110,13 @@ struct State<'a> {
     /// Of those that may be moved, their place in `placed`.
     free: Vec<usize>,
     level: f64,
+    /// How many servers serve each block, if none may be left without one.
+    replicas: Option<Vec<u32>>,
 }
 
 impl<'a> State<'a> {
     fn build(blocks: u32, order: &[&'a Spec], level: f64) -> Self {
-        let mut state = Self { rates: vec![0.0; blocks as usize], placed: Vec::new(), free: Vec::new(), level };
+        let mut state = Self { rates: vec![0.0; blocks as usize], placed: Vec::new(), free: Vec::new(), level, replicas: None };
         for spec in order {
             let start = spec.pinned.map_or_else(|| state.neediest(spec), |range| range.start() as usize);
             state.add(spec, start, spec.rate);
@@ -96,6 +126,30 @@ impl<'a> State<'a> {
             state.placed.push((spec, start));
         }
         state
+    }
+
+    /// Servers that must go on serving, from where they are.
+    fn standing(blocks: u32, servers: &'a [Spec], placed: &[BlockRange]) -> Self {
+        let mut state = Self::build(blocks, &[], 0.0);
+        let mut replicas = vec![0; blocks as usize];
+        for (index, (spec, at)) in servers.iter().zip(placed).enumerate() {
+            let start = at.start() as usize;
+            state.add(spec, start, spec.rate);
+            replicas[start..start + state.size(spec)].iter_mut().for_each(|count| *count += 1);
+            state.placed.push((spec, start));
+            if spec.pinned.is_none() {
+                state.free.push(index);
+            }
+        }
+        state.replicas = Some(replicas);
+        state
+    }
+
+    /// Whether a server leaves no block without its last replica.
+    fn may_go(&self, index: usize) -> bool {
+        let (spec, start) = self.placed[index];
+        let others = |replicas: &Vec<u32>| replicas[start..start + self.size(spec)].iter().all(|count| *count > 1);
+        self.replicas.as_ref().is_none_or(others)
     }
 
     fn size(&self, spec: &Spec) -> usize {
@@ -137,6 +191,9 @@ impl<'a> State<'a> {
                 return false;
             }
             let changes = self.draw(rng);
+            if changes.iter().any(|(index, ..)| !self.may_go(*index)) {
+                continue;
+            }
             changes.iter().for_each(|change| self.shift(*change));
             let after = self.lacks();
             let heat = mean * HOT * (COLD / HOT).powf(attempt as f64 / TRIES as f64);
@@ -155,7 +212,7 @@ impl<'a> State<'a> {
         let index = any(rng);
         let (spec, from) = self.placed[index];
         let last = self.rates.len() - self.size(spec);
-        if rng.random_ratio(1, SWAPS_ONE_OF) {
+        if self.replicas.is_none() && rng.random_ratio(1, SWAPS_ONE_OF) {
             let other = any(rng);
             let (with, start) = self.placed[other];
             let back = from.min(self.rates.len() - self.size(with));
@@ -174,6 +231,11 @@ impl<'a> State<'a> {
         self.add(spec, from, -spec.rate);
         self.add(spec, to, spec.rate);
         self.placed[index].1 = to;
+        let size = self.size(spec);
+        if let Some(replicas) = &mut self.replicas {
+            replicas[from..from + size].iter_mut().for_each(|count| *count -= 1);
+            replicas[to..to + size].iter_mut().for_each(|count| *count += 1);
+        }
     }
 }
 

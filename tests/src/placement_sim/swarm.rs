@@ -72,6 +72,8 @@ pub struct Outcome {
     pub without_moves: f64,
     /// The servers that are left.
     pub servers: Vec<Spec>,
+    /// What each of them hosts.
+    pub placed: Vec<BlockRange>,
     /// Joins, leaves and deaths after the founding.
     pub events: usize,
     /// Moves by the end of the founding, a quarter of an hour of rest included.
@@ -406,6 +408,7 @@ impl<'a> World<'a> {
             bottleneck: placed(|server| server.claim.blocks),
             without_moves: placed(|server| server.first),
             servers: left().map(|server| server.spec).collect(),
+            placed: left().map(|server| server.claim.blocks).collect(),
             events: churn.len(),
             founding_moves: self.moves.first().copied().unwrap_or(0),
             moves: churn.iter().sum(),
