@@ -11,13 +11,17 @@ use super::Micros;
 use super::sequence::{Field, Sequence};
 
 /// Changes tried for each level: together with [`super::sequence`]'s `LEVELS` this bounds the time of a look.
-const TRIES: u64 = 16_000;
+const TRIES: u64 = 24_000;
 
-/// The weight of a server away from where it stands, in parts of what a server delivers on average, on all its blocks.
-const WEIGHT_ONE_OF: Micros = 16;
+/// The weight of a server away from where it stands, in parts of a server's mean rate: little, so that few blocks lack
+/// anything for its sake.
+const WEIGHT_ONE_OF: Micros = 8;
 
-/// By how much worse a change may be at first, in parts of the same; it falls to nothing.
-const LIMIT_ONE_OF: Micros = 3;
+/// How often the heat is halved: it begins with a server's mean rate, and ends at a hundredth of it.
+const COOLINGS: u64 = 7;
+
+/// For so many of the placements found for a level an order is sought.
+const MOST_ORDERS: u32 = 6;
 
 /// One change of so many takes a server back to where it stands, lets two change places, or shifts one by some blocks.
 const RETURNS_ONE_OF: u64 = 5;
@@ -28,38 +32,46 @@ const LONGEST_SHIFT: u64 = 3;
 /// The moves of at most `longest` servers that bring every block to `level`, in an order in which they are safe.
 pub(super) fn reach(field: &Field, level: Micros, longest: usize) -> Option<Sequence> {
     let mut walk = Walk::new(field, level);
-    let strength = |number: usize| field.rate(number) * field.len(number) as Micros;
-    let mean = (0..walk.starts.len()).map(strength).sum::<Micros>() / (walk.starts.len() as Micros).max(1);
+    let servers = walk.starts.len() as Micros;
+    let mean = (0..walk.starts.len()).map(|number| field.rate(number)).sum::<Micros>() / servers.max(1);
     let weight = (mean / WEIGHT_ONE_OF).max(1);
     let mut dice = Dice(level);
-    let mut best: Option<Vec<u32>> = None;
-    let mut fewest = longest + 1;
+    let mut best: Option<Sequence> = None;
+    let (mut fewest, mut orders) = (longest + 1, 0);
     for attempt in 0..TRIES {
         let before = walk.lacks + weight * walk.away as Micros;
-        let limit = (mean / LIMIT_ONE_OF) * (TRIES - attempt) / TRIES;
+        let heat = mean >> (attempt * COOLINGS / TRIES);
         let Some(changes) = walk.draw(&mut dice) else { continue };
         let undo = changes.map(|change| change.map(|(number, _)| (number, walk.starts[number])));
         changes.into_iter().flatten().for_each(|(number, to)| walk.put(number, to));
-        if walk.lacks + weight * walk.away as Micros > before + dice.below(limit + 1) {
+        if walk.lacks + weight * walk.away as Micros > before + dice.exponential(heat) {
             undo.into_iter().rev().flatten().for_each(|(number, to)| walk.put(number, to));
-        } else if walk.lacks == 0 && walk.away < fewest {
-            fewest = walk.away;
-            best = Some(walk.starts.clone());
+        } else if walk.lacks == 0 && walk.away < fewest && orders < MOST_ORDERS {
+            orders += 1;
+            if let Some(found) = order(field, &walk.starts, longest) {
+                (fewest, best) = (walk.away, Some(found));
+            }
         }
     }
-    order(field, &best?)
+    best
 }
 
 /// The moves that lead to `goal`, each as soon as it is safe; of those that are, the one that leaves the worst-served block
-/// with most.
-fn order(field: &Field, goal: &[u32]) -> Option<Sequence> {
+/// with most. Where none is, since each server is the last of some block, another one steps in for a while.
+fn order(field: &Field, goal: &[u32], longest: usize) -> Option<Sequence> {
     let mut walk = Walk::new(field, Micros::MAX);
     let mut moves = Vec::new();
     while walk.starts != goal {
         let open = (0..goal.len()).filter(|number| walk.starts[*number] != goal[*number] && walk.may_go(*number));
-        let next = open.max_by_key(|number| walk.worst_after(*number, goal[*number]))?;
-        moves.push((next, walk.starts[next], goal[next]));
-        walk.put(next, goal[next]);
+        let (next, to) = match open.max_by_key(|number| walk.worst_after(*number, goal[*number])) {
+            Some(next) => (next, goal[next]),
+            None => walk.steps_in(goal)?,
+        };
+        moves.push((next, walk.starts[next], to));
+        walk.put(next, to);
+        if moves.len() > longest {
+            return None;
+        }
     }
     Some(field.sequence(&moves, walk.rates.iter().copied().min()?))
 }
@@ -135,6 +147,25 @@ impl<'a> Walk<'a> {
         self.replicas[start..start + self.field.len(number)].iter().all(|replicas| *replicas > 1)
     }
 
+    /// A server that can go, and where it must go so that one that is on its way to `goal` can go then; of all such, what
+    /// leaves the worst-served block with most.
+    fn steps_in(&self, goal: &[u32]) -> Option<(usize, u32)> {
+        let waiting: Vec<usize> = (0..goal.len()).filter(|number| self.starts[*number] != goal[*number]).collect();
+        let free = (0..goal.len()).filter(|number| self.starts[*number] == goal[*number] && self.may_go(*number));
+        let mut best: Option<(Micros, usize, u32)> = None;
+        for number in free {
+            for to in 0..=(self.rates.len() - self.field.len(number)) as u32 {
+                let mut after = self.clone();
+                after.put(number, to);
+                let worst = after.rates.iter().copied().min().unwrap_or(0);
+                if best.is_none_or(|(known, ..)| worst > known) && waiting.iter().any(|one| after.may_go(*one)) {
+                    best = Some((worst, number, to));
+                }
+            }
+        }
+        best.map(|(_, number, to)| (number, to))
+    }
+
     fn worst_after(&self, number: usize, to: u32) -> Micros {
         let mut after = self.clone();
         after.put(number, to);
@@ -153,6 +184,13 @@ impl Dice {
         bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         bits ^= bits >> 31;
         ((u128::from(bits) * u128::from(end)) >> 64) as u64
+    }
+
+    /// About exponentially distributed, of this mean.
+    fn exponential(&mut self, mean: u64) -> u64 {
+        let halvings = u64::from(self.below(u64::MAX).leading_zeros());
+        let rest = self.below(mean + 1);
+        (mean * halvings + rest) * 7 / 10
     }
 
     fn one_of(&mut self, number: u64) -> bool {

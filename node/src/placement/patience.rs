@@ -46,6 +46,33 @@ pub struct Patience {
     placement: u64,
     /// Those who did not begin a plan in order when it was their turn, and what they host.
     unwilling: BTreeMap<PeerId, BlockRange>,
+    /// The plans of the last look, of all servers and of the willing ones: until something changes they hold.
+    of_all: Remembered,
+    of_willing: Remembered,
+}
+
+/// A plan, and what it was made from.
+#[derive(Debug, Clone, Default)]
+struct Remembered(Option<(u64, Plan)>);
+
+impl Remembered {
+    fn or_plan(&mut self, model: BlockRange, all: &[Claim], may_move: impl Fn(&Claim) -> bool) -> Plan {
+        let mut hasher = DefaultHasher::new();
+        model.hash(&mut hasher);
+        for claim in all {
+            let rate = claim.tokens_per_second.to_bits();
+            (claim.peer, claim.blocks, rate, claim.standing == Standing::Serving, may_move(claim)).hash(&mut hasher);
+        }
+        let now = hasher.finish();
+        match &self.0 {
+            Some((then, plan)) if *then == now => plan.clone(),
+            _ => {
+                let plan = plan(model, all, may_move);
+                self.0 = Some((now, plan.clone()));
+                plan
+            }
+        }
+    }
 }
 
 impl Patience {
@@ -65,7 +92,7 @@ impl Patience {
         let mut all = others.to_vec();
         all.push(mine.clone());
         all.sort_unstable_by_key(|claim| claim.peer);
-        let common = plan(model, &all, |_| true);
+        let common = self.of_all.or_plan(model, &all, |_| true);
         self.look_at(model, &common, mine.peer, &all, rng)
     }
 
@@ -112,18 +139,26 @@ impl Patience {
         }
         self.in_vain = self.in_vain.saturating_add(1);
         self.unwilling.retain(|peer, blocks| all.iter().any(|claim| claim.peer == *peer && claim.blocks == *blocks));
-        let replan = |unwilling: &BTreeMap<PeerId, BlockRange>| {
-            plan(model, all, |claim| claim.peer == me || !unwilling.contains_key(&claim.peer))
-        };
-        let mut plan = if self.unwilling.is_empty() { common.clone() } else { replan(&self.unwilling) };
         if self.in_vain > PATIENT_LOOKS {
             self.in_vain = 0;
+            let plan = self.of_the_willing(model, common, me, all);
             let others = plan.begins(all).iter().filter(|step| step.peer != me);
             self.unwilling.extend(others.map(|step| (step.peer, step.from)));
-            plan = replan(&self.unwilling);
         }
+        // Whoever all count on goes, whatever it thinks of the others.
+        let own = common.move_of(me, all).map(|_| common.clone());
+        let plan = own.unwrap_or_else(|| self.of_the_willing(model, common, me, all));
         let step = plan.move_of(me, all)?;
         (self.settled > SETTLING_LOOKS_IN_ORDER).then_some((plan, step))
+    }
+
+    /// The plan without those who are taken as unwilling.
+    fn of_the_willing(&mut self, model: BlockRange, common: &Plan, me: PeerId, all: &[Claim]) -> Plan {
+        if self.unwilling.is_empty() {
+            return common.clone();
+        }
+        let is_willing = |claim: &Claim| claim.peer == me || !self.unwilling.contains_key(&claim.peer);
+        self.of_willing.or_plan(model, all, is_willing)
     }
 }
 

@@ -32,7 +32,7 @@ const LONGEST: usize = 10;
 const MOST_MOVES: usize = 2;
 
 /// What every further move must bring, as a part of what the swarm delivers on average.
-const PRICE_ONE_OF: Micros = 200;
+const PRICE_ONE_OF: Micros = 300;
 
 /// Levels are so many parts of what the swarm delivers on average.
 const LEVELS: Micros = 40;
