@@ -41,7 +41,7 @@ const FEW_MOVES: usize = 8;
 
 /// In swarms of at most so many servers moves that help only together are looked for: more have blocks enough to choose
 /// from, and the time that the search takes grows with each.
-const MOST_IN_ORDER: usize = 32;
+const MOST_IN_ORDER: usize = 64;
 
 /// [`WORTHWHILE_PERCENT`] for them: there few servers decide much, and each further move has its price.
 const IN_ORDER_PERCENT: u64 = 3;

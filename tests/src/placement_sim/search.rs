@@ -116,7 +116,8 @@ struct State<'a> {
 
 impl<'a> State<'a> {
     fn build(blocks: u32, order: &[&'a Spec], level: f64) -> Self {
-        let mut state = Self { rates: vec![0.0; blocks as usize], placed: Vec::new(), free: Vec::new(), level, replicas: None };
+        let mut state =
+            Self { rates: vec![0.0; blocks as usize], placed: Vec::new(), free: Vec::new(), level, replicas: None };
         for spec in order {
             let start = spec.pinned.map_or_else(|| state.neediest(spec), |range| range.start() as usize);
             state.add(spec, start, spec.rate);
