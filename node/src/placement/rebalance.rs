@@ -156,10 +156,12 @@ pub fn plan(model: BlockRange, claims: &[Claim], mut may_move: impl FnMut(&Claim
     if worst == 0 {
         let mut mended = draft;
         while mended.step(SERVED, 1) {}
-        if is_small && !waits && mended.rates.worst() == 0 {
-            if let Some(Sequence { moves, .. }) = sequence::rebuilding(model, claims, may_move) {
-                return Plan { moves, level: SERVED, kind: Kind::Rebuilding };
-            }
+        if is_small
+            && !waits
+            && mended.rates.worst() == 0
+            && let Some(Sequence { moves, .. }) = sequence::rebuilding(model, claims, may_move)
+        {
+            return Plan { moves, level: SERVED, kind: Kind::Rebuilding };
         }
         return Plan { moves: mended.needed(SERVED), level: SERVED, kind: Kind::Mending };
     }
