@@ -10,12 +10,14 @@
 //! whole: of twelve unserved blocks a server of four takes an end or the middle third, never blocks 3 to 6, after which
 //! two more such servers would not do.
 
+mod annealing;
 mod joiners;
 mod patience;
 mod rank;
 mod rebalance;
 #[cfg(test)]
 mod rebalance_tests;
+mod sequence;
 #[cfg(test)]
 mod tests;
 

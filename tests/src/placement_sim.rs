@@ -9,7 +9,7 @@ mod swarm;
 mod views;
 
 pub use scenario::{Churn, GAP, Scenario};
-pub use search::{best_found, most_conceivable};
+pub use search::{best_found, best_reachable, most_conceivable};
 pub use swarm::{Outcome, Violation, run};
 
 use swarm_protocol::block::BlockRange;

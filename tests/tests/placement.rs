@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use swarm_tests::placement_sim::{Outcome, Scenario, best_found, most_conceivable, run};
+use swarm_tests::placement_sim::{Outcome, Scenario, best_found, best_reachable, most_conceivable, run};
 
 fn seeds(count: u64) -> std::ops::Range<u64> {
     let from = std::env::var("SWARM_SIM_FROM").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
@@ -63,21 +63,41 @@ fn a_thousand_servers_come_within_a_tenth_of_the_best_placement() {
     come_within_a_tenth(&[(1000, 10, 40, 1)]);
 }
 
+/// The seeds of the small swarms begin here: others than those that the rule's numbers were chosen with.
+const FRESH: u64 = 300;
+
+/// How far a small swarm may stay behind the best that it could reach: the rule is a search that sometimes misses.
+const LEAST_OF_REACHABLE: f64 = 0.7;
+
 /// Few servers of very unequal sizes leave little choice: most blocks have two or three replicas, and the last of a block
-/// stays where it is.
+/// stays where it is. On average they come within a tenth of the best placement found, reachable or not.
 #[test]
-fn small_swarms_are_mended_and_come_close() {
+fn small_swarms_are_mended_and_come_within_a_tenth_on_average() {
     let mut ratios = Vec::new();
-    for (servers, count) in [(24, 6), (40, 6)] {
-        for seed in seeds(count) {
-            let Result { ratio, outcome } = settle(&Scenario::random(seed, servers, 20, 0.0));
+    for (servers, count) in [(12, 4), (16, 4), (24, 3), (40, 3)] {
+        for seed in seeds(count).map(|seed| FRESH + seed) {
+            let scenario = Scenario::random(seed, servers, 20, 0.0);
+            let outcome = run(&scenario).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
+            let best = best_found(scenario.blocks, &outcome.servers, seed);
+            if best <= 0.0 {
+                // Those that are left do not hold all blocks together.
+                continue;
+            }
             assert!(outcome.bottleneck > 0.0, "seed {seed}: some block has no server: {outcome:?}");
+            let reachable = best_reachable(scenario.blocks, &outcome.servers, &outcome.placed, seed);
+            let (ratio, of_reachable) = (outcome.bottleneck / best, outcome.bottleneck / reachable);
+            println!(
+                "seed {seed}: {} servers, {ratio:.3} of the best, {of_reachable:.3} of the best reachable, {} moves",
+                outcome.servers.len(),
+                outcome.moves
+            );
+            assert!(of_reachable >= LEAST_OF_REACHABLE, "seed {seed}: {of_reachable} of the reachable: {outcome:?}");
             assert!(outcome.moves as f64 <= 3.0 * outcome.events as f64, "seed {seed}: {outcome:?}");
             ratios.push(ratio);
         }
     }
     let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
-    assert!(mean >= 0.8, "{mean} of the best on average: {ratios:?}");
+    assert!(mean >= 0.9, "{mean} of the best on average: {ratios:?}");
 }
 
 #[test]

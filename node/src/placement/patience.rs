@@ -1,17 +1,21 @@
 //! When a server takes its part in a plan: not right after it has settled, and at first only if it is named.
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use rand::Rng;
 use swarm_protocol::PeerId;
 use swarm_protocol::block::BlockRange;
 
-use super::Claim;
 use super::rebalance::{Move, Plan, plan};
+use super::{Claim, Standing};
 
 /// Looks after which a server that has just settled may move again for a higher throughput. Rates are measured anew after
 /// each move, and differ a little.
 const SETTLING_LOOKS: u32 = 5;
+
+/// The same for a plan in order, which others wait for.
+const SETTLING_LOOKS_IN_ORDER: u32 = 1;
 
 /// Looks that a plan is given to be carried out by those it names: each of them looks once in that time, and needs some
 /// more until its word is seen.
@@ -38,6 +42,37 @@ pub struct Patience {
     /// Plans with fewer servers that were made since the swarm last had other members.
     tries: u32,
     members: u64,
+    /// Who hosts what, at its last look.
+    placement: u64,
+    /// Those who did not begin a plan in order when it was their turn, and what they host.
+    unwilling: BTreeMap<PeerId, BlockRange>,
+    /// The plans of the last look, of all servers and of the willing ones: until something changes they hold.
+    of_all: Remembered,
+    of_willing: Remembered,
+}
+
+/// A plan, and what it was made from.
+#[derive(Debug, Clone, Default)]
+struct Remembered(Option<(u64, Plan)>);
+
+impl Remembered {
+    fn or_plan(&mut self, model: BlockRange, all: &[Claim], may_move: impl Fn(&Claim) -> bool) -> Plan {
+        let mut hasher = DefaultHasher::new();
+        model.hash(&mut hasher);
+        for claim in all {
+            let rate = claim.tokens_per_second.to_bits();
+            (claim.peer, claim.blocks, rate, claim.standing == Standing::Serving, may_move(claim)).hash(&mut hasher);
+        }
+        let now = hasher.finish();
+        match &self.0 {
+            Some((then, plan)) if *then == now => plan.clone(),
+            _ => {
+                let plan = plan(model, all, may_move);
+                self.0 = Some((now, plan.clone()));
+                plan
+            }
+        }
+    }
 }
 
 impl Patience {
@@ -57,7 +92,7 @@ impl Patience {
         let mut all = others.to_vec();
         all.push(mine.clone());
         all.sort_unstable_by_key(|claim| claim.peer);
-        let common = plan(model, &all, |_| true);
+        let common = self.of_all.or_plan(model, &all, |_| true);
         self.look_at(model, &common, mine.peer, &all, rng)
     }
 
@@ -79,6 +114,9 @@ impl Patience {
             self.in_vain = 0;
             return None;
         }
+        if common.is_in_order() {
+            return self.look_in_order(model, common, me, all);
+        }
         self.in_vain = self.in_vain.saturating_add(1);
         let step = |plan: Plan| plan.move_of(me, all).map(|step| (plan, step));
         let (plan, step) = match self.in_vain.checked_sub(PATIENT_LOOKS + 1) {
@@ -90,8 +128,44 @@ impl Patience {
             }
         }?;
         let patient = self.settled > SETTLING_LOOKS && self.tries <= MOST_TRIES;
-        (plan.mends() || patient).then_some((plan, step))
+        ((plan.mends() || patient) && !plan.is_in_order()).then_some((plan, step))
     }
+
+    /// Where moves help only in their order, all wait for the first one; but not for ever.
+    fn look_in_order(&mut self, model: BlockRange, common: &Plan, me: PeerId, all: &[Claim]) -> Option<(Plan, Move)> {
+        let placement = placement(all);
+        if placement != self.placement {
+            (self.placement, self.in_vain) = (placement, 0);
+        }
+        self.in_vain = self.in_vain.saturating_add(1);
+        self.unwilling.retain(|peer, blocks| all.iter().any(|claim| claim.peer == *peer && claim.blocks == *blocks));
+        if self.in_vain > PATIENT_LOOKS {
+            self.in_vain = 0;
+            let plan = self.of_the_willing(model, common, me, all);
+            let others = plan.begins(all).iter().filter(|step| step.peer != me);
+            self.unwilling.extend(others.map(|step| (step.peer, step.from)));
+        }
+        // Whoever all count on goes, whatever it thinks of the others.
+        let own = common.move_of(me, all).map(|_| common.clone());
+        let plan = own.unwrap_or_else(|| self.of_the_willing(model, common, me, all));
+        let step = plan.move_of(me, all)?;
+        (self.settled > SETTLING_LOOKS_IN_ORDER).then_some((plan, step))
+    }
+
+    /// The plan without those who are taken as unwilling.
+    fn of_the_willing(&mut self, model: BlockRange, common: &Plan, me: PeerId, all: &[Claim]) -> Plan {
+        if self.unwilling.is_empty() {
+            return common.clone();
+        }
+        let is_willing = |claim: &Claim| claim.peer == me || !self.unwilling.contains_key(&claim.peer);
+        self.of_willing.or_plan(model, all, is_willing)
+    }
+}
+
+fn placement(all: &[Claim]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    all.iter().for_each(|claim| (claim.peer, claim.blocks, claim.standing == Standing::Serving).hash(&mut hasher));
+    hasher.finish()
 }
 
 fn fingerprint(all: &[Claim]) -> u64 {

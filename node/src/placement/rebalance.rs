@@ -19,6 +19,7 @@ use std::cmp::Reverse;
 use swarm_protocol::PeerId;
 use swarm_protocol::block::{BlockIndex, BlockRange};
 
+use super::sequence::{self, Sequence};
 use super::{Claim, Coverage, Micros, Standing, micros};
 
 /// How much higher the swarm's throughput must become for servers to move, in percent. Less is not worth loading weights
@@ -38,6 +39,16 @@ const LONGEST_DETOUR: u32 = 6;
 const MOVES_ONE_OF: usize = 16;
 const FEW_MOVES: usize = 8;
 
+/// In swarms of at most so many servers moves that help only together are looked for: more have blocks enough to choose
+/// from, and the time that the search takes grows with each.
+const MOST_IN_ORDER: usize = 64;
+
+/// [`WORTHWHILE_PERCENT`] for them: there few servers decide much, and each further move has its price.
+const IN_ORDER_PERCENT: u64 = 3;
+
+/// How much of what a plan promised it must still bring when it is carried out, in percent: less than it takes to plan.
+const NEARLY_PERCENT: u64 = 98;
+
 /// The level of mending: any server at all.
 const SERVED: Micros = 1;
 
@@ -55,26 +66,54 @@ pub struct Move {
 /// Moves that are worth it together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// At most one for each server; none if the swarm is best left alone.
+    /// One for each server, or two in a row of a plan in order; none if the swarm is best left alone.
     pub moves: Vec<Move>,
     level: Micros,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Mending,
+    Levelling,
+    /// The moves help only together, and are safe only in their order.
+    InOrder,
+    /// The model is of no use as it is: blocks are left without a server until the last of the moves.
+    Rebuilding,
 }
 
 impl Plan {
     /// Everybody stays.
     pub fn nothing() -> Self {
-        Self { moves: Vec::new(), level: 0 }
+        Self { moves: Vec::new(), level: 0, kind: Kind::Levelling }
     }
 
     /// Whether it is about blocks that have no server at all.
     pub fn mends(&self) -> bool {
-        self.level == SERVED
+        matches!(self.kind, Kind::Mending | Kind::Rebuilding)
+    }
+
+    /// Whether its moves help only together, so that it is of use only to those who see all servers.
+    pub fn is_in_order(&self) -> bool {
+        matches!(self.kind, Kind::InOrder | Kind::Rebuilding)
+    }
+
+    /// Those who can begin now: of a plan in order only as many as may move at once.
+    pub(super) fn begins(&self, claims: &[Claim]) -> &[Move] {
+        if !self.is_in_order() {
+            return &self.moves;
+        }
+        let joining = claims.iter().filter(|claim| claim.standing == Standing::Joining).count();
+        &self.moves[..at_once(claims).saturating_sub(joining).min(self.moves.len())]
     }
 
     /// What `peer` is to do, if it can do it now: not while it waits for the arrival of another one that moves, since it
     /// is the last that serves a block.
     pub fn move_of(&self, peer: PeerId, claims: &[Claim]) -> Option<Move> {
-        let index = self.moves.iter().position(|step| step.peer == peer)?;
+        let index = self.begins(claims).iter().position(|step| step.peer == peer)?;
+        if self.kind == Kind::Rebuilding {
+            return self.moves.get(index).copied();
+        }
         let (before, step) = (&self.moves[..index], self.moves[index]);
         let mut replicas = vec![0u32; step.from.end().max(step.to.end()) as usize];
         let serving = claims.iter().filter(|claim| claim.standing == Standing::Serving && claim.peer != peer);
@@ -82,26 +121,67 @@ impl Plan {
             let own = claim.blocks.intersection(step.from);
             own.into_iter().flat_map(BlockRange::blocks).for_each(|block| replicas[block.as_usize()] += 1);
         }
-        let spared = |block: BlockIndex| replicas[block.as_usize()] > 0 || (self.mends() && step.to.contains(block));
+        let spared = |block: BlockIndex| {
+            replicas[block.as_usize()] > 0 || (self.kind == Kind::Mending && step.to.contains(block))
+        };
         step.from.blocks().all(spared).then_some(step)
     }
+
+    /// Whether it brings the swarm of `mine` and `others` to where it should, or nearly: once those have moved who have not.
+    fn still_reaches<'a>(&self, model: BlockRange, mine: &'a Claim, others: impl Iterator<Item = &'a Claim>) -> bool {
+        let mut rates = Coverage::none(model);
+        for claim in others.chain([mine]) {
+            let own = self.moves.iter().filter(|step| step.peer == claim.peer);
+            let blocks = own.fold(claim.blocks, |at, step| if step.from == at { step.to } else { at });
+            rates.add(blocks, claim.tokens_per_second);
+        }
+        rates.worst() >= self.level.saturating_mul(NEARLY_PERCENT).div_ceil(100)
+    }
+}
+
+/// How many servers of a small swarm move at the same time.
+fn at_once(claims: &[Claim]) -> usize {
+    (claims.len() / MOVES_ONE_OF).max(1)
 }
 
 /// What is worth moving among the servers of `claims` of whom `may_move` is true; those that are joining never are.
 ///
 /// Takes O(moves · servers · blocks) time for each of a handful of levels.
-pub fn plan(model: BlockRange, claims: &[Claim], may_move: impl FnMut(&Claim) -> bool) -> Plan {
-    let draft = Draft::new(model, claims, may_move);
+pub fn plan(model: BlockRange, claims: &[Claim], mut may_move: impl FnMut(&Claim) -> bool) -> Plan {
+    let draft = Draft::new(model, claims, &mut may_move);
     let worst = draft.rates.worst();
+    let is_small = claims.len() <= MOST_IN_ORDER;
+    // Nobody would move in order before they have arrived, and then all looks different.
+    let waits = claims.iter().filter(|claim| claim.standing == Standing::Joining).count() >= at_once(claims);
     if worst == 0 {
         let mut mended = draft;
         while mended.step(SERVED, 1) {}
-        return Plan { moves: mended.needed(SERVED), level: SERVED };
+        if is_small
+            && !waits
+            && mended.rates.worst() == 0
+            && let Some(Sequence { moves, .. }) = sequence::rebuilding(model, claims, may_move)
+        {
+            return Plan { moves, level: SERVED, kind: Kind::Rebuilding };
+        }
+        return Plan { moves: mended.needed(SERVED), level: SERVED, kind: Kind::Mending };
+    }
+    if is_small && waits {
+        return Plan::nothing();
+    }
+    if is_small {
+        let least = |worst: Micros| worst.saturating_mul(100 + IN_ORDER_PERCENT) / 100;
+        let found = sequence::levelling(model, claims, may_move, least);
+        let in_order = |found: Sequence| Plan { moves: found.moves, level: found.reached, kind: Kind::InOrder };
+        return found.map_or_else(Plan::nothing, in_order);
     }
     let servers = claims.len() as u64;
     let reach = |level: Micros| {
         let (moves, reached) = draft.reach(level)?;
-        is_worth(reached - worst, worst, moves.len() as u64, servers).then_some(Plan { moves, level })
+        is_worth(reached - worst, worst, moves.len() as u64, servers).then_some(Plan {
+            moves,
+            level,
+            kind: Kind::Levelling,
+        })
     };
     let mut low = worst.saturating_mul(100 + WORTHWHILE_PERCENT) / 100;
     let mut high = draft.rates.mean();
@@ -150,7 +230,13 @@ pub fn still_right(
     let them = seen.iter().filter(|other| other.peer != mine.peer);
     let claimed = |block| them.clone().any(|other| other.blocks.contains(block));
     let fills_a_hole = to.blocks().any(|block| !claimed(block));
-    let serving = them.filter(|other| other.standing == Standing::Serving);
+    let serving = them.clone().filter(|other| other.standing == Standing::Serving);
+    if plan.is_in_order() {
+        let is_useless = model.blocks().any(|block| !mine.blocks.contains(block) && !claimed(block));
+        let replaced = |block| serving.clone().any(|other| other.blocks.contains(block));
+        let safe = if plan.mends() { is_useless } else { mine.blocks.blocks().all(replaced) };
+        return safe && plan.still_reaches(model, mine, them);
+    }
     let spared =
         |block| serving.clone().any(|other| other.blocks.contains(block)) || (fills_a_hole && to.contains(block));
     let lacks = |blocks| {

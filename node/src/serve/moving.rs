@@ -86,7 +86,7 @@ impl Mover {
         let Some((plan, step)) = self.patience.look(model, &mine, &counted, &mut rand::rng()) else {
             return Ok(None);
         };
-        if !plan.mends() && !seen.whole {
+        if (!plan.mends() || plan.is_in_order()) && !seen.whole {
             // In a sample, blocks look better or worse served than they are.
             return Ok(None);
         }

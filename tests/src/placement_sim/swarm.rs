@@ -72,6 +72,8 @@ pub struct Outcome {
     pub without_moves: f64,
     /// The servers that are left.
     pub servers: Vec<Spec>,
+    /// What each of them hosts.
+    pub placed: Vec<BlockRange>,
     /// Joins, leaves and deaths after the founding.
     pub events: usize,
     /// Moves by the end of the founding, a quarter of an hour of rest included.
@@ -389,8 +391,8 @@ impl<'a> World<'a> {
         }
         let others = |block| serving().any(|server| server.claim.peer != peer && server.claim.blocks.contains(block));
         let whole = self.model.blocks().all(|block| serving().any(|server| server.claim.blocks.contains(block)));
-        let kept = |block| !whole && to.contains(block);
-        match mine.claim.blocks.blocks().find(|block| !others(*block) && !kept(*block)) {
+        // A model that lacks blocks is of use to nobody.
+        match mine.claim.blocks.blocks().find(|block| whole && !others(*block)) {
             Some(block) => Err(Violation::LastReplicaLeft { at: self.now, peer, block, to }),
             None => Ok(()),
         }
@@ -406,6 +408,7 @@ impl<'a> World<'a> {
             bottleneck: placed(|server| server.claim.blocks),
             without_moves: placed(|server| server.first),
             servers: left().map(|server| server.spec).collect(),
+            placed: left().map(|server| server.claim.blocks).collect(),
             events: churn.len(),
             founding_moves: self.moves.first().copied().unwrap_or(0),
             moves: churn.iter().sum(),
