@@ -296,6 +296,9 @@ const BETWEEN: [Manner; 14] = [
     Manner::Intrudes,
 ];
 
+/// How often an impostor gets its chance.
+const MOST_TRIES: u32 = 4;
+
 /// A client that gives servers up quickly.
 async fn impatient(swarm: &TestSwarm) -> Client {
     let config = ClientConfig {
@@ -309,13 +312,22 @@ async fn impatient(swarm: &TestSwarm) -> Client {
 /// Tells the known text through a swarm with an impostor, which must be the only one that is given up.
 async fn tells_despite(swarm: &TestSwarm, like: &ServerInfo, manner: Manner) {
     let impostor = Impostor::start(swarm, like, manner).await;
-    let client = impatient(swarm).await;
-    let told = client.tell(PROMPT, greedy(), TOKENS).await.unwrap_or_else(|error| panic!("{manner:?}: {error}"));
-    assert_eq!(told.summary.tokens, Local::demo().text(PROMPT, &greedy(), TOKENS).tokens, "{manner:?}");
-    let lost: Vec<PeerId> = told.lost.iter().map(|(peer, _)| *peer).collect();
-    match manner {
-        Manner::Refuses | Manner::NeverOpens => assert_eq!(lost, [], "{manner:?} never had the session"),
-        _ => assert_eq!(lost, [impostor.peer()], "{manner:?}: {:?}", told.lost),
+    let opens = !matches!(manner, Manner::Refuses | Manner::NeverOpens);
+    // On a busy machine another server may be quicker to open the session: then the impostor was not tried.
+    let mut tries = 0;
+    let lost = loop {
+        tries += 1;
+        let client = impatient(swarm).await;
+        let told = client.tell(PROMPT, greedy(), TOKENS).await.unwrap_or_else(|error| panic!("{manner:?}: {error}"));
+        assert_eq!(told.summary.tokens, Local::demo().text(PROMPT, &greedy(), TOKENS).tokens, "{manner:?}");
+        if !told.lost.is_empty() || !opens || tries == MOST_TRIES {
+            break told.lost;
+        }
+    };
+    let peers: Vec<PeerId> = lost.iter().map(|(peer, _)| *peer).collect();
+    match opens {
+        false => assert_eq!(peers, [], "{manner:?} never had the session"),
+        true => assert_eq!(peers, [impostor.peer()], "{manner:?}: {lost:?}"),
     }
     if manner == Manner::Intrudes {
         assert!(impostor.visits.sent_away() > 0, "it went nowhere");
