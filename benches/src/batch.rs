@@ -1,6 +1,5 @@
 //! What many clients get of a swarm together, against one alone: servers compute steps that wait at the same time in one pass.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -35,7 +34,7 @@ pub(crate) struct Settings {
     #[arg(long, default_value_t = 8)]
     clients: usize,
     /// Tokens that each generates.
-    #[arg(long, default_value_t = 24)]
+    #[arg(long, default_value_t = 40)]
     tokens: usize,
     /// Tokens of the prompt of somebody who comes while the others generate.
     #[arg(long, default_value_t = 128)]
@@ -60,7 +59,7 @@ pub(crate) struct Results {
     model: String,
     /// Tokens a second of one client.
     alone: Summary,
-    /// Tokens a second of all clients.
+    /// Tokens a second of all clients, while all of them decode.
     together: Summary,
     /// Their share of what one gets, round by round.
     times: Summary,
@@ -121,35 +120,48 @@ async fn round(settings: &Settings, clients: &[(Swarm, Model)]) -> Result<Round>
     let first = &others.first().context("no clients")?.1;
     let alone = tell(first, settings.tokens, &Barrier::new(1)).await?;
     let newcomer_alone = first_token(&newcomer.1, settings.newcomer).await?;
-    let start = Arc::new(Barrier::new(others.len() + 1));
-    let telling = try_join_all(others.iter().map(|(_, model)| tell(model, settings.tokens, &start)));
+    let told = all(others, settings.tokens, &Barrier::new(others.len())).await?;
+    ensure!(told.iter().all(|one| one.tokens == alone.tokens), "a text differs in company");
+    let (together, slowest) = rates(&told)?;
+    // The others have begun before the newcomer comes.
+    let start = Barrier::new(others.len() + 1);
     let joining = async {
         start.wait().await;
         first_token(&newcomer.1, settings.newcomer).await
     };
-    let (told, newcomer_beside) = tokio::try_join!(telling, joining)?;
-    ensure!(told.iter().all(|one| one.tokens == alone.tokens), "a text differs in company");
-    let began = told.iter().map(|one| one.first).min().context("no clients")?;
-    let ended = told.iter().map(|one| one.last).max().context("no clients")?;
-    let all: usize = told.iter().map(|one| one.tokens.len() - 1).sum();
-    let rates: Vec<f64> = told.iter().map(Told::rate).collect();
-    let mean = rates.iter().sum::<f64>() / rates.len() as f64;
-    let slowest = rates.iter().copied().fold(f64::INFINITY, f64::min) / mean;
-    let together = all as f64 / ended.duration_since(began).as_secs_f64();
+    let (_, newcomer_beside) = tokio::try_join!(all(others, settings.tokens, &start), joining)?;
     Ok(Round { alone: alone.rate(), together, slowest, newcomer_alone, newcomer_beside })
 }
 
-/// A text and when its first and last token came.
+/// All clients' texts at the same time.
+async fn all(clients: &[(Swarm, Model)], tokens: usize, start: &Barrier) -> Result<Vec<Told>> {
+    try_join_all(clients.iter().map(|(_, model)| tell(model, tokens, start))).await
+}
+
+/// The tokens a second of all together while all of them decode, and the slowest one's share of the mean.
+fn rates(told: &[Told]) -> Result<(f64, f64)> {
+    let began = told.iter().filter_map(|one| one.times.first()).max().context("no tokens")?;
+    let ended = told.iter().filter_map(|one| one.times.last()).min().context("no tokens")?;
+    ensure!(began < ended, "there was no moment at which all clients decoded; ask for more --tokens");
+    let seconds = ended.duration_since(*began).as_secs_f64();
+    let within = |one: &Told| one.times.iter().filter(|time| *time > began && *time <= ended).count() as f64;
+    let rates: Vec<f64> = told.iter().map(|one| within(one) / seconds).collect();
+    let sum: f64 = rates.iter().sum();
+    let slowest = rates.iter().copied().fold(f64::INFINITY, f64::min);
+    Ok((sum, slowest * rates.len() as f64 / sum))
+}
+
+/// A text and when its tokens came.
 struct Told {
     tokens: Vec<u32>,
-    first: Instant,
-    last: Instant,
+    times: Vec<Instant>,
 }
 
 impl Told {
     /// Tokens a second after the first.
     fn rate(&self) -> f64 {
-        (self.tokens.len() - 1) as f64 / self.last.duration_since(self.first).as_secs_f64()
+        let took = self.times.last().zip(self.times.first()).map(|(last, first)| last.duration_since(*first));
+        took.map_or(0.0, |took| (self.tokens.len() - 1) as f64 / took.as_secs_f64())
     }
 }
 
@@ -165,8 +177,7 @@ async fn tell(model: &Model, tokens: usize, start: &Barrier) -> Result<Told> {
     })
     .await?;
     ensure!(told.len() == tokens, "the text ended after {} tokens", told.len());
-    let (first, last) = (times.first().context("no token")?, times.last().context("no token")?);
-    Ok(Told { tokens: told, first: *first, last: *last })
+    Ok(Told { tokens: told, times })
 }
 
 async fn first_token(model: &Model, prompt: usize) -> Result<Duration> {
