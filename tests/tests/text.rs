@@ -44,13 +44,15 @@ async fn the_text_is_the_same_over_any_cut() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_format_is_another_model_with_its_own_text() {
-    let mut swarm = TestSwarm::demo(&[(0, 12)]);
-    swarm.serve(&[(0, 7), (7, 12)], &["--format", "f32"]);
-    let client = Client::with(&swarm, &ModelSpec::Demo, Some(WeightFormat::F32), ClientConfig::default()).await;
-    let local = Local::open(&ModelSpec::Demo, WeightFormat::F32);
-    tells_the_same(&client, &local, "f32").await;
-    let told = client.tell(PROMPT, greedy(), 4).await.unwrap();
-    assert_eq!(told.summary.route.len(), 2, "the bf16 server is of no use to it");
+    for format in [WeightFormat::F32, WeightFormat::Q8_0, WeightFormat::Q4_0, WeightFormat::Q4K] {
+        let mut swarm = TestSwarm::demo(&[(0, 12)]);
+        swarm.serve(&[(0, 7), (7, 12)], &["--format", &format.to_string()]);
+        let client = Client::with(&swarm, &ModelSpec::Demo, Some(format), ClientConfig::default()).await;
+        let local = Local::open(&ModelSpec::Demo, format);
+        tells_the_same(&client, &local, &format.to_string()).await;
+        let told = client.tell(PROMPT, greedy(), 4).await.unwrap();
+        assert_eq!(told.summary.route.len(), 2, "the bf16 server is of no use to it");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

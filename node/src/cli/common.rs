@@ -122,7 +122,7 @@ pub(crate) fn warn_unreachable(printer: Printer) {
     );
 }
 
-/// The lines with which others join through this member.
+/// The lines with which others join through this member; `model` is what follows `--model`.
 pub(crate) fn print_how_to_join(printer: Printer, args: &SwarmArgs, address: &str, model: &str) {
     let flags = join_flags(address, &args.swarm, args.swarm_key.as_deref());
     printer.words(format_args!(

@@ -170,7 +170,10 @@ fn print_ready(printer: Printer, args: &ServeArgs, event: ServeEvent) {
     printer.result(&json, format_args!("ready     {name} ({}), blocks {blocks}, {class}", model.short()));
     match addresses.first() {
         Some(address) => {
-            print_how_to_join(printer, &args.swarm, &format!("{address}/p2p/{peer}"), &args.model.to_string());
+            // Who says nothing of a format means the checkpoint's own, which is another model.
+            let format = args.format.map_or_else(String::new, |format| format!(" --format {format}"));
+            let model = format!("{}{format}", args.model);
+            print_how_to_join(printer, &args.swarm, &format!("{address}/p2p/{peer}"), &model);
         }
         None => warn_unreachable(printer),
     }
