@@ -8,7 +8,7 @@ use crate::blocks::Sequence;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::kv::KvShape;
-use crate::linear::{Linear, contiguous, silu_mul};
+use crate::linear::{Linear, contiguous, silu_mul, sum};
 
 /// The weights of one block; matrices in the weight format, norms `(hidden)` in f32.
 #[derive(Debug, Clone)]
@@ -47,11 +47,11 @@ impl Block {
         let eps = step.config.rms_eps as f32;
         let x = hidden.to_dtype(DType::F32)?;
         let normed = rms_norm(&x, &self.attention_norm, eps)?;
-        let x = (x + self.attention(step, &normed, index, sequences)?)?;
+        let x = sum(&x, &self.attention(step, &normed, index, sequences)?)?;
         let normed = rms_norm(&x, &self.feed_forward_norm, eps)?;
         let [gate, up] = Linear::forward_all([&self.gate, &self.up], &normed)?;
         let gated = silu_mul(&gate, &up)?;
-        let x = (x + self.down.forward(&gated)?)?;
+        let x = sum(&x, &self.down.forward(&gated)?)?;
         Ok(x.to_dtype(hidden.dtype())?)
     }
 
