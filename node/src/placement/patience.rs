@@ -28,6 +28,10 @@ const MOST_HALVINGS: u32 = 8;
 /// many are pinned would never come to rest: plans are carried out in part only, and what is left to do changes.
 const MOST_TRIES: u32 = 16;
 
+/// How often a server moves for a higher throughput while the same servers are there: a plan names one twice at most, and
+/// a later one may be better. So what follows when somebody joins or leaves has an end, whatever the others do.
+const MOST_MOVES: u32 = 3;
+
 /// What one server remembers of its looks at the swarm.
 ///
 /// Servers whose user pinned their blocks never move, and nothing tells them from others. So when a plan is not carried out
@@ -41,6 +45,8 @@ pub struct Patience {
     in_vain: u32,
     /// Plans with fewer servers that were made since the swarm last had other members.
     tries: u32,
+    /// Moves for a higher throughput since then.
+    moves: u32,
     members: u64,
     /// Who hosts what, at its last look.
     placement: u64,
@@ -108,8 +114,27 @@ impl Patience {
         self.settled = self.settled.saturating_add(1);
         let members = fingerprint(all);
         if members != self.members {
-            (self.members, self.tries) = (members, 0);
+            (self.members, self.tries, self.moves) = (members, 0, 0);
         }
+        let (plan, step) = self.wanted(model, common, me, all, rng)?;
+        if !plan.mends() {
+            if self.moves >= MOST_MOVES {
+                return None;
+            }
+            self.moves += 1;
+        }
+        Some((plan, step))
+    }
+
+    /// What the server should do, however often it has moved.
+    fn wanted(
+        &mut self,
+        model: BlockRange,
+        common: &Plan,
+        me: PeerId,
+        all: &[Claim],
+        rng: &mut impl Rng,
+    ) -> Option<(Plan, Move)> {
         if common.moves.is_empty() {
             self.in_vain = 0;
             return None;

@@ -92,8 +92,8 @@ fn against_candle<F: Format>(x: &[f32], ggml: &[u8], inner: usize, y: &[f32]) {
         for (weights, y) in weights.iter().zip(y) {
             let products = || weights.iter().zip(&x).map(|(weight, x)| f64::from(*weight) * x);
             let (sum, size): (f64, f64) = (products().sum(), products().map(f64::abs).sum());
-            // Q4_K's minimum and its products may be far larger than what is left of them.
-            assert!((f64::from(*y) - sum).abs() <= 1e-4 * size.max(1e-30) + 1e-3, "{:?} {y} {sum} {size}", F::GGML);
+            // Q4_K's minimum and its products may be far larger than what is left of them. A wrong bit is a hundredth or more.
+            assert!((f64::from(*y) - sum).abs() <= 1e-3 * size.max(1e-30) + 1e-3, "{:?} {y} {sum} {size}", F::GGML);
         }
     }
 }
