@@ -172,7 +172,9 @@ impl Worker {
         let row = waiting.rows.len() / whole;
         let from = waiting.outputs.len().checked_div(row).unwrap_or(0);
         let part = from * row..if from + rows == whole { waiting.rows.len() } else { (from + rows) * row };
-        let (position, input) = (waiting.step.position + from as u32, waiting.rows[part].to_vec());
+        let position = waiting.step.position + from as u32;
+        // A step that is computed whole needs its rows no more.
+        let input = if rows == whole { std::mem::take(&mut waiting.rows) } else { waiting.rows[part].to_vec() };
         let cache = self.cache(slot)?;
         cache.truncate(rewind_to(position, cache.len())?);
         match self.caches.remove(&slot) {
@@ -186,7 +188,7 @@ impl Worker {
         let rows: usize = members.iter().map(|member| member.rows).sum();
         let bytes: Vec<u8> = match &mut members[..] {
             [alone] => std::mem::take(&mut alone.input),
-            _ => members.iter().flat_map(|member| &member.input).copied().collect(),
+            _ => members.iter().map(|member| member.input.as_slice()).collect::<Vec<_>>().concat(),
         };
         let computed = catch_unwind(AssertUnwindSafe(|| {
             let hidden = self.blocks.config().hidden;
