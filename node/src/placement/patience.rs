@@ -45,8 +45,10 @@ pub struct Patience {
     in_vain: u32,
     /// Plans with fewer servers that were made since the swarm last had other members.
     tries: u32,
-    /// Moves for a higher throughput since then.
+    /// Moves since then.
     moves: u32,
+    /// What it hosted at its last look.
+    blocks: Option<BlockRange>,
     members: u64,
     /// Who hosts what, at its last look.
     placement: u64,
@@ -116,14 +118,14 @@ impl Patience {
         if members != self.members {
             (self.members, self.tries, self.moves) = (members, 0, 0);
         }
-        let (plan, step) = self.wanted(model, common, me, all, rng)?;
-        if !plan.mends() {
-            if self.moves >= MOST_MOVES {
-                return None;
-            }
+        let blocks = all.iter().find(|claim| claim.peer == me).map(|claim| claim.blocks);
+        // A move that was taken back is none.
+        if self.blocks.is_some() && self.blocks != blocks {
             self.moves += 1;
         }
-        Some((plan, step))
+        self.blocks = blocks;
+        let (plan, step) = self.wanted(model, common, me, all, rng)?;
+        (plan.mends() || self.moves < MOST_MOVES).then_some((plan, step))
     }
 
     /// What the server should do, however often it has moved.
