@@ -159,6 +159,11 @@ impl<R: Rows> Chain<R> {
         self.wanted.is_satisfied() && (self.wanted.had_any() || self.is_whole())
     }
 
+    /// The positions below are not waited for by the user: their outputs are not wanted, or were handed out.
+    pub fn not_wanted(&self) -> TokenCount {
+        count(self.wanted.next().min(self.source.len()))
+    }
+
     /// Whether every hop is known to hold every position.
     pub fn is_whole(&self) -> bool {
         let length = self.source.len();

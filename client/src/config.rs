@@ -22,6 +22,19 @@ impl PeerFilter {
     }
 }
 
+/// Whether servers keep what they have computed of a session, so that a later one that begins with the same tokens need
+/// not compute it again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum PrefixReuse {
+    /// They keep nothing: keys and values are gone when the session ends.
+    Off,
+    /// For this client: nobody else is ever given them.
+    #[default]
+    Private,
+    /// For all who know this secret. They trust one another: who names pages wrongly spoils the others' texts.
+    Shared(String),
+}
+
 /// How a client behaves; every value has a default for interactive use over the internet.
 #[derive(Debug, Clone)]
 pub struct ClientConfig {
@@ -40,6 +53,8 @@ pub struct ClientConfig {
     /// Whether a second server is kept like each hop, fed with the same input, so that a loss costs one step and no
     /// replay. It doubles what the session takes of the swarm.
     pub standby: bool,
+    /// Who profits from what servers have computed of a session of token ids, when it is over.
+    pub prefixes: PrefixReuse,
     /// How long a new session looks for servers before it says that there is no route.
     pub start_patience: Duration,
     /// How long a running session looks for a replacement of a lost hop before it gives up.
@@ -67,6 +82,7 @@ impl Default for ClientConfig {
             open_timeout: Duration::from_secs(5),
             step_timeout: Duration::from_secs(120),
             standby: false,
+            prefixes: PrefixReuse::default(),
             start_patience: Duration::from_secs(4),
             repair_patience: Duration::from_secs(30),
             most_repairs: 16,

@@ -37,7 +37,7 @@ mod swarm;
 pub mod trace;
 
 pub use chain::Outputs;
-pub use config::{ClientConfig, PeerFilter};
+pub use config::{ClientConfig, PeerFilter, PrefixReuse};
 pub use generate::{Finish, Generation, GenerationConfig, GenerationEvent, Summary, TextSession};
 pub use many::Prompt;
 pub use model::{HiddenSession, Model};

@@ -37,7 +37,7 @@ impl Model {
     /// One text, from a session of its own.
     async fn text(&self, Prompt { ids, config }: Prompt) -> Result<Summary, SessionError> {
         let room = self.max_positions().min(ids.len().saturating_add(config.max_tokens));
-        let mut session = self.text_session(room).await?;
+        let mut session = self.text_session_for(&ids, room).await?;
         let mut generation = session.generate(&ids, config)?;
         loop {
             match generation.next().await? {

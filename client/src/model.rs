@@ -122,8 +122,17 @@ impl Model {
     /// # Errors
     /// [`SessionError`] if that is past the model's context, or no servers are to be had.
     pub async fn text_session(&self, tokens: usize) -> Result<TextSession, SessionError> {
+        self.text_session_for(&[], tokens).await
+    }
+
+    /// The same, for a prompt that is known: what the servers have computed of it before, in sessions that this client (or
+    /// those it shares with: [`PrefixReuse`](crate::PrefixReuse)) had with them, they need not compute again.
+    ///
+    /// # Errors
+    /// [`SessionError`] if `tokens` is past the model's context, or no servers are to be had.
+    pub async fn text_session_for(&self, prompt: &[u32], tokens: usize) -> Result<TextSession, SessionError> {
         let blocks = self.parts.config.all_blocks()?;
-        let session = Session::of_tokens(self.session_parts(tokens)?, blocks).await?;
+        let session = Session::of_tokens(self.session_parts(tokens)?, blocks, prompt).await?;
         Ok(TextSession::new(session, self.edges.clone(), self.parts.tokenizer.clone(), self.parts.defaults.eos.clone()))
     }
 

@@ -215,6 +215,28 @@ impl<R: Rows> HopState<R> {
         }
     }
 
+    /// Whether no step was ever taken in, nor a KV cache.
+    pub fn is_untouched(&self) -> bool {
+        self.queued == 0 && self.queued_epoch == 0 && self.is_empty() && self.input == Input::Owner
+    }
+
+    /// The epoch of the newest step that was taken in, computed or not.
+    pub fn queued_epoch(&self) -> u32 {
+        self.queued_epoch
+    }
+
+    /// A session that is [untouched](Self::is_untouched) begins with `positions` positions that were computed in others;
+    /// `rows` are their outputs, of all hops but the last.
+    pub fn recalled(&mut self, epoch: u32, positions: usize, rows: Option<R>) {
+        match rows {
+            Some(rows) => self.kept.append(rows),
+            None => self.kept.skip_to(positions),
+        }
+        self.queued = positions;
+        self.epoch = epoch;
+        self.queued_epoch = epoch;
+    }
+
     /// The owner says where the output goes.
     ///
     /// # Errors

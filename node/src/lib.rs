@@ -4,4 +4,5 @@
 pub mod admission;
 pub mod hop;
 pub mod placement;
+pub mod prefix_cache;
 pub mod serve;

@@ -109,6 +109,11 @@ impl Hop {
         }
     }
 
+    /// Whether it has been told, and has said, nothing yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        !self.lost && self.kv == 0 && self.flights.is_empty() && self.joint.is_none() && self.mirror.is_none()
+    }
+
     /// Rows that it was sent and has not computed yet.
     pub(super) fn in_flight(&self) -> usize {
         self.flights.iter().map(|flight| flight.rows).sum()

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use swarm_protocol::activations::Rows;
 use swarm_protocol::block::BlockRange;
+use swarm_protocol::session::TokenCount;
 
 use super::Chain;
 use super::error::{BadHops, StaleSpan};
@@ -128,6 +129,15 @@ impl<R: Rows> Chain<R> {
         let ids = fresh.iter().map(|hop| hop.id).collect();
         self.hops.splice(place, fresh);
         Ok(ids)
+    }
+
+    /// A hop that was just put in place holds the first `position` positions already: its server has computed them before.
+    /// More than there are, and anything said of a hop that is at work, is left out.
+    pub fn recalled(&mut self, id: HopId, position: TokenCount) {
+        let (length, epoch) = (self.source.len(), self.epoch);
+        let Some(hop) = self.find_mut(id).filter(|hop| hop.is_fresh()) else { return };
+        hop.kv = position.as_usize().min(length);
+        hop.epoch = epoch;
     }
 
     /// Where the span's hops stand, if all of them are still lost.

@@ -144,6 +144,33 @@ fn a_new_hop_is_fed_by_the_one_before_from_the_beginning() {
 }
 
 #[test]
+fn hops_that_have_computed_a_beginning_before_are_fed_from_there() {
+    let mut chain = chain(&[0, 2, 4, 6], CONFIG);
+    chain.extend_tokens(TokenCount(8), Outputs::None).unwrap();
+    // The second has forgotten it, the third says more than there is.
+    chain.recalled(HopId(1), TokenCount(8));
+    chain.recalled(HopId(3), TokenCount(12));
+    assert_eq!(orders(&mut chain), [
+        Join(1, Main, 1, Some(2), false, 0),
+        Join(2, Main, 2, Some(3), false, 8),
+        Join(3, Main, 3, None, false, 8),
+    ]);
+    chain.extend_tokens(TokenCount(1), Outputs::Last).unwrap();
+    assert_eq!(orders(&mut chain), [Feed(1, 8..9, 8)]);
+    assert_eq!(chain.waited_for(), Some(HopId(1)));
+    done(&mut chain, 2, 0..8).unwrap();
+    done(&mut chain, 1, 8..9).unwrap();
+    done(&mut chain, 2, 8..9).unwrap();
+    done(&mut chain, 3, 8..9).unwrap();
+    // A replacement that knows a part is sent the rest; one at work has its own word for what it holds.
+    assert_eq!(replace(&mut chain, 2, &[range(2, 4)]), [4]);
+    chain.recalled(HopId(4), TokenCount(4));
+    chain.recalled(HopId(1), TokenCount(4));
+    assert_eq!(orders(&mut chain), [Join(4, Main, 1, Some(4), false, 4), Join(5, Main, 4, Some(3), false, 9)]);
+    assert_eq!([1, 3, 4].map(|hop| chain.held_by(HopId(hop))), [9, 9, 4].map(|held| Some(TokenCount(held))));
+}
+
+#[test]
 fn a_new_first_hop_is_fed_by_the_client() {
     let mut chain = settled(&[0, 2, 4]);
     assert_eq!(replace(&mut chain, 1, &[range(0, 2)]), [3]);

@@ -48,6 +48,7 @@ impl Session {
             SessionReply::Opened { .. }
             | SessionReply::Refused(_)
             | SessionReply::Expected
+            | SessionReply::Recalled { .. }
             | SessionReply::Closed(_) => {
                 self.lose(hop, "it broke the session's protocol".to_string());
             }
@@ -112,6 +113,7 @@ impl Session {
                     let block_time = Duration::from_micros(done.compute_us.into()) / link.blocks.len();
                     self.finder.report(link.peer, Outcome::Stepped { block_time, rtt: link.rtt });
                 }
+                self.keep_pages(hop);
             }
             Err(error) => self.on_wrong(hop, &error),
         }

@@ -8,7 +8,9 @@ use swarm_protocol::liveness::Liveness;
 use swarm_protocol::p2p::{FrameReader, FrameWriter, Network, OpenError, StreamError, StreamKind};
 use swarm_protocol::session::{SessionId, TokenCount};
 use swarm_protocol::warm_up::WarmUp;
-use swarm_protocol::wire::{CloseReason, MAX_STEP_ROWS, Next, Open, Refusal, RowsHeader, SessionReply, SessionRequest};
+use swarm_protocol::wire::{
+    CloseReason, MAX_STEP_ROWS, Next, Open, PAGE_POSITIONS, Recall, Refusal, RowsHeader, SessionReply, SessionRequest,
+};
 use swarm_protocol::{Multiaddr, PeerId};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -106,6 +108,8 @@ pub(super) struct OpenedLink {
     pub(super) blocks: BlockRange,
     pub(super) max_step_rows: TokenCount,
     pub(super) max_steps: usize,
+    /// The positions that it has computed before, in another session.
+    recalled: TokenCount,
     session: SessionId,
     addresses: Vec<Multiaddr>,
     /// How long the server took to answer.
@@ -125,10 +129,11 @@ pub(super) async fn open(
     peer: PeerId,
     addresses: &[Multiaddr],
     request: Open,
+    recall: Option<Recall>,
     shape: RowsHeader,
     limit: Duration,
 ) -> Result<OpenedLink, OpenFailure> {
-    let opened = tokio::time::timeout(limit, open_without_limit(network, peer, addresses, request, shape)).await;
+    let opened = tokio::time::timeout(limit, open_without_limit(network, peer, addresses, request, recall, shape)).await;
     opened.unwrap_or(Err(OpenFailure::TimedOut(limit)))
 }
 
@@ -137,6 +142,7 @@ async fn open_without_limit(
     peer: PeerId,
     addresses: &[Multiaddr],
     request: Open,
+    recall: Option<Recall>,
     shape: RowsHeader,
 ) -> Result<OpenedLink, OpenFailure> {
     let (blocks, session, tokens) = (request.blocks, request.session, request.tokens);
@@ -144,9 +150,15 @@ async fn open_without_limit(
     let (mut reader, mut writer) = stream.into_frames(shape.payload_bytes().unwrap_or(0));
     let asked = Instant::now();
     writer.send(&SessionRequest::Open(request), &[]).await?;
+    let most = recall.as_ref().map(|recall| recall.keys.len() as u32 * PAGE_POSITIONS);
+    if let Some(recall) = recall {
+        // Both are answered in one round trip.
+        writer.send(&SessionRequest::Recall(recall), &[]).await?;
+    }
     match reader.next().await? {
         Some((SessionReply::Opened { max_step_rows, max_steps, .. }, _)) => Ok(OpenedLink {
             peer,
+            recalled: recalled(&mut reader, most).await?,
             blocks,
             max_step_rows: TokenCount(max_step_rows.clamp(1, MAX_STEP_ROWS)),
             max_steps: max_steps.max(1) as usize,
@@ -159,6 +171,16 @@ async fn open_without_limit(
             reader,
             writer,
         }),
+        Some((SessionReply::Refused(refusal), _)) => Err(OpenFailure::Refused(refusal)),
+        _ => Err(OpenFailure::NoAnswer),
+    }
+}
+
+/// How far a hop has recalled what it was asked for, of `most` positions; nothing was asked if there are none.
+async fn recalled(reader: &mut FrameReader<SessionReply>, most: Option<u32>) -> Result<TokenCount, OpenFailure> {
+    let Some(most) = most else { return Ok(TokenCount(0)) };
+    match reader.next().await? {
+        Some((SessionReply::Recalled { position }, _)) if position <= most => Ok(TokenCount(position)),
         Some((SessionReply::Refused(refusal), _)) => Err(OpenFailure::Refused(refusal)),
         _ => Err(OpenFailure::NoAnswer),
     }
@@ -198,6 +220,8 @@ impl OpenedLink {
             leave: None,
             warm: !fed,
             fed: None,
+            recalled: self.recalled,
+            kept_pages: self.recalled.as_usize() / PAGE_POSITIONS as usize,
             _present: self.present,
             requests,
             reader,
@@ -287,6 +311,10 @@ pub(super) struct Link {
     pub(super) warm: bool,
     /// The link that it has said to feed.
     pub(super) fed: Option<u32>,
+    /// The positions that it had computed before, in another session.
+    pub(super) recalled: TokenCount,
+    /// The pages that it has been told to keep, or has kept before.
+    pub(super) kept_pages: usize,
     _present: Option<Present>,
     requests: mpsc::Sender<Asked>,
     reader: JoinHandle<()>,

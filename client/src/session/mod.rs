@@ -4,6 +4,7 @@ mod arrivals;
 mod error;
 mod link;
 mod orders;
+mod prefix;
 mod recorder;
 mod repair;
 mod shadows;
@@ -28,6 +29,7 @@ pub use error::SessionError;
 pub use link::OpenFailure;
 
 use self::link::{Arrival, Link};
+use self::prefix::PageKeys;
 use self::recorder::Recorder;
 use self::shadows::Shadows;
 use crate::chain::{BadHops, Chain, ChainConfig, HopId, Outputs};
@@ -104,6 +106,8 @@ pub struct Session {
     chain: Chain<ActivationRows>,
     /// The token ids of a chain of tokens: the input of its first hop.
     ids: Vec<u32>,
+    /// Their pages, if hops are to reuse what they have computed in other sessions.
+    pages: Option<PageKeys>,
     /// Of the chain's hops, and of those kept beside it.
     links: HashMap<HopId, Link>,
     events_in: link::Events,
@@ -125,18 +129,39 @@ pub struct Session {
 
 impl Session {
     /// A session whose input is token ids, over all of the model's `blocks`.
-    pub(crate) async fn of_tokens(parts: SessionParts, blocks: BlockRange) -> Result<Self, SessionError> {
+    ///
+    /// It is expected to begin with `expected`: what hops have computed of that in other sessions, but for its last
+    /// token, counts as fed.
+    pub(crate) async fn of_tokens(
+        parts: SessionParts,
+        blocks: BlockRange,
+        expected: &[u32],
+    ) -> Result<Self, SessionError> {
         let chain = Chain::of_tokens(blocks, &[blocks], chunks(&parts.config));
-        Self::open(parts, chain).await
+        let mut pages = PageKeys::new(&parts.config.prefixes);
+        // The output of the last token is needed, so that one is computed.
+        let expected = &expected[..expected.len().saturating_sub(1)];
+        pages.iter_mut().for_each(|pages| pages.follow(expected, 0));
+        let mut session = Self::open(parts, chain, pages).await?;
+        session.begin_with(expected);
+        // Servers dial one another, and bring the ways between them up to speed, before anything is fed.
+        session.obey_orders().await?;
+        Ok(session)
     }
 
     /// A session whose input is rows of activations, over any of the model's blocks.
     pub(crate) async fn of_rows(parts: SessionParts, blocks: BlockRange) -> Result<Self, SessionError> {
         let chain = Chain::of_rows(blocks, &[blocks], chunks(&parts.config));
-        Self::open(parts, chain).await
+        let mut session = Self::open(parts, chain, None).await?;
+        session.obey_orders().await?;
+        Ok(session)
     }
 
-    async fn open(parts: SessionParts, chain: Result<Chain<ActivationRows>, BadHops>) -> Result<Self, SessionError> {
+    async fn open(
+        parts: SessionParts,
+        chain: Result<Chain<ActivationRows>, BadHops>,
+        pages: Option<PageKeys>,
+    ) -> Result<Self, SessionError> {
         // One hop over the whole range always tiles it.
         let mut chain = chain.map_err(|_| SessionError::Stopped)?;
         // The chain begins with one hop that nobody has opened: a loss like any other.
@@ -159,6 +184,7 @@ impl Session {
             digests: BTreeMap::new(),
             chain,
             ids: Vec::new(),
+            pages,
             links: HashMap::new(),
             events_in,
             events,
@@ -173,8 +199,6 @@ impl Session {
         };
         session.mend().await?;
         session.started = true;
-        // Servers dial one another, and bring the ways between them up to speed, before anything is fed.
-        session.obey_orders().await?;
         Ok(session)
     }
 
@@ -242,6 +266,7 @@ impl Session {
         self.chain.truncate(position);
         self.forget_dropped_shadows();
         self.ids.truncate(position.as_usize());
+        self.pages.iter_mut().for_each(|pages| pages.follow(&self.ids, position.as_usize()));
     }
 
     /// Feeds token ids; gives the last hop's outputs that were asked for.
@@ -252,7 +277,9 @@ impl Session {
         self.check_room(ids.len())?;
         self.forget_dropped_call();
         self.chain.extend_tokens(TokenCount(ids.len() as u32), outputs)?;
+        let fed = self.ids.len();
         self.ids.extend_from_slice(ids);
+        self.pages.iter_mut().for_each(|pages| pages.follow(&self.ids, fed));
         self.settle().await
     }
 

@@ -10,7 +10,7 @@ use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::ModelId;
 use swarm_protocol::p2p::Network;
 use swarm_protocol::session::{SessionId, TokenCount};
-use swarm_protocol::wire::{MAX_STEP_ROWS, Open, Refusal, RowsHeader};
+use swarm_protocol::wire::{MAX_STEP_ROWS, Open, Recall, Refusal, RowsHeader};
 use tracing::{debug, info, warn};
 
 use super::link::{self, OpenFailure, OpenedLink};
@@ -45,10 +45,16 @@ pub(super) struct Opener {
     model: ModelId,
     tokens: TokenCount,
     shape: RowsHeader,
+    /// What each is asked whether it has computed it before.
+    recall: Option<Recall>,
     limit: Duration,
 }
 
 impl Opener {
+    pub(super) fn without_recall(self) -> Self {
+        Self { recall: None, ..self }
+    }
+
     pub(super) async fn open(&self, plan: &Plan, hop: &RouteHop) -> Result<OpenedLink, OpenFailure> {
         let addresses = plan.addresses.get(&hop.peer).map_or(&[][..], Vec::as_slice);
         let request = Open {
@@ -60,7 +66,8 @@ impl Opener {
             blocks: hop.blocks,
             tokens: self.tokens,
         };
-        let opened = link::open(&self.network, hop.peer, addresses, request, self.shape, self.limit).await?;
+        let opened = link::open(&self.network, hop.peer, addresses, request, self.recall.clone(), self.shape, self.limit);
+        let opened = opened.await?;
         Ok(opened.counted(plan.present(hop.peer)))
     }
 
@@ -161,6 +168,7 @@ impl Session {
             model: self.model,
             tokens: self.tokens,
             shape: RowsHeader { rows: MAX_STEP_ROWS, ..self.row_shape() },
+            recall: self.recall(),
             limit: self.config.open_timeout,
         }
     }
@@ -185,6 +193,7 @@ impl Session {
                     self.finder.report(peer, Outcome::Opened);
                     self.chain.narrow(opened.max_step_rows, opened.max_steps);
                     let link = opened.start(hop, self.is_first(hop), self.events_in.clone());
+                    self.chain.recalled(hop, link.recalled);
                     self.links.insert(hop, link);
                 }
                 Err(reason) => {

@@ -102,7 +102,9 @@ impl Session {
         // A server that serves another part of the session anyway would fall together with it.
         let avoid: HashSet<PeerId> = self.links.values().map(|link| link.peer).collect();
         let need = Need { avoid, ..self.need(blocks) };
-        let (finder, opener) = (self.finder.clone(), self.opener());
+        let finder = self.finder.clone();
+        // Who gets a KV cache begins with none.
+        let opener = if purpose == Purpose::TakeOver { self.opener().without_recall() } else { self.opener() };
         self.shadows.opening.spawn(async move {
             let opened = open(&finder, &opener, need).await;
             ShadowOpened { hop, purpose, opened }
@@ -129,7 +131,9 @@ impl Session {
             return;
         };
         info!(session = %self.id, peer = %opened.peer, blocks = %opened.blocks, ?purpose, "opened beside a hop");
-        self.links.insert(shadow, opened.start(shadow, self.is_first(hop), self.events_in.clone()));
+        let link = opened.start(shadow, self.is_first(hop), self.events_in.clone());
+        self.chain.recalled(shadow, link.recalled);
+        self.links.insert(shadow, link);
         if purpose == Purpose::TakeOver {
             self.begin_hand_over(hop, shadow);
         }

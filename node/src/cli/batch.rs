@@ -60,7 +60,7 @@ pub(super) async fn run(args: &GenerateArgs, batch: Batch<'_>) -> Result<()> {
     if lines.is_empty() {
         return Ok(());
     }
-    let client = ClientConfig { start_patience: PATIENCE, ..args.client_config() };
+    let client = ClientConfig { start_patience: PATIENCE, ..args.client_config()? };
     let told = or_interrupted(async {
         let swarm = Swarm::join(args.network_config()?, client).await?;
         let model = args.open_model(&swarm).await?;

@@ -12,7 +12,6 @@ use swarm_protocol::model_id::WeightFormat;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::common::SwarmArgs;
-use super::generate::{PeerArgs, SamplingArgs};
 use super::output::print_error;
 use super::stop::or_interrupted_unless;
 use super::text_view::TextView;
@@ -53,7 +52,7 @@ pub(crate) async fn run(args: ChatArgs) -> Result<()> {
     let config = args.sampling.config()?;
     let at_rest = Cell::new(false);
     or_interrupted_unless(&at_rest, async {
-        let swarm = Swarm::join(args.swarm.network_config()?, args.peers.config()).await?;
+        let swarm = Swarm::join(args.swarm.network_config()?, args.peers.config()?).await?;
         let model = swarm.open_model(&args.model, args.format).await?;
         let context = args.context.unwrap_or(DEFAULT_CONTEXT).min(model.max_positions());
         let session = model.text_session(context).await?;

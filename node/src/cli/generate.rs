@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use clap::builder::FalseyValueParser;
-use swarm_client::{ClientConfig, GenerationConfig, GenerationEvent, Model, NetworkConfig, PeerFilter, Swarm};
+use swarm_client::{ClientConfig, GenerationConfig, GenerationEvent, Model, NetworkConfig, Swarm};
 use swarm_model::{ModelSpec, SamplingConfig};
-use swarm_protocol::PeerId;
 use swarm_protocol::model_id::WeightFormat;
 
 use super::batch::{self, Batch};
 use super::common::SwarmArgs;
 use super::output::BadUsage;
+use super::peers::PeerArgs;
 use super::stop::or_interrupted;
 use super::text_view::TextView;
 use super::trace::TraceFile;
@@ -120,34 +120,12 @@ impl SamplingArgs {
     }
 }
 
-/// Which servers are used, and how many.
-#[derive(Debug, Args)]
-pub(crate) struct PeerArgs {
-    /// Use only this server (repeatable)
-    #[arg(long = "allow-peer", env = "SWARM_ALLOW_PEER", value_name = "PEERID", value_delimiter = ',')]
-    allowed: Vec<PeerId>,
-    /// Never use this server (repeatable)
-    #[arg(long = "block-peer", env = "SWARM_BLOCK_PEER", value_name = "PEERID", value_delimiter = ',')]
-    blocked: Vec<PeerId>,
-    /// Keep a second server like each of the route's: a loss then costs one step, and the session twice the servers
-    #[arg(long, env = "SWARM_STANDBY", value_parser = FalseyValueParser::new())]
-    standby: bool,
-}
-
-impl PeerArgs {
-    pub(crate) fn config(&self) -> ClientConfig {
-        let allowed = (!self.allowed.is_empty()).then(|| self.allowed.iter().copied().collect());
-        let peers = PeerFilter { allowed, blocked: self.blocked.iter().copied().collect() };
-        ClientConfig { peers, standby: self.standby, ..ClientConfig::default() }
-    }
-}
-
 impl GenerateArgs {
     pub(super) fn network_config(&self) -> Result<NetworkConfig> {
         self.swarm.network_config()
     }
 
-    pub(super) fn client_config(&self) -> ClientConfig {
+    pub(super) fn client_config(&self) -> Result<ClientConfig> {
         self.peers.config()
     }
 
@@ -166,7 +144,7 @@ pub(crate) async fn run(args: GenerateArgs) -> Result<()> {
     let prompt = args.prompt.read()?;
     let trace = args.trace.as_deref().map(TraceFile::create).transpose()?;
     or_interrupted(async {
-        let swarm = Swarm::join(args.network_config()?, args.client_config()).await?;
+        let swarm = Swarm::join(args.network_config()?, args.client_config()?).await?;
         let model = args.open_model(&swarm).await?;
         let generated = generate(&model, &prompt, config, &args, trace).await;
         swarm.leave().await;
@@ -185,7 +163,7 @@ async fn generate(
     let ids = model.encode(prompt)?;
     let tokens = session_tokens(model, ids.len(), config.max_tokens)?;
     let mut view = TextView::new(args.json, args.show_route);
-    let mut session = model.text_session(tokens).await?;
+    let mut session = model.text_session_for(&ids, tokens).await?;
     if args.show_route {
         // The session has looked for servers with more patience than a plan has.
         let plan = model.plan(model.config().all_blocks()?, tokens).await?;

@@ -10,6 +10,7 @@ mod drain;
 mod generate;
 mod keygen;
 mod output;
+mod peers;
 mod serve;
 mod status;
 mod status_view;

@@ -46,6 +46,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "SWARM_CACHE_TOKENS", value_name = "N", default_value_t = DEFAULT_CACHE_TOKENS.0,
           value_parser = clap::value_parser!(u32).range(1..))]
     cache_tokens: u32,
+    /// Keep nothing of a session when it ends. Otherwise its keys and values stay, as long as there is room, for the next
+    /// session of the same client that begins alike
+    #[arg(long, env = "SWARM_NO_PREFIX_CACHE", value_parser = FalseyValueParser::new())]
+    no_prefix_cache: bool,
     /// The format the weights are held in: bf16, f16, f32, or quantised at load: q8_0, q4_0, q4_k [default: the checkpoint's]
     #[arg(long, env = "SWARM_FORMAT", value_name = "FORMAT")]
     format: Option<WeightFormat>,
@@ -112,6 +116,7 @@ fn config(args: &ServeArgs) -> anyhow::Result<ServeConfig> {
         network: args.listen.listening(network, 0, &[StreamKind::Info, StreamKind::Session])?,
         name: args.name.clone(),
         cache_tokens: TokenCount(args.cache_tokens),
+        prefix_cache: !args.no_prefix_cache,
         format: args.format,
         threads: args.threads.map(NonZeroUsize::get),
         drain_timeout: args.drain_timeout.unwrap_or(DEFAULT_DRAIN_TIMEOUT),

@@ -4,9 +4,11 @@ mod queue;
 mod worker;
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use swarm_model::{Blocks, ComputePool};
+use swarm_model::{Blocks, ComputePool, KvArena, KvPage};
+use swarm_protocol::activations::ActivationRows;
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::session::TokenCount;
 use swarm_protocol::wire::{Step, StepError};
@@ -14,7 +16,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::worker::Worker;
 use super::error::ServeError;
+use super::prefixes::Prefixes;
 use super::smoothed::SmoothedWait;
+use crate::prefix_cache::PageName;
 
 /// Jobs on their way to the thread, which sorts them as soon as it has a moment: two steps of each of 256 sessions, and their
 /// opening and closing.
@@ -51,7 +55,17 @@ enum Task {
     Step { step: Step, rows: Vec<u8>, queued: Instant, reply: oneshot::Sender<StepResult> },
     Export { positions: Range<usize>, reply: oneshot::Sender<Result<Vec<u8>, StepError>> },
     Import { position: usize, bytes: Vec<u8>, reply: oneshot::Sender<Result<(), StepError>> },
+    Attach { pages: Vec<KvPage> },
+    Keep { pages: Vec<NewPage>, chain: Vec<PageName> },
     Close { done: oneshot::Sender<()> },
+}
+
+/// A page of a session that is to be kept for others.
+pub(super) struct NewPage {
+    /// Which page of the session's KV cache.
+    pub(super) index: usize,
+    pub(super) name: PageName,
+    pub(super) outputs: Option<Arc<ActivationRows>>,
 }
 
 /// Sends jobs to the compute thread; it ends when the last of these is dropped.
@@ -69,15 +83,20 @@ pub(super) struct Started {
     pub(super) ended: oneshot::Receiver<()>,
 }
 
-/// Starts the thread.
+/// Starts the thread. KV caches, and what is kept of them in `prefixes`, come from `arena`.
 ///
 /// # Errors
 /// [`ServeError::Thread`] if the system gives none.
-pub(super) fn start(blocks: Blocks, pool: ComputePool) -> Result<Started, ServeError> {
+pub(super) fn start(
+    blocks: Blocks,
+    pool: ComputePool,
+    arena: KvArena,
+    prefixes: Prefixes,
+) -> Result<Started, ServeError> {
     let (jobs, queue) = mpsc::channel(JOB_CAPACITY);
     let (wait_sender, wait) = watch::channel(SmoothedWait::default());
     let (alive, ended) = oneshot::channel();
-    let worker = Worker::new(blocks, wait_sender);
+    let worker = Worker::new(blocks, arena, prefixes, wait_sender);
     let thread = std::thread::Builder::new().name("compute".to_string());
     thread
         .spawn(move || {
@@ -136,6 +155,16 @@ impl Compute {
         let (reply, answer) = oneshot::channel();
         self.send(Job { slot, task: Task::Import { position, bytes, reply } }).await?;
         Ok(answer)
+    }
+
+    /// Queues putting whole pages into a sequence's KV cache that is empty.
+    pub(super) async fn attach(&self, slot: Slot, pages: Vec<KvPage>) -> Result<(), StepError> {
+        self.send(Job { slot, task: Task::Attach { pages } }).await
+    }
+
+    /// Queues keeping pages of a sequence for others; `chain` names all of its pages up to the last of them.
+    pub(super) async fn keep(&self, slot: Slot, pages: Vec<NewPage>, chain: Vec<PageName>) -> Result<(), StepError> {
+        self.send(Job { slot, task: Task::Keep { pages, chain } }).await
     }
 
     /// Frees a sequence's KV cache; returns when it is freed.

@@ -45,6 +45,8 @@ pub struct ServeConfig {
     pub name: Option<String>,
     /// Room in the KV caches of all sessions together.
     pub cache_tokens: TokenCount,
+    /// Whether what a session has computed is kept, as long as there is room, for later ones that begin alike.
+    pub prefix_cache: bool,
     /// The format the weights are held in; the checkpoint's if `None`.
     pub format: Option<WeightFormat>,
     /// Threads to compute on; if `None` one for each core, less one for the network where there are more.

@@ -19,6 +19,7 @@ use super::compute::Compute;
 use super::occupancy::Occupancy;
 use super::opening::Offer;
 use super::phase::Phase;
+use super::prefixes::Prefixes;
 use super::registry::Registry;
 use super::session::serve_session;
 use super::steps::StepShape;
@@ -42,6 +43,8 @@ pub(super) struct Host {
     pub(super) idle_timeout: Duration,
     pub(super) compute: Compute,
     pub(super) registry: Registry,
+    /// What was computed in other sessions.
+    pub(super) prefixes: Prefixes,
     pub(super) occupancy: Occupancy,
     pub(super) phase: watch::Receiver<Phase>,
     /// How often a peer broke the protocol.

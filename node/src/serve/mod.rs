@@ -17,6 +17,7 @@ mod neighbours;
 mod occupancy;
 mod opening;
 mod phase;
+mod prefixes;
 mod registry;
 mod run;
 mod running;

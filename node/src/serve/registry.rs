@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use swarm_protocol::PeerId;
 use swarm_protocol::session::{SessionId, TokenCount};
-use swarm_protocol::wire::Refusal;
+use swarm_protocol::wire::{PAGE_POSITIONS, Refusal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
 
@@ -161,7 +161,9 @@ impl Task {
     }
 
     fn open(&mut self, session: SessionId, owner: PeerId, tokens: TokenCount) -> Result<Lease, Refusal> {
-        let admitted = self.admission.open(session, owner, tokens, self.now());
+        // Its KV cache grows by whole pages.
+        let reserved = TokenCount(tokens.0.next_multiple_of(PAGE_POSITIONS));
+        let admitted = self.admission.open(session, owner, reserved, self.now());
         admitted.map_err(|refusal| on_the_wire(&refusal))?;
         let slot = Slot(self.next_slot);
         self.next_slot += 1;

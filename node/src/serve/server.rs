@@ -5,12 +5,13 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
+use swarm_model::KvArena;
 use swarm_protocol::announcement::{MAX_NAME_BYTES, MAX_TTL_SECONDS, ServerState};
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::NumericClass;
 use swarm_protocol::p2p::{BootstrapPeer, JoinError, Network, addresses_settled};
 use swarm_protocol::session::TokenCount;
-use swarm_protocol::wire::MAX_STEP_ROWS;
+use swarm_protocol::wire::{MAX_STEP_ROWS, PAGE_POSITIONS};
 use tokio::sync::watch;
 
 use super::about::{About, Details, Profile, plain};
@@ -29,6 +30,7 @@ use super::neighbours::Neighbours;
 use super::occupancy::{Occupancy, Rooms};
 use super::opening::Offer;
 use super::phase::Phase;
+use super::prefixes::Prefixes;
 use super::registry::Registry;
 use super::running::Running;
 use super::smoothed::SmoothedWait;
@@ -51,6 +53,8 @@ pub(super) struct Server {
     /// Of a server that may host other blocks one day.
     pub(super) mover: Option<Mover>,
     cache_tokens: TokenCount,
+    /// Whether what sessions have computed is kept for later ones.
+    prefix_cache: bool,
     idle_timeout: Duration,
     pub(super) drain_timeout: Duration,
     pub(super) report: Report,
@@ -61,6 +65,8 @@ impl Server {
     pub(super) async fn begin(config: ServeConfig, report: Report) -> Result<Self, ServeError> {
         let served = Served::open(&config).await?;
         let bootstrap = config.network.bootstrap.clone();
+        // KV caches grow by whole pages.
+        let cache_tokens = TokenCount(config.cache_tokens.0.saturating_add(PAGE_POSITIONS - 1) / PAGE_POSITIONS * PAGE_POSITIONS);
         let company = !bootstrap.is_empty() || config.network.mdns;
         let (network, inbound) = Network::start(config.network).await?;
         addresses_settled(&network).await;
@@ -81,7 +87,7 @@ impl Server {
             sequence: AtomicU64::new(0),
             neighbours: Neighbours::start(network.clone()),
         });
-        let announcer = Announcer::new(about.clone(), nobody_yet(config.cache_tokens), config.announce_interval);
+        let announcer = Announcer::new(about.clone(), nobody_yet(cache_tokens), config.announce_interval);
         let mover = match served.wanted {
             Err(count) if count < served.model_blocks.len() => {
                 Some(Mover::new(about.clone(), config.announce_interval))
@@ -97,7 +103,8 @@ impl Server {
             mover,
             about,
             announcer,
-            cache_tokens: config.cache_tokens,
+            cache_tokens,
+            prefix_cache: config.prefix_cache,
             idle_timeout: config.idle_timeout,
             drain_timeout: config.drain_timeout,
             report,
@@ -161,7 +168,10 @@ impl Server {
             longest: TokenCount(max_positions).min(self.cache_tokens),
         };
         let shape = StepShape::new(config.hidden as u32, self.served.format.into(), MAX_STEP_ROWS);
-        let compute::Started { compute, wait, ended } = compute::start(blocks, pool)?;
+        let pages = self.cache_tokens.0 / PAGE_POSITIONS;
+        let arena = KvArena::new(u64::from(pages) * blocks.page_bytes(blocks.range()));
+        let prefixes = Prefixes::new(if self.prefix_cache { pages as usize } else { 0 });
+        let compute::Started { compute, wait, ended } = compute::start(blocks, pool, arena, prefixes.clone())?;
         let admission = AdmissionConfig { idle: self.idle_timeout, ..AdmissionConfig::of(self.cache_tokens) };
         let (registry, rooms) = Registry::start(admission, compute.clone());
         let occupancy = Occupancy { total: self.cache_tokens, rooms: rooms.clone(), wait };
@@ -177,6 +187,7 @@ impl Server {
             idle_timeout: self.idle_timeout,
             compute,
             registry: registry.clone(),
+            prefixes,
             occupancy,
             phase,
             protocol_errors: AtomicU64::new(0),

@@ -9,6 +9,7 @@ mod export;
 mod feed_in;
 mod feed_out;
 mod import;
+mod prefix;
 mod replies;
 mod visit;
 
@@ -122,7 +123,7 @@ async fn run(host: &Arc<Host>, peer: PeerId, open: &Open, mut lease: Lease, mut 
     // checked everything that a client can get wrong, and a client does not wait as long as others' steps may take.
     info!(%peer, session = %open.session, blocks = %open.blocks, %tokens, "a session was opened");
     replies.send(host.opened(), Vec::new()).await;
-    let session = Opened { id: open.session, blocks: open.blocks, slot, opened, reserved: tokens };
+    let session = Opened { id: open.session, owner: peer, blocks: open.blocks, slot, opened, reserved: tokens };
     let Lease { idle, visits, .. } = &mut lease;
     let (active, activity) = watch::channel(Instant::now());
     let actor = Actor::new(host, session, reader, &replies, visits, active);

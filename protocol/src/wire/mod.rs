@@ -6,6 +6,7 @@
 mod chain;
 mod frame;
 mod info;
+mod prefix;
 mod refusal;
 mod rows;
 mod session;
@@ -13,6 +14,7 @@ mod session;
 pub use chain::{Connect, HandOver, Incoming, Input, KvHeader, Lane, MAX_KV_BYTES, MAX_NEXT_ADDRESSES, Next, Output};
 pub use frame::{FrameError, FrameHead, MAX_HEADER_BYTES, PREFIX_BYTES, Payload, decode, encode};
 pub use info::{InfoReply, InfoRequest, ServerInfo};
+pub use prefix::{Keep, MAX_PAGE_KEYS, PAGE_POSITIONS, PageKey, PageScope, Recall};
 pub use refusal::{CloseReason, Refusal, StepError};
 pub use rows::{ElementType, MAX_HIDDEN, MAX_STEP_ROWS, RowsError, RowsHeader};
 pub use session::{Open, SessionReply, SessionRequest, Step, StepDone, StepOutput};
@@ -21,7 +23,7 @@ pub use session::{Open, SessionReply, SessionRequest, Step, StepDone, StepOutput
 pub const INFO_VERSION: u32 = 1;
 
 /// Version of the session protocol.
-pub const SESSION_VERSION: u32 = 3;
+pub const SESSION_VERSION: u32 = 4;
 
 /// Version of the DHT's record format.
 pub const KAD_VERSION: u32 = 1;

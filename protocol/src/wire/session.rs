@@ -15,6 +15,7 @@ use crate::session::{SessionId, TokenCount};
 
 use super::chain::{Connect, HandOver, Incoming, Input, KvHeader};
 use super::frame::Payload;
+use super::prefix::{Keep, Recall};
 use super::refusal::{CloseReason, Refusal, StepError};
 use super::rows::{RowsError, RowsHeader};
 
@@ -47,6 +48,10 @@ pub enum SessionRequest {
     /// Rows that mean nothing, sent before any that do: a connection that has carried data carries the next at once. On a
     /// link it is answered like a step; the owner asks with a ping whether it has arrived.
     Warm(RowsHeader),
+    /// Begin with what these pages hold; answered at once, with [`SessionReply::Recalled`]. By the owner.
+    Recall(Recall),
+    /// Keep these pages for later sessions; not answered. By the owner.
+    Keep(Keep),
 }
 
 /// What a session needs of a hop.
@@ -142,6 +147,11 @@ pub enum SessionReply {
     Linked {
         /// The number of the link.
         link: u32,
+    },
+    /// To [`SessionRequest::Recall`]: all positions below this one are here, as if they had just been computed.
+    Recalled {
+        /// The first position that is not here: a multiple of [`PAGE_POSITIONS`](super::PAGE_POSITIONS).
+        position: u32,
     },
 }
 

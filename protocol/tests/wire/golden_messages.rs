@@ -4,8 +4,8 @@ use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::{BlockDigest, ModelId, NumericClass};
 use swarm_protocol::session::{SessionId, TokenCount};
 use swarm_protocol::wire::{
-    CloseReason, Connect, ElementType, HandOver, Incoming, InfoReply, InfoRequest, Input, KvHeader, Lane, Next, Open,
-    Output, Refusal, RowsHeader, ServerInfo, SessionReply, SessionRequest, Step, StepDone, StepError, StepOutput,
+    CloseReason, Connect, ElementType, HandOver, Incoming, InfoReply, InfoRequest, Input, Keep, KvHeader, Lane,
+    Next, Open, Output, PageKey, PageScope, Recall, Refusal, RowsHeader, ServerInfo, SessionReply, SessionRequest, Step, StepDone, StepError, StepOutput,
     encode,
 };
 
@@ -214,6 +214,24 @@ fn a_server_comes_to_another() {
         &SessionRequest::Warm(rows(2)),
         &[("0a", "Warm"), ("02", "2 rows"), ("03", "of 3 elements"), ("02", "Bf16")],
     );
+}
+
+#[test]
+fn pages_that_were_computed_before() {
+    let keys = vec![PageKey([0xa1; 32]), PageKey([0xa2; 32])];
+    let two = [("02", "two keys"), ("a1*32", "of the first page"), ("a2*32", "of the page behind it")];
+    let recall = Recall { epoch: 5, scope: PageScope::Owner, keys: keys.clone() };
+    let mut layout = vec![("0b", "Recall"), ("05", "epoch 5"), ("00", "Owner")];
+    layout.extend(two);
+    assert_golden(&SessionRequest::Recall(recall), &layout);
+    let keep = Keep { epoch: 5, scope: PageScope::Shared, first: 300, keys };
+    let mut layout = vec![("0c", "Keep"), ("05", "epoch 5"), ("01", "Shared"), ("ac02", "from page 300 on")];
+    layout.extend(two);
+    assert_golden(&SessionRequest::Keep(keep), &layout);
+    assert_golden(&SessionReply::Recalled { position: 300 }, &[("0d", "Recalled"), ("ac02", "up to position 300")]);
+    // Fixed for ever: servers keep pages under these names.
+    let key = PageKey::root(b"").next(&[1, 2, 300]);
+    assert_eq!(format!("{key:?}"), "PageKey(b91f511a69fb)");
 }
 
 fn piece() -> KvHeader {

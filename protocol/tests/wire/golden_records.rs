@@ -142,6 +142,6 @@ fn protocol_names() {
     let swarm: SwarmName = "my-lab".parse().unwrap();
     assert_eq!(SwarmName::default().as_str(), "public");
     assert_eq!(swarm.protocol("info", INFO_VERSION), "/swarm-node/my-lab/info/1");
-    assert_eq!(swarm.protocol("session", SESSION_VERSION), "/swarm-node/my-lab/session/3");
+    assert_eq!(swarm.protocol("session", SESSION_VERSION), "/swarm-node/my-lab/session/4");
     assert_eq!(swarm.protocol("kad", KAD_VERSION), "/swarm-node/my-lab/kad/1");
 }

@@ -10,9 +10,9 @@ use swarm_protocol::block::{BlockRange, MAX_BLOCKS};
 use swarm_protocol::model_id::{BlockDigest, ModelId, NumericClass};
 use swarm_protocol::session::{SessionId, TokenCount};
 use swarm_protocol::wire::{
-    CloseReason, Connect, ElementType, HandOver, Incoming, InfoReply, InfoRequest, Input, KvHeader, Lane,
-    MAX_NEXT_ADDRESSES, Next, Open, Output, Refusal, RowsHeader, ServerInfo, SessionReply, SessionRequest, Step,
-    StepDone, StepError, StepOutput,
+    CloseReason, Connect, ElementType, HandOver, Incoming, InfoReply, InfoRequest, Input, Keep, KvHeader, Lane,
+    MAX_NEXT_ADDRESSES, Next, Open, Output, PageKey, PageScope, Recall, Refusal, RowsHeader, ServerInfo, SessionReply,
+    SessionRequest, Step, StepDone, StepError, StepOutput,
 };
 use swarm_protocol::{Keypair, Multiaddr, PeerId};
 
@@ -220,6 +220,14 @@ fn piece() -> impl Strategy<Value = KvHeader> {
     )
 }
 
+fn page_scope() -> impl Strategy<Value = PageScope> {
+    prop_oneof![Just(PageScope::Owner), Just(PageScope::Shared)]
+}
+
+fn page_keys() -> impl Strategy<Value = Vec<PageKey>> {
+    vec(any::<[u8; 32]>().prop_map(PageKey), 0..=3)
+}
+
 pub(crate) fn session_request() -> impl Strategy<Value = SessionRequest> {
     prop_oneof![
         open().prop_map(SessionRequest::Open),
@@ -233,6 +241,12 @@ pub(crate) fn session_request() -> impl Strategy<Value = SessionRequest> {
         incoming().prop_map(SessionRequest::Import),
         piece().prop_map(SessionRequest::Kv),
         rows().prop_map(SessionRequest::Warm),
+        (any::<u32>(), page_scope(), page_keys()).prop_map(|(epoch, scope, keys)| {
+            SessionRequest::Recall(Recall { epoch, scope, keys })
+        }),
+        (any::<u32>(), page_scope(), any::<u32>(), page_keys()).prop_map(|(epoch, scope, first, keys)| {
+            SessionRequest::Keep(Keep { epoch, scope, first, keys })
+        }),
     ]
 }
 
@@ -302,6 +316,7 @@ pub(crate) fn session_reply() -> impl Strategy<Value = SessionReply> {
         Just(SessionReply::Expected),
         any::<u32>().prop_map(|position| SessionReply::Received { position }),
         any::<u32>().prop_map(|link| SessionReply::Linked { link }),
+        any::<u32>().prop_map(|position| SessionReply::Recalled { position }),
         (any::<u32>(), option::of(".{0,40}")).prop_map(|(link, failure)| SessionReply::HandedOver { link, failure }),
     ]
 }

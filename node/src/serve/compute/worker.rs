@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use swarm_model::{Blocks, KvCache, ModelError, Sequence, activations};
+use swarm_model::{Blocks, KvArena, KvCache, ModelError, Sequence, activations};
 use swarm_protocol::block::BlockRange;
-use swarm_protocol::wire::{Step, StepError};
+use swarm_protocol::wire::{PAGE_POSITIONS, Step, StepError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::error;
 
 use super::queue::{Next, Work, WorkQueue};
-use super::{Computed, Job, Slot, StepResult, Task};
+use super::{Computed, Job, NewPage, Slot, StepResult, Task};
+use crate::prefix_cache::PageName;
+use crate::serve::prefixes::{KeptPage, Prefixes};
 use crate::serve::smoothed::SmoothedWait;
 use crate::serve::steps::rewind_to;
 
@@ -37,6 +39,10 @@ struct Member {
 
 pub(super) struct Worker {
     blocks: Blocks,
+    /// Where keys and values lie.
+    arena: KvArena,
+    /// Pages that outlive their sessions; they give way to those of sessions.
+    prefixes: Prefixes,
     /// Of each open sequence, or why it has none.
     caches: HashMap<Slot, Result<KvCache, StepError>>,
     /// Of each sequence whose opening has been queued, and whose closing has not.
@@ -46,8 +52,14 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(blocks: Blocks, wait: watch::Sender<SmoothedWait>) -> Self {
-        Self { blocks, caches: HashMap::new(), ranges: HashMap::new(), queue: WorkQueue::default(), wait }
+    pub(super) fn new(
+        blocks: Blocks,
+        arena: KvArena,
+        prefixes: Prefixes,
+        wait: watch::Sender<SmoothedWait>,
+    ) -> Self {
+        let (caches, ranges) = (HashMap::new(), HashMap::new());
+        Self { blocks, arena, prefixes, caches, ranges, queue: WorkQueue::default(), wait }
     }
 
     /// Works until nobody can send jobs any more. What has come meanwhile is sorted between two passes, so what waits is
@@ -101,7 +113,7 @@ impl Worker {
         // In each case the asker may have gone meanwhile.
         match task {
             Task::Open { blocks, tokens, reply } => {
-                let cache = self.blocks.new_cache(blocks, tokens.as_usize()).map_err(failed);
+                let cache = self.blocks.new_cache_in(&self.arena, blocks, tokens.as_usize()).map_err(failed);
                 let _ = reply.send(cache.as_ref().map(|_| ()).map_err(Clone::clone));
                 self.caches.insert(slot, cache);
             }
@@ -110,9 +122,15 @@ impl Worker {
                 let _ = reply.send(exported);
             }
             Task::Import { position, bytes, reply } => {
+                if let Some(Ok(cache)) = self.caches.get(&slot) {
+                    self.make_room(self.growth(cache, bytes.len() / cache.bytes_per_position().max(1)));
+                }
                 let imported = self.cache(slot).and_then(|cache| cache.import(position, &bytes).map_err(failed));
                 let _ = reply.send(imported.map(|_| ()));
             }
+            // Without its pages the session's first step finds a gap, and its owner feeds them.
+            Task::Attach { pages } => drop(self.cache(slot).map(|cache| cache.attach(&pages))),
+            Task::Keep { pages, chain } => self.keep(slot, pages, &chain),
             Task::Close { done } => {
                 self.caches.remove(&slot);
                 let _ = done.send(());
@@ -125,6 +143,29 @@ impl Worker {
     fn cache(&mut self, slot: Slot) -> Result<&mut KvCache, StepError> {
         let cache = self.caches.get_mut(&slot).ok_or(StepError::Gap { have: 0 })?;
         cache.as_mut().map_err(|error| error.clone())
+    }
+
+    /// Keeps pages for later sessions. The steps that were queued before are computed: what a page's name says, it holds.
+    fn keep(&mut self, slot: Slot, pages: Vec<NewPage>, chain: &[PageName]) {
+        for NewPage { index, name, outputs } in pages {
+            let Some(kv) = self.cache(slot).ok().and_then(|cache| cache.page(index)) else { return };
+            self.prefixes.keep(name, KeptPage { kv, outputs });
+        }
+        self.prefixes.touch(chain);
+    }
+
+    /// The most bytes that a cache takes for as many more positions.
+    fn growth(&self, cache: &KvCache, positions: usize) -> u64 {
+        let page = PAGE_POSITIONS as usize;
+        // The page that is begun may be shared, and copied.
+        let pages = (cache.len() + positions).div_ceil(page) - cache.len() / page;
+        pages as u64 * self.blocks.page_bytes(cache.range())
+    }
+
+    /// Lets go of pages that no session uses until there are `needed` bytes. Sessions have reserved theirs: they are there
+    /// when nothing else is.
+    fn make_room(&self, needed: u64) {
+        while self.arena.used_bytes() + needed > self.arena.budget_bytes() && self.prefixes.give_way() {}
     }
 
     /// Computes rows of several sequences together.
@@ -142,6 +183,7 @@ impl Worker {
         if ready.is_empty() {
             return;
         }
+        self.make_room(ready.iter().map(|member| self.growth(&member.cache, member.rows)).sum());
         match self.forward(range, &mut ready) {
             Ok(outputs) => self.computed(ready, &outputs, began),
             Err(error) if ready.len() == 1 => self.not_computed(ready, error),

@@ -26,6 +26,7 @@ use super::feed_out::{FeedOut, LinkEvent};
 use super::visit::{Fed, FeedIn, ImportIn, NotComputed, Piece, Visit};
 use super::{End, Reader, Replies};
 use crate::hop::{Frame, HopState, NotKept, Source, Taken, Welcome};
+use crate::prefix_cache::PageName;
 use crate::serve::compute::{self, Slot};
 use crate::serve::host::Host;
 
@@ -54,6 +55,7 @@ const MOST_EARLY: usize = 4;
 /// A session that was admitted.
 pub(super) struct Opened {
     pub(super) id: SessionId,
+    pub(super) owner: PeerId,
     pub(super) blocks: BlockRange,
     pub(super) slot: Slot,
     /// Whether it has got its KV cache.
@@ -108,6 +110,8 @@ pub(super) struct Actor<'a> {
     /// Who came before their time, in the order of coming.
     early: VecDeque<Visit>,
     handing_over: Option<(u32, JoinHandle<Result<(), String>>)>,
+    /// What its pages are kept under, from the first one on.
+    pub(super) pages: Vec<PageName>,
     touched: Option<Instant>,
     /// When the session was last heard.
     active: watch::Sender<Instant>,
@@ -137,6 +141,7 @@ impl<'a> Actor<'a> {
             mirror: None,
             early: VecDeque::new(),
             handing_over: None,
+            pages: Vec::new(),
             touched: None,
             active,
         }
@@ -249,6 +254,8 @@ impl<'a> Actor<'a> {
             SessionRequest::Connect(connect) => self.connect(connect).await,
             SessionRequest::HandOver(order) => self.begin_hand_over(order).await,
             SessionRequest::Warm(_) => None,
+            SessionRequest::Recall(recall) => self.recall(recall).await,
+            SessionRequest::Keep(keep) => self.keep(keep).await,
             SessionRequest::Open(_) => Some(broken("a session is opened once".to_string())),
             SessionRequest::Feed(_) | SessionRequest::Import(_) | SessionRequest::Kv(_) => {
                 Some(broken("servers feed a session over streams of their own".to_string()))

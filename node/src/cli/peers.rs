@@ -1,0 +1,56 @@
+//! Which servers a client uses, and what they may keep of its texts.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow};
+use clap::Args;
+use clap::builder::FalseyValueParser;
+use swarm_client::{ClientConfig, PeerFilter, PrefixReuse};
+use swarm_protocol::PeerId;
+
+use super::output::BadUsage;
+
+/// Which servers are used, and how many.
+#[derive(Debug, Args)]
+pub(crate) struct PeerArgs {
+    /// Use only this server (repeatable)
+    #[arg(long = "allow-peer", env = "SWARM_ALLOW_PEER", value_name = "PEERID", value_delimiter = ',')]
+    allowed: Vec<PeerId>,
+    /// Never use this server (repeatable)
+    #[arg(long = "block-peer", env = "SWARM_BLOCK_PEER", value_name = "PEERID", value_delimiter = ',')]
+    blocked: Vec<PeerId>,
+    /// Keep a second server like each of the route's: a loss then costs one step, and the session twice the servers
+    #[arg(long, env = "SWARM_STANDBY", value_parser = FalseyValueParser::new())]
+    standby: bool,
+    /// Have the servers keep nothing of this text. Otherwise they may keep keys and values for a while, for this client alone,
+    /// so that a later text that begins alike starts sooner
+    #[arg(long, env = "SWARM_NO_PREFIX_REUSE", value_parser = FalseyValueParser::new(), conflicts_with = "prefix_key")]
+    no_prefix_reuse: bool,
+    /// Share what servers keep with all clients that have the same secret in this file; they must trust one another
+    #[arg(long, env = "SWARM_PREFIX_KEY", value_name = "FILE")]
+    prefix_key: Option<PathBuf>,
+}
+
+/// The shortest secret that is taken: 16 characters are hard to guess.
+const LEAST_SECRET: usize = 16;
+
+impl PeerArgs {
+    pub(crate) fn config(&self) -> Result<ClientConfig> {
+        let allowed = (!self.allowed.is_empty()).then(|| self.allowed.iter().copied().collect());
+        let peers = PeerFilter { allowed, blocked: self.blocked.iter().copied().collect() };
+        Ok(ClientConfig { peers, standby: self.standby, prefixes: self.prefixes()?, ..ClientConfig::default() })
+    }
+
+    fn prefixes(&self) -> Result<PrefixReuse> {
+        let Some(file) = &self.prefix_key else {
+            return Ok(if self.no_prefix_reuse { PrefixReuse::Off } else { PrefixReuse::Private });
+        };
+        let secret = std::fs::read_to_string(file).with_context(|| format!("cannot read the secret in {}", file.display()))?;
+        let secret = secret.trim();
+        if secret.len() < LEAST_SECRET {
+            let reason = anyhow!("the secret in {} is shorter than {LEAST_SECRET} characters; make one with `openssl rand -hex 32`", file.display());
+            return Err(BadUsage(reason).into());
+        }
+        Ok(PrefixReuse::Shared(secret.to_string()))
+    }
+}
