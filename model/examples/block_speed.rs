@@ -70,9 +70,9 @@ fn main() {
         for (name, sequences, rows, past) in prepared {
             let embed =
                 |count: usize| edges.embed(&(0..count as u32).map(|i| i * 37 % 1000).collect::<Vec<_>>()).unwrap();
-            let mut cache = blocks.new_cache(all, past + rows).unwrap();
-            fill(&mut cache, past);
-            let (caches, input) = (vec![cache; sequences], embed(sequences * rows));
+            // A clone would share its pages.
+            let filled = || fill(blocks.new_cache(all, past + rows).unwrap(), past);
+            let (caches, input) = ((0..sequences).map(|_| filled()).collect(), embed(sequences * rows));
             contests.push(Contest { name: name.into(), format, caches, past, input, times: Vec::new() });
         }
         loaded.push(blocks);
@@ -99,11 +99,12 @@ fn main() {
 }
 
 /// Keys and values that some positions might have; every element is the same small number.
-fn fill(cache: &mut KvCache, positions: usize) {
+fn fill(mut cache: KvCache, positions: usize) -> KvCache {
     if positions > 0 {
         let bytes = vec![0x3D; positions * cache.bytes_per_position()];
         cache.import(0, &bytes).unwrap();
     }
+    cache
 }
 
 fn step(blocks: &Blocks, contest: &mut Contest) {

@@ -3,16 +3,20 @@
 //! Each query row and head is computed alone: scores, maximum, exponentials, their sum and the weighted values, all in
 //! order of position. So a row's result does not depend on what shares the call.
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::Cell;
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor, bail};
+use bytemuck::cast_slice_mut;
+use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor};
 use half::{bf16, f16};
 use rayon::prelude::*;
 use swarm_protocol::wire::ElementType;
 
 use crate::error::ModelError;
-use crate::kernels::{Kernel, with_kernel};
-use crate::kv::{BlockPages, Cached, KvShape, PAGE_POSITIONS, Page};
+use crate::kernels::{Element, Kernel, with_kernel};
+use crate::kv::{KvCache, KvPage, KvShape, PAGE_POSITIONS, Side};
 use crate::linear::contiguous;
 
 /// Scores one task holds at most: 1 MiB of f32.
@@ -29,10 +33,12 @@ thread_local! {
     static SCORES: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// The rows of one sequence within a call, and the pages of one block.
+/// The rows of one sequence within a call, and where one block's keys and values are.
 pub(crate) struct Span<'a> {
     /// The sequence's pages; the rows' own keys and values are stored already.
-    pub(crate) pages: &'a BlockPages,
+    pub(crate) pages: &'a [KvPage],
+    /// Which block of the pages.
+    pub(crate) block: usize,
     /// The sequence's first row in the call.
     pub(crate) first_row: usize,
     /// Its number of rows.
@@ -41,38 +47,38 @@ pub(crate) struct Span<'a> {
     pub(crate) position: usize,
 }
 
-/// Stores the keys and values of `rows` rows from `first_row` on, both `(all rows, kv_heads * head_dim)` f32, rounded
-/// to the cache's type, at `position`.
-pub(crate) fn store(
-    pages: &mut BlockPages,
-    shape: &KvShape,
-    (keys, values): (&[f32], &[f32]),
-    position: usize,
-) -> Result<(), ModelError> {
-    let stored = match shape.element {
-        ElementType::F32 => f32::pages_mut(pages).map(|p| store_in(p, shape, keys, values, position)),
-        ElementType::F16 => f16::pages_mut(pages).map(|p| store_in(p, shape, keys, values, position)),
-        ElementType::Bf16 => bf16::pages_mut(pages).map(|p| store_in(p, shape, keys, values, position)),
-    };
-    stored.ok_or_else(|| ModelError::WrongCache {
-        cache: "keys and values of another format".into(),
-        asked: format!("{:?}", shape.element),
-    })
+/// Stores keys and values of block `block`, both `(rows, kv_heads * head_dim)` f32, rounded to the cache's type, where the
+/// cache ends; the pages are there.
+pub(crate) fn store(cache: &mut KvCache, block: usize, (keys, values): (&[f32], &[f32])) -> Result<(), ModelError> {
+    let shape = cache.shape();
+    let width = shape.kv_heads * shape.head_dim;
+    let (mut position, mut row) = (cache.len(), 0);
+    let rows = keys.len() / width;
+    while row < rows {
+        let slots = position % PAGE_POSITIONS..PAGE_POSITIONS.min(position % PAGE_POSITIONS + rows - row);
+        let part = row * width..(row + slots.len()) * width;
+        let page = &mut cache.pages_mut()[position / PAGE_POSITIONS];
+        let (key_page, value_page) = page.sides_mut(block)?;
+        for (page, from) in [(key_page, &keys[part.clone()]), (value_page, &values[part])] {
+            match shape.element {
+                ElementType::F32 => store_in::<f32>(cast_slice_mut(page), &shape, from, slots.start),
+                ElementType::F16 => store_in::<f16>(cast_slice_mut(page), &shape, from, slots.start),
+                ElementType::Bf16 => store_in::<bf16>(cast_slice_mut(page), &shape, from, slots.start),
+            }
+        }
+        position += slots.len();
+        row += slots.len();
+    }
+    Ok(())
 }
 
-fn store_in<E: Cached>(pages: &mut [Page<E>], shape: &KvShape, keys: &[f32], values: &[f32], position: usize) {
-    let (width, dim) = (shape.kv_heads * shape.head_dim, shape.head_dim);
-    for (row, (keys, values)) in keys.chunks_exact(width).zip(values.chunks_exact(width)).enumerate() {
-        let (page, slot) = ((position + row) / PAGE_POSITIONS, (position + row) % PAGE_POSITIONS);
-        let page = &mut pages[page];
-        for head in 0..shape.kv_heads {
-            let at = head * shape.head_elements() + slot * dim;
-            let rounded = |to: &mut [E], from: &[f32]| {
-                let pairs = to[at..at + dim].iter_mut().zip(&from[head * dim..][..dim]);
-                pairs.for_each(|(to, from)| *to = E::round(*from));
-            };
-            rounded(&mut page.keys, keys);
-            rounded(&mut page.values, values);
+/// Puts rows into the slots of a page `(kv_heads, PAGE_POSITIONS, head_dim)` from `slot` on.
+fn store_in<E: Element>(page: &mut [E], shape: &KvShape, rows: &[f32], slot: usize) {
+    let dim = shape.head_dim;
+    for (slot, row) in (slot..).zip(rows.chunks_exact(shape.kv_heads * dim)) {
+        for (page, head) in page.chunks_exact_mut(shape.head_elements()).zip(row.chunks_exact(dim)) {
+            let pairs = page[slot * dim..][..dim].iter_mut().zip(head);
+            pairs.for_each(|(to, from)| *to = E::round(*from));
         }
     }
 }
@@ -106,8 +112,9 @@ impl CustomOp1 for Attention<'_> {
 }
 
 /// Some rows of one sequence under one key and value head.
-struct Task<'a, E> {
-    pages: &'a [Page<E>],
+struct Task<'a> {
+    pages: &'a [KvPage],
+    block: usize,
     kv_head: usize,
     first_row: usize,
     rows: usize,
@@ -115,11 +122,11 @@ struct Task<'a, E> {
 }
 
 impl Attention<'_> {
-    fn run<E: Cached>(&self, queries: &[f32]) -> CandleResult<Vec<f32>> {
-        let tasks = self.tasks::<E>()?;
-        let scores = |task: &Task<'_, E>| task.rows * (task.position + task.rows);
+    fn run<E: Element>(&self, queries: &[f32]) -> CandleResult<Vec<f32>> {
+        let tasks = self.tasks();
+        let scores = |task: &Task<'_>| task.rows * (task.position + task.rows);
         let work: usize = tasks.iter().map(scores).sum::<usize>() * self.group_width();
-        let compute = |task: &Task<'_, E>| with_kernel!(kernel => self.compute(kernel, task, queries));
+        let compute = |task: &Task<'_>| with_kernel!(kernel => self.compute::<_, E>(kernel, task, queries));
         let parts: Vec<Vec<f32>> = if work < PARALLEL_WORK || rayon::current_num_threads() == 1 {
             tasks.iter().map(compute).collect()
         } else {
@@ -135,17 +142,15 @@ impl Attention<'_> {
         Ok(out)
     }
 
-    fn tasks<E: Cached>(&self) -> CandleResult<Vec<Task<'_, E>>> {
+    fn tasks(&self) -> Vec<Task<'_>> {
         let mut tasks = Vec::new();
         for span in self.spans {
-            let Some(pages) = E::pages(span.pages) else {
-                bail!("the KV cache is of another format than the blocks");
-            };
             let row_scores = self.group() * (span.position + span.rows);
             let step = (TASK_SCORES / row_scores).clamp(1, TASK_ROWS);
             for first in (0..span.rows).step_by(step) {
                 tasks.extend((0..self.shape.kv_heads).map(|kv_head| Task {
-                    pages,
+                    pages: span.pages,
+                    block: span.block,
                     kv_head,
                     first_row: span.first_row + first,
                     rows: step.min(span.rows - first),
@@ -153,7 +158,7 @@ impl Attention<'_> {
                 }));
             }
         }
-        Ok(tasks)
+        tasks
     }
 
     /// Query heads that share one key and value head.
@@ -166,23 +171,23 @@ impl Attention<'_> {
     }
 
     /// Where the queries of a task's row lie: its group's heads are neighbours.
-    fn query_start<E>(&self, task: &Task<'_, E>, row: usize) -> usize {
+    fn query_start(&self, task: &Task<'_>, row: usize) -> usize {
         (task.first_row + row) * self.heads * self.shape.head_dim + task.kv_head * self.group_width()
     }
 
     /// The attended values `(rows, group, head_dim)` of one task.
-    fn compute<K: Kernel, E: Cached>(&self, kernel: K, task: &Task<'_, E>, queries: &[f32]) -> Vec<f32> {
+    fn compute<K: Kernel, E: Element>(&self, kernel: K, task: &Task<'_>, queries: &[f32]) -> Vec<f32> {
         let rows = |row: usize| &queries[self.query_start(task, row)..][..self.group_width()];
         let queries: Vec<f32> = (0..task.rows).flat_map(rows).copied().collect();
         let seen = task.position + task.rows;
         let mut scores = SCORES.take();
-        self.score(kernel, task, &queries, seen, &mut scores);
+        self.score::<_, E>(kernel, task, &queries, seen, &mut scores);
         let scale = 1.0 / (self.shape.head_dim as f32).sqrt();
         let visible = |index: usize| task.position + index / self.group() + 1;
         let soften = |(index, scores): (usize, &mut [f32])| kernel.softmax(&mut scores[..visible(index)], scale);
         let sums: Vec<f32> = scores.chunks_exact_mut(seen).enumerate().map(soften).collect();
         let mut out = vec![0.0; queries.len()];
-        self.weigh(kernel, task, &scores, &mut out);
+        self.weigh::<_, E>(kernel, task, &scores, &mut out);
         for (out, sum) in out.chunks_exact_mut(self.shape.head_dim).zip(sums) {
             out.iter_mut().for_each(|value| *value /= sum);
         }
@@ -191,10 +196,10 @@ impl Attention<'_> {
     }
 
     /// Unscaled scores `(rows * group, seen)`; those past a row's own position are never read.
-    fn score<K: Kernel, E: Cached>(
+    fn score<K: Kernel, E: Element>(
         &self,
         kernel: K,
-        task: &Task<'_, E>,
+        task: &Task<'_>,
         queries: &[f32],
         seen: usize,
         scores: &mut Vec<f32>,
@@ -203,8 +208,8 @@ impl Attention<'_> {
         scores.resize(queries.len() / dim * seen, 0.0);
         for start in (0..seen).step_by(PAGE_POSITIONS) {
             let positions = PAGE_POSITIONS.min(seen - start);
-            let keys = self.part(task, start, |page| &page.keys).get(..positions * dim).unwrap_or_default();
-            let next = self.part(task, start + PAGE_POSITIONS, |page| &page.keys);
+            let keys = self.part::<E>(task, start, Side::Keys).get(..positions * dim).unwrap_or_default();
+            let next = self.part::<E>(task, start + PAGE_POSITIONS, Side::Keys);
             let tiles = queries.chunks(TILE_QUERIES * dim).zip(scores.chunks_mut(TILE_QUERIES * seen));
             for (index, (queries, scores)) in tiles.enumerate() {
                 // The first tile's reads are those that wait for memory.
@@ -221,12 +226,12 @@ impl Attention<'_> {
     }
 
     /// Adds every position's values to `out`, by the softened scores of those that see it.
-    fn weigh<K: Kernel, E: Cached>(&self, kernel: K, task: &Task<'_, E>, scores: &[f32], out: &mut [f32]) {
+    fn weigh<K: Kernel, E: Element>(&self, kernel: K, task: &Task<'_>, scores: &[f32], out: &mut [f32]) {
         let (group, dim) = (self.group(), self.shape.head_dim);
         let seen = task.position + task.rows;
         for start in (0..seen).step_by(PAGE_POSITIONS) {
-            let values = self.part(task, start, |page| &page.values);
-            let mut next = self.part(task, start + PAGE_POSITIONS, |page| &page.values);
+            let values = self.part::<E>(task, start, Side::Values);
+            let mut next = self.part::<E>(task, start + PAGE_POSITIONS, Side::Values);
             let rows = scores.chunks_exact(group * seen).zip(out.chunks_exact_mut(group * dim));
             for (row, (scores, out)) in rows.enumerate() {
                 // All heads of a row see as much.
@@ -243,9 +248,10 @@ impl Attention<'_> {
     }
 
     /// Keys or values of the task's head from position `start` (the first of a page) on; empty past the last page.
-    fn part<'a, E>(&self, task: &Task<'a, E>, start: usize, side: impl Fn(&'a Page<E>) -> &'a Vec<E>) -> &'a [E] {
+    fn part<'a, E: Element>(&self, task: &Task<'a>, start: usize, side: Side) -> &'a [E] {
         let elements = self.shape.head_elements();
-        task.pages.get(start / PAGE_POSITIONS).map_or(&[], |page| &side(page)[task.kv_head * elements..][..elements])
+        let page = task.pages.get(start / PAGE_POSITIONS);
+        page.map_or(&[], |page| &page.side(task.block, side)[task.kv_head * elements..][..elements])
     }
 }
 
@@ -255,7 +261,7 @@ fn split<const R: usize>(values: &[f32], width: usize) -> [&[f32]; R] {
 }
 
 /// Adds the values of positions `span` to the sums of one to [`TILE_QUERIES`] queries, whose scores are `seen` apart.
-fn weigh_tile<K: Kernel, E: Cached>(
+fn weigh_tile<K: Kernel, E: Element>(
     kernel: K,
     scores: &[f32],
     seen: usize,

@@ -70,7 +70,8 @@ impl Block {
         let mut first_row = 0;
         let spans = sequences.iter().map(|sequence| {
             let span = Span {
-                pages: sequence.cache.pages(index),
+                pages: sequence.cache.pages(),
+                block: index,
                 first_row,
                 rows: sequence.rows,
                 position: sequence.cache.len(),
@@ -108,9 +109,7 @@ fn store_all(
     let mut first = 0;
     for sequence in sequences {
         let part = first * width..(first + sequence.rows) * width;
-        let position = sequence.cache.len();
-        let rows = (&keys[part.clone()], &values[part]);
-        store(sequence.cache.pages_mut(index), &shape, rows, position)?;
+        store(sequence.cache, index, (&keys[part.clone()], &values[part]))?;
         first += sequence.rows;
     }
     Ok(())

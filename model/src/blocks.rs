@@ -8,7 +8,7 @@ use crate::activations;
 use crate::block::{Block, Step};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
-use crate::kv::{KvCache, KvShape};
+use crate::kv::{KvArena, KvCache, KvShape};
 use crate::rope::cos_sin;
 
 /// A range of blocks in memory; made by [`crate::Checkpoint::load_blocks`].
@@ -81,13 +81,30 @@ impl Blocks {
         &Device::Cpu
     }
 
-    /// An empty KV cache for blocks `range` and at most `max_tokens` positions.
+    /// An empty KV cache for blocks `range` and at most `max_tokens` positions, in as much memory as it takes.
     ///
     /// # Errors
     /// [`ModelError::RangeNotLoaded`] if not all blocks of `range` are hosted.
     pub fn new_cache(&self, range: BlockRange, max_tokens: usize) -> Result<KvCache, ModelError> {
+        self.new_cache_in(&KvArena::unlimited(), range, max_tokens)
+    }
+
+    /// The same with pages out of `arena`.
+    ///
+    /// # Errors
+    /// [`ModelError::RangeNotLoaded`] if not all blocks of `range` are hosted.
+    pub fn new_cache_in(&self, arena: &KvArena, range: BlockRange, max_tokens: usize) -> Result<KvCache, ModelError> {
         self.check_hosted(range)?;
-        Ok(KvCache::new(range, KvShape::new(&self.config, self.format), max_tokens))
+        Ok(KvCache::new(arena.clone(), range, self.kv_shape(), max_tokens))
+    }
+
+    /// Bytes of one page ([`crate::PAGE_POSITIONS`] positions) of a KV cache for blocks `range`.
+    pub fn page_bytes(&self, range: BlockRange) -> u64 {
+        self.kv_shape().page_bytes(range)
+    }
+
+    fn kv_shape(&self) -> KvShape {
+        KvShape::new(&self.config, self.format)
     }
 
     /// Pushes rows through blocks `range` and adds them to the sequences' KV caches.
@@ -97,7 +114,7 @@ impl Blocks {
     /// shares the call. On an error no cache has advanced.
     ///
     /// # Errors
-    /// [`ModelError`] if blocks, caches, rows or shapes do not fit, or a cache has no room left.
+    /// [`ModelError`] if blocks, caches, rows or shapes do not fit, or a cache or its arena has no room left.
     pub fn forward(
         &self,
         range: BlockRange,
@@ -107,17 +124,35 @@ impl Blocks {
         self.check_hosted(range)?;
         self.check_input(hidden, sequences)?;
         sequences.iter().try_for_each(|sequence| self.check_cache(range, sequence))?;
-        sequences.iter_mut().for_each(|sequence| sequence.cache.grow(sequence.rows));
+        let plans = sequences.iter().map(|sequence| sequence.cache.plan(sequence.rows));
+        let plans = plans.collect::<Result<Vec<_>, _>>()?;
+        sequences.iter_mut().zip(plans).for_each(|(sequence, plan)| sequence.cache.grow(plan));
+        let result = self.compute(range, hidden, sequences);
+        for sequence in sequences {
+            match result {
+                Ok(_) => sequence.cache.advance(sequence.rows),
+                Err(_) => sequence.cache.shrink(),
+            }
+        }
+        result
+    }
+
+    /// What [`Blocks::forward`] says, with everything checked and pages for all rows.
+    fn compute(
+        &self,
+        range: BlockRange,
+        hidden: &Tensor,
+        sequences: &mut [Sequence<'_>],
+    ) -> Result<Tensor, ModelError> {
         let positions = sequences.iter().flat_map(|s| s.cache.len()..s.cache.len() + s.rows);
         let (cos, sin) = cos_sin(&self.inverse_frequencies, positions)?;
-        let step = Step { config: &self.config, shape: KvShape::new(&self.config, self.format), cos, sin };
+        let step = Step { config: &self.config, shape: self.kv_shape(), cos, sin };
         let first = (range.start() - self.range.start()) as usize;
         let blocks = self.blocks.iter().skip(first).take(range.len() as usize);
         let mut hidden = hidden.contiguous()?;
         for (index, block) in blocks.enumerate() {
             hidden = block.forward(&step, &hidden, index, sequences)?;
         }
-        sequences.iter_mut().for_each(|sequence| sequence.cache.advance(sequence.rows));
         Ok(hidden)
     }
 
@@ -145,15 +180,8 @@ impl Blocks {
     }
 
     fn check_cache(&self, range: BlockRange, sequence: &Sequence<'_>) -> Result<(), ModelError> {
-        let cache = &sequence.cache;
-        let shape = KvShape::new(&self.config, self.format);
-        if cache.range() != range || cache.shape() != shape {
-            return Err(ModelError::WrongCache {
-                cache: format!("blocks {} as {:?}", cache.range(), cache.shape()),
-                asked: format!("blocks {range} as {shape:?}"),
-            });
-        }
-        cache.check_room(sequence.rows)
+        sequence.cache.check_kind(range, self.kv_shape())?;
+        sequence.cache.check_room(sequence.rows)
     }
 }
 

@@ -121,7 +121,7 @@ pub enum ModelError {
         hosted: BlockRange,
     },
     /// A KV cache was made for other blocks or another model.
-    #[error("the KV cache holds {cache}, but the step needs {asked}")]
+    #[error("the KV cache holds {cache}, but needed is {asked}")]
     WrongCache {
         /// What the cache was made for.
         cache: String,
@@ -135,6 +135,18 @@ pub enum ModelError {
         needed: usize,
         /// Positions reserved.
         max_tokens: usize,
+    },
+    /// The KV caches of a server would outgrow its memory for them.
+    #[error(
+        "{wanted} bytes more of KV cache were asked for, but {used} of {budget} are in use; wait for room, or open elsewhere"
+    )]
+    KvBudget {
+        /// Bytes asked for.
+        wanted: u64,
+        /// Bytes of all pages alive.
+        used: u64,
+        /// The most bytes that pages may have.
+        budget: u64,
     },
     /// Keys and values of positions were asked for that the KV cache does not hold.
     #[error("positions {}..{} were asked for, but the KV cache holds 0..{len}", .asked.start, .asked.end)]

@@ -1,122 +1,38 @@
-//! Keys and values of one sequence, in pages.
+//! Keys and values of one sequence, in pages that sequences may share.
 
+mod arena;
+mod page;
+#[cfg(test)]
+mod tests;
 mod transfer;
 
 use std::fmt;
 
-use half::{bf16, f16};
+pub use arena::KvArena;
+pub use page::{KvPage, PAGE_POSITIONS};
+pub(crate) use page::{KvShape, Side};
 use swarm_protocol::block::BlockRange;
-use swarm_protocol::model_id::WeightFormat;
-use swarm_protocol::wire::ElementType;
 
-use crate::config::ModelConfig;
 use crate::error::ModelError;
-use crate::kernels::Element;
-
-/// Positions in one page: attention adds page by page, so this is part of the numeric class.
-pub const PAGE_POSITIONS: usize = 64;
-
-/// What keys and values look like: two caches of one shape hold the same model's sequences.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct KvShape {
-    pub(crate) kv_heads: usize,
-    pub(crate) head_dim: usize,
-    pub(crate) element: ElementType,
-}
-
-impl KvShape {
-    pub(crate) fn new(config: &ModelConfig, format: WeightFormat) -> Self {
-        Self { kv_heads: config.kv_heads, head_dim: config.head_dim, element: format.into() }
-    }
-
-    /// Elements of the keys (or values) of one head in one page.
-    pub(crate) fn head_elements(&self) -> usize {
-        PAGE_POSITIONS * self.head_dim
-    }
-
-    fn page_elements(&self) -> usize {
-        self.kv_heads * self.head_elements()
-    }
-}
-
-/// Keys and values of [`PAGE_POSITIONS`] positions of one block, each `(kv_heads, PAGE_POSITIONS, head_dim)`.
-#[derive(Debug, Clone)]
-pub(crate) struct Page<E> {
-    pub(crate) keys: Vec<E>,
-    pub(crate) values: Vec<E>,
-}
-
-/// The pages of one block.
-#[derive(Debug, Clone)]
-pub(crate) enum BlockPages {
-    F32(Vec<Page<f32>>),
-    F16(Vec<Page<f16>>),
-    Bf16(Vec<Page<bf16>>),
-}
-
-/// An element type that pages exist for.
-pub(crate) trait Cached: Element {
-    fn pages(pages: &BlockPages) -> Option<&Vec<Page<Self>>>;
-    fn pages_mut(pages: &mut BlockPages) -> Option<&mut Vec<Page<Self>>>;
-}
-
-macro_rules! cached {
-    ($type:ty, $variant:ident) => {
-        impl Cached for $type {
-            fn pages(pages: &BlockPages) -> Option<&Vec<Page<Self>>> {
-                match pages {
-                    BlockPages::$variant(pages) => Some(pages),
-                    _ => None,
-                }
-            }
-
-            fn pages_mut(pages: &mut BlockPages) -> Option<&mut Vec<Page<Self>>> {
-                match pages {
-                    BlockPages::$variant(pages) => Some(pages),
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-
-cached!(f32, F32);
-cached!(f16, F16);
-cached!(bf16, Bf16);
-
-impl BlockPages {
-    fn new(element: ElementType) -> Self {
-        match element {
-            ElementType::F32 => Self::F32(Vec::new()),
-            ElementType::F16 => Self::F16(Vec::new()),
-            ElementType::Bf16 => Self::Bf16(Vec::new()),
-        }
-    }
-
-    fn resize(&mut self, count: usize, shape: &KvShape) {
-        fn resize<E: Element>(pages: &mut Vec<Page<E>>, count: usize, elements: usize) {
-            pages.truncate(count);
-            pages
-                .resize_with(count, || Page { keys: vec![E::zeroed(); elements], values: vec![E::zeroed(); elements] });
-        }
-        let elements = shape.page_elements();
-        match self {
-            Self::F32(pages) => resize(pages, count, elements),
-            Self::F16(pages) => resize(pages, count, elements),
-            Self::Bf16(pages) => resize(pages, count, elements),
-        }
-    }
-}
 
 /// Keys and values of one sequence for a range of blocks; made by [`crate::Blocks::new_cache`]. Pages are allocated as
-/// the sequence grows and freed by [`KvCache::truncate`].
+/// the sequence grows and let go by [`KvCache::truncate`]. A clone shares them: whoever writes into a page that somebody
+/// else holds writes into a copy of it.
 #[derive(Clone)]
 pub struct KvCache {
+    arena: KvArena,
     range: BlockRange,
     shape: KvShape,
     max_tokens: usize,
     len: usize,
-    blocks: Vec<BlockPages>,
+    pages: Vec<KvPage>,
+}
+
+/// Pages for rows to come, as [`KvCache::plan`] has got them: none of them is anybody else's.
+pub(crate) struct Growth {
+    /// Which page of the cache the first of them becomes.
+    first: usize,
+    pages: Vec<KvPage>,
 }
 
 impl fmt::Debug for KvCache {
@@ -130,14 +46,8 @@ impl fmt::Debug for KvCache {
 }
 
 impl KvCache {
-    pub(crate) fn new(range: BlockRange, shape: KvShape, max_tokens: usize) -> Self {
-        Self {
-            range,
-            shape,
-            max_tokens,
-            len: 0,
-            blocks: range.blocks().map(|_| BlockPages::new(shape.element)).collect(),
-        }
+    pub(crate) fn new(arena: KvArena, range: BlockRange, shape: KvShape, max_tokens: usize) -> Self {
+        Self { arena, range, shape, max_tokens, len: 0, pages: Vec::new() }
     }
 
     /// The blocks whose keys and values it holds.
@@ -160,30 +70,58 @@ impl KvCache {
         self.max_tokens
     }
 
-    /// Bytes of the pages allocated now.
+    /// Bytes of the pages it holds now, shared ones included.
     pub fn bytes(&self) -> u64 {
-        let pages = self.len.div_ceil(PAGE_POSITIONS) * self.blocks.len();
-        (2 * pages * self.shape.page_elements() * self.shape.element.bytes()) as u64
+        self.pages.iter().map(KvPage::bytes).sum()
     }
 
-    /// Forgets all positions from `len` on and frees their pages; longer than held is no change.
+    /// Forgets all positions from `len` on and lets go of their pages; longer than held is no change.
     pub fn truncate(&mut self, len: usize) {
         if len < self.len {
             self.len = len;
-            self.fit_pages(len);
+            self.shrink();
         }
     }
 
-    pub(crate) fn shape(&self) -> KvShape {
-        self.shape
+    /// Another reference to page `index`, which holds positions `index * PAGE_POSITIONS` and on; `None` if not all of its
+    /// positions are held.
+    pub fn page(&self, index: usize) -> Option<KvPage> {
+        let full = index < self.len / PAGE_POSITIONS;
+        self.pages.get(index).filter(|_| full).cloned()
     }
 
-    pub(crate) fn pages(&self, block: usize) -> &BlockPages {
-        &self.blocks[block]
+    /// Appends whole pages of another cache, which both hold from then on; returns how many positions were added. The
+    /// pages must belong to the positions at which they are appended, after the same positions before: nothing in them
+    /// could tell. On an error nothing has changed.
+    ///
+    /// # Errors
+    /// - [`ModelError::WrongPosition`] if the cache does not end at a page boundary;
+    /// - [`ModelError::WrongCache`] if a page is for other blocks or of another shape;
+    /// - [`ModelError::CacheFull`] if they do not fit.
+    pub fn attach(&mut self, pages: &[KvPage]) -> Result<usize, ModelError> {
+        if !self.len.is_multiple_of(PAGE_POSITIONS) {
+            return Err(ModelError::WrongPosition {
+                position: self.len.next_multiple_of(PAGE_POSITIONS),
+                len: self.len,
+            });
+        }
+        pages.iter().try_for_each(|page| self.check_kind(page.range(), page.shape()))?;
+        let positions = pages.len().saturating_mul(PAGE_POSITIONS);
+        self.check_room(positions)?;
+        self.pages.extend_from_slice(pages);
+        self.len += positions;
+        Ok(positions)
     }
 
-    pub(crate) fn pages_mut(&mut self, block: usize) -> &mut BlockPages {
-        &mut self.blocks[block]
+    /// Whether keys and values of `shape` for blocks `range` are what it holds.
+    pub(crate) fn check_kind(&self, range: BlockRange, shape: KvShape) -> Result<(), ModelError> {
+        if self.range == range && self.shape == shape {
+            return Ok(());
+        }
+        Err(ModelError::WrongCache {
+            cache: format!("blocks {} as {:?}", self.range, self.shape),
+            asked: format!("blocks {range} as {shape:?}"),
+        })
     }
 
     /// Whether `rows` more positions fit.
@@ -195,9 +133,21 @@ impl KvCache {
         Ok(())
     }
 
-    /// Allocates the pages for `rows` more positions.
-    pub(crate) fn grow(&mut self, rows: usize) {
-        self.fit_pages(self.len + rows);
+    /// Allocates pages for `rows` more positions, and a copy of the last page if that is shared and has room left.
+    pub(crate) fn plan(&self, rows: usize) -> Result<Growth, ModelError> {
+        let held = self.len.div_ceil(PAGE_POSITIONS);
+        let needed = (self.len + rows).div_ceil(PAGE_POSITIONS);
+        let partial = self.pages.get(self.len / PAGE_POSITIONS).filter(|page| rows > 0 && page.is_shared());
+        let copy = partial.map(|page| page.copy(&self.arena));
+        let first = held - usize::from(copy.is_some());
+        let new = (held..needed).map(|_| KvPage::new(&self.arena, self.range, self.shape));
+        Ok(Growth { first, pages: copy.into_iter().chain(new).collect::<Result<_, _>>()? })
+    }
+
+    /// Takes the pages of a plan made since the cache last changed.
+    pub(crate) fn grow(&mut self, growth: Growth) {
+        self.pages.truncate(growth.first);
+        self.pages.extend(growth.pages);
     }
 
     /// Counts `rows` more positions as held, once every block has stored them.
@@ -205,9 +155,20 @@ impl KvCache {
         self.len += rows;
     }
 
-    fn fit_pages(&mut self, positions: usize) {
-        let count = positions.div_ceil(PAGE_POSITIONS);
-        let shape = self.shape;
-        self.blocks.iter_mut().for_each(|pages| pages.resize(count, &shape));
+    /// Lets go of pages that hold no position.
+    pub(crate) fn shrink(&mut self) {
+        self.pages.truncate(self.len.div_ceil(PAGE_POSITIONS));
+    }
+
+    pub(crate) fn shape(&self) -> KvShape {
+        self.shape
+    }
+
+    pub(crate) fn pages(&self) -> &[KvPage] {
+        &self.pages
+    }
+
+    pub(crate) fn pages_mut(&mut self) -> &mut [KvPage] {
+        &mut self.pages
     }
 }

@@ -5,15 +5,13 @@
 
 use std::ops::Range;
 
-use bytemuck::{Pod, cast_slice, cast_slice_mut};
-
-use super::{BlockPages, KvCache, PAGE_POSITIONS, Page};
+use super::{KvCache, PAGE_POSITIONS, Side};
 use crate::error::ModelError;
 
 impl KvCache {
     /// Bytes of the keys and values of one position in all blocks, as exported.
     pub fn bytes_per_position(&self) -> usize {
-        self.blocks.len() * 2 * self.shape.kv_heads * self.run_bytes()
+        self.range.len() as usize * 2 * self.shape.kv_heads * self.run_bytes()
     }
 
     /// The keys and values of `positions`: for each block in order, for each position in order, the keys
@@ -27,11 +25,11 @@ impl KvCache {
         }
         let run = self.run_bytes();
         let mut out = Vec::with_capacity(positions.len() * self.bytes_per_position());
-        for block in &self.blocks {
+        for block in 0..self.range.len() as usize {
             for position in positions.clone() {
-                let (keys, values) = block.page_bytes(position / PAGE_POSITIONS);
-                gather(keys, position % PAGE_POSITIONS, run, &mut out);
-                gather(values, position % PAGE_POSITIONS, run, &mut out);
+                let page = &self.pages[position / PAGE_POSITIONS];
+                gather(page.side_bytes(block, Side::Keys), position % PAGE_POSITIONS, run, &mut out);
+                gather(page.side_bytes(block, Side::Values), position % PAGE_POSITIONS, run, &mut out);
             }
         }
         Ok(out)
@@ -44,15 +42,17 @@ impl KvCache {
     /// # Errors
     /// - [`ModelError::WrongPosition`] if `position` is not where the cache ends;
     /// - [`ModelError::WrongKvBytes`] if the bytes are not one or more whole positions;
-    /// - [`ModelError::CacheFull`] if they do not fit.
+    /// - [`ModelError::CacheFull`] if they do not fit;
+    /// - [`ModelError::KvBudget`] if the arena has no room for them.
     pub fn import(&mut self, position: usize, bytes: &[u8]) -> Result<usize, ModelError> {
         let rows = self.check_import(position, bytes)?;
-        self.grow(rows);
+        let growth = self.plan(rows)?;
+        self.grow(growth);
         let run = self.run_bytes();
-        let block_bytes = bytes.len() / self.blocks.len();
-        for (block, bytes) in self.blocks.iter_mut().zip(bytes.chunks_exact(block_bytes)) {
+        let block_bytes = bytes.len() / self.range.len() as usize;
+        for (block, bytes) in bytes.chunks_exact(block_bytes).enumerate() {
             for (position, bytes) in (position..).zip(bytes.chunks_exact(block_bytes / rows)) {
-                let (keys, values) = block.page_bytes_mut(position / PAGE_POSITIONS);
+                let (keys, values) = self.pages[position / PAGE_POSITIONS].sides_mut(block)?;
                 let (new_keys, new_values) = bytes.split_at(bytes.len() / 2);
                 scatter(new_keys, keys, position % PAGE_POSITIONS, run);
                 scatter(new_values, values, position % PAGE_POSITIONS, run);
@@ -93,39 +93,13 @@ fn scatter(from: &[u8], page: &mut [u8], slot: usize, run: usize) {
     heads.zip(from.chunks_exact(run)).for_each(|(head, from)| head[slot * run..][..run].copy_from_slice(from));
 }
 
-impl BlockPages {
-    /// Keys and values of one page.
-    fn page_bytes(&self, index: usize) -> (&[u8], &[u8]) {
-        fn bytes<E: Pod>(page: &Page<E>) -> (&[u8], &[u8]) {
-            (cast_slice(&page.keys), cast_slice(&page.values))
-        }
-        match self {
-            Self::F32(pages) => bytes(&pages[index]),
-            Self::F16(pages) => bytes(&pages[index]),
-            Self::Bf16(pages) => bytes(&pages[index]),
-        }
-    }
-
-    /// Keys and values of one page.
-    fn page_bytes_mut(&mut self, index: usize) -> (&mut [u8], &mut [u8]) {
-        fn bytes<E: Pod>(page: &mut Page<E>) -> (&mut [u8], &mut [u8]) {
-            (cast_slice_mut(&mut page.keys), cast_slice_mut(&mut page.values))
-        }
-        match self {
-            Self::F32(pages) => bytes(&mut pages[index]),
-            Self::F16(pages) => bytes(&mut pages[index]),
-            Self::Bf16(pages) => bytes(&mut pages[index]),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use swarm_protocol::block::BlockRange;
     use swarm_protocol::model_id::WeightFormat;
 
-    use super::super::KvShape;
+    use super::super::{KvArena, KvShape};
     use super::*;
     use crate::attention::store;
 
@@ -134,7 +108,7 @@ mod tests {
 
     fn cache(format: WeightFormat, max_tokens: usize) -> KvCache {
         let shape = KvShape { kv_heads: 3, head_dim: 5, element: format.into() };
-        KvCache::new(BlockRange::new(2, 2 + BLOCKS).unwrap(), shape, max_tokens)
+        KvCache::new(KvArena::unlimited(), BlockRange::new(2, 2 + BLOCKS).unwrap(), shape, max_tokens)
     }
 
     fn noise(count: usize, seed: u64) -> Vec<u8> {
@@ -146,13 +120,14 @@ mod tests {
     fn bytes_lie_by_block_then_position_with_keys_before_values() {
         let positions = PAGE_POSITIONS + 6;
         let mut cache = cache(WeightFormat::F32, positions);
-        let (shape, width) = (cache.shape(), 15);
+        let width = 15;
         let rows = |side: usize| -> Vec<f32> { (0..positions * width).map(|i| (side * 10_000 + i) as f32).collect() };
-        cache.grow(positions);
+        let growth = cache.plan(positions).unwrap();
+        cache.grow(growth);
         let mut expected: Vec<f32> = Vec::new();
         for block in 0..BLOCKS as usize {
             let (keys, values) = (rows(2 * block), rows(2 * block + 1));
-            store(cache.pages_mut(block), &shape, (&keys, &values), 0).unwrap();
+            store(&mut cache, block, (&keys, &values)).unwrap();
             for (keys, values) in keys.chunks_exact(width).zip(values.chunks_exact(width)) {
                 expected.extend(keys.iter().chain(values));
             }

@@ -1,0 +1,121 @@
+//! Attention over pages against the same sums over one contiguous buffer.
+
+use proptest::prelude::*;
+use swarm_protocol::block::BlockRange;
+
+use super::*;
+use crate::kernels::scalar::Scalar;
+use crate::kernels::{Lanes, sum_lanes};
+use crate::kv::KvArena;
+
+/// Some positions of one block, and queries at the last of them.
+#[derive(Debug, Clone)]
+struct Case {
+    shape: KvShape,
+    group: usize,
+    before: usize,
+    rows: usize,
+    seed: u64,
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let elements = vec![ElementType::F32, ElementType::F16, ElementType::Bf16];
+    let shape = (1usize..4, 1usize..40, prop::sample::select(elements));
+    let shape = shape.prop_map(|(kv_heads, head_dim, element)| KvShape { kv_heads, head_dim, element });
+    let before = prop_oneof![0usize..70, 60usize..68, 120usize..135, 0usize..400];
+    (shape, 1usize..6, before, 1usize..40, any::<u64>()).prop_map(|(shape, group, before, rows, seed)| Case {
+        shape,
+        group,
+        before,
+        rows,
+        seed,
+    })
+}
+
+fn noise(count: usize, seed: u64) -> Vec<f32> {
+    let mix = |i: u64| ((i ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
+    (0..count as u64).map(mix).collect()
+}
+
+fn round(element: ElementType, values: &[f32]) -> Vec<f32> {
+    let round = |value: &f32| match element {
+        ElementType::F32 => *value,
+        ElementType::F16 => f16::from_f32(*value).to_f32(),
+        ElementType::Bf16 => bf16::from_f32(*value).to_f32(),
+    };
+    values.iter().map(round).collect()
+}
+
+impl Case {
+    fn positions(&self) -> usize {
+        self.before + self.rows
+    }
+
+    /// Keys and values of all positions.
+    fn kept(&self) -> [Vec<f32>; 2] {
+        let count = self.positions() * self.shape.kv_heads * self.shape.head_dim;
+        [noise(count, self.seed), noise(count, !self.seed)]
+    }
+
+    fn queries(&self) -> Vec<f32> {
+        noise(self.rows * self.shape.kv_heads * self.group * self.shape.head_dim, self.seed ^ 0x55)
+    }
+
+    /// In block 1 of two, stored in pieces.
+    fn paged(&self) -> Vec<f32> {
+        let (width, heads) = (self.shape.kv_heads * self.shape.head_dim, self.shape.kv_heads * self.group);
+        let range = BlockRange::new(0, 2).unwrap();
+        let mut cache = KvCache::new(KvArena::unlimited(), range, self.shape, self.positions());
+        let [keys, values] = self.kept();
+        for piece in [0..self.before, self.before..self.positions()] {
+            let growth = cache.plan(piece.len()).unwrap();
+            cache.grow(growth);
+            let part = piece.start * width..piece.end * width;
+            store(&mut cache, 1, (&keys[part.clone()], &values[part])).unwrap();
+            cache.advance(piece.len());
+        }
+        let queries =
+            Tensor::from_vec(self.queries(), (self.rows, heads * self.shape.head_dim), &candle_core::Device::Cpu);
+        let span = Span { pages: cache.pages(), block: 1, first_row: 0, rows: self.rows, position: self.before };
+        let out = attend(&queries.unwrap(), heads, self.shape, &[span]).unwrap();
+        out.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    /// By the definition, over buffers `(positions, kv_heads, head_dim)`.
+    fn contiguous(&self) -> Vec<f32> {
+        let [keys, values] = self.kept().map(|side| round(self.shape.element, &side));
+        let heads = self.shape.kv_heads * self.group;
+        let one = |(index, query): (usize, &[f32])| {
+            let (row, kv_head) = (index / heads, index % heads / self.group);
+            attend_one(&self.shape, query, kv_head, &keys, &values, self.before + row + 1)
+        };
+        self.queries().chunks_exact(self.shape.head_dim).enumerate().flat_map(one).collect()
+    }
+}
+
+/// One query of one head over the first `seen` positions.
+fn attend_one(shape: &KvShape, query: &[f32], kv_head: usize, keys: &[f32], values: &[f32], seen: usize) -> Vec<f32> {
+    let of = |side: &[f32], position: usize| {
+        side[(position * shape.kv_heads + kv_head) * shape.head_dim..][..shape.head_dim].to_vec()
+    };
+    let score = |position| {
+        let mut lanes = [[Lanes::default(); 1]; 1];
+        Scalar.dot_tile([query], [&of(keys, position)[..]], &mut lanes);
+        sum_lanes(&lanes[0][0])
+    };
+    let mut scores: Vec<f32> = (0..seen).map(score).collect();
+    let sum = Scalar.softmax(&mut scores, 1.0 / (shape.head_dim as f32).sqrt());
+    let mut out = vec![0.0f32; shape.head_dim];
+    for (position, weight) in scores.into_iter().enumerate() {
+        out.iter_mut().zip(of(values, position)).for_each(|(out, value)| *out = weight.mul_add(value, *out));
+    }
+    out.into_iter().map(|value| value / sum).collect()
+}
+
+proptest! {
+    #[test]
+    fn pages_change_no_bit(case in case()) {
+        let bits = |values: Vec<f32>| -> Vec<u32> { values.into_iter().map(f32::to_bits).collect() };
+        prop_assert_eq!(bits(case.paged()), bits(case.contiguous()));
+    }
+}
