@@ -113,6 +113,18 @@ impl KvCache {
         Ok(positions)
     }
 
+    /// Bytes of the pages that `rows` more positions would take now.
+    pub fn growth_bytes(&self, rows: usize) -> u64 {
+        let new = (self.len + rows).div_ceil(PAGE_POSITIONS) - self.len.div_ceil(PAGE_POSITIONS);
+        let copied = self.copied(rows).map_or(0, |_| 1);
+        (new + copied) as u64 * self.shape.page_bytes(self.range)
+    }
+
+    /// The page that `rows` more positions begin in, if they need a copy of it.
+    fn copied(&self, rows: usize) -> Option<&KvPage> {
+        self.pages.get(self.len / PAGE_POSITIONS).filter(|page| rows > 0 && page.is_shared())
+    }
+
     /// Whether keys and values of `shape` for blocks `range` are what it holds.
     pub(crate) fn check_kind(&self, range: BlockRange, shape: KvShape) -> Result<(), ModelError> {
         if self.range == range && self.shape == shape {
@@ -137,8 +149,7 @@ impl KvCache {
     pub(crate) fn plan(&self, rows: usize) -> Result<Growth, ModelError> {
         let held = self.len.div_ceil(PAGE_POSITIONS);
         let needed = (self.len + rows).div_ceil(PAGE_POSITIONS);
-        let partial = self.pages.get(self.len / PAGE_POSITIONS).filter(|page| rows > 0 && page.is_shared());
-        let copy = partial.map(|page| page.copy(&self.arena));
+        let copy = self.copied(rows).map(|page| page.copy(&self.arena));
         let first = held - usize::from(copy.is_some());
         let new = (held..needed).map(|_| KvPage::new(&self.arena, self.range, self.shape));
         Ok(Growth { first, pages: copy.into_iter().chain(new).collect::<Result<_, _>>()? })

@@ -128,7 +128,7 @@ mod tests {
         cache.keep(name(9), 9);
         cache.keep(name(10), 10);
         assert!(!cache.entries.contains_key(&name(3)) && cache.len() == 4);
-        assert_eq!([9, 10, 2, 1].map(Some), [0; 4].map(|_| cache.evict(|_| true)));
+        assert_eq!([2, 1, 9, 10].map(Some), [0; 4].map(|_| cache.evict(|_| true)));
         assert_eq!(cache.evict(|_| true), None);
     }
 

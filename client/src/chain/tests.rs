@@ -150,11 +150,10 @@ fn hops_that_have_computed_a_beginning_before_are_fed_from_there() {
     // The second has forgotten it, the third says more than there is.
     chain.recalled(HopId(1), TokenCount(8));
     chain.recalled(HopId(3), TokenCount(12));
-    assert_eq!(orders(&mut chain), [
-        Join(1, Main, 1, Some(2), false, 0),
-        Join(2, Main, 2, Some(3), false, 8),
-        Join(3, Main, 3, None, false, 8),
-    ]);
+    assert_eq!(
+        orders(&mut chain),
+        [Join(1, Main, 1, Some(2), false, 0), Join(2, Main, 2, Some(3), false, 8), Join(3, Main, 3, None, false, 8),]
+    );
     chain.extend_tokens(TokenCount(1), Outputs::Last).unwrap();
     assert_eq!(orders(&mut chain), [Feed(1, 8..9, 8)]);
     assert_eq!(chain.waited_for(), Some(HopId(1)));

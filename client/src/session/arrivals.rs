@@ -85,6 +85,8 @@ impl Session {
             Ok(Came::Output { from, rows }) => {
                 self.recorder.output_arrived(from.0, at);
                 self.setbacks = 0;
+                let held = from.as_usize() + rows.rows();
+                self.keep_pages(hop, held);
                 match &mut self.outputs {
                     Some(outputs) => outputs.append(rows),
                     None => self.outputs = Some(rows),
@@ -113,7 +115,8 @@ impl Session {
                     let block_time = Duration::from_micros(done.compute_us.into()) / link.blocks.len();
                     self.finder.report(link.peer, Outcome::Stepped { block_time, rtt: link.rtt });
                 }
-                self.keep_pages(hop);
+                let held = self.chain.held_by(hop).map_or(0, TokenCount::as_usize);
+                self.keep_pages(hop, held);
             }
             Err(error) => self.on_wrong(hop, &error),
         }

@@ -133,7 +133,8 @@ pub(super) async fn open(
     shape: RowsHeader,
     limit: Duration,
 ) -> Result<OpenedLink, OpenFailure> {
-    let opened = tokio::time::timeout(limit, open_without_limit(network, peer, addresses, request, recall, shape)).await;
+    let opened =
+        tokio::time::timeout(limit, open_without_limit(network, peer, addresses, request, recall, shape)).await;
     opened.unwrap_or(Err(OpenFailure::TimedOut(limit)))
 }
 
@@ -245,7 +246,8 @@ async fn write(
     drop(events);
     while let Some((request, payload)) = queue.recv().await {
         // The hop was given up: what was queued for it would only take bandwidth from its replacement.
-        if queue.is_closed() {
+        // Pages that it has computed are of use to sessions to come.
+        if queue.is_closed() && !matches!(request, SessionRequest::Keep(_)) {
             continue;
         }
         if writer.send(&request, &payload).await.is_err() {

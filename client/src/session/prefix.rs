@@ -74,9 +74,9 @@ impl Session {
         pages.recall(self.chain.epoch(), end.as_usize())
     }
 
-    /// Tells a hop to keep the pages it has filled since it was last told.
-    pub(super) fn keep_pages(&mut self, hop: HopId) {
-        let held = self.chain.held_by(hop).map_or(0, TokenCount::as_usize).min(self.ids.len());
+    /// Tells a hop that holds so many positions to keep the pages it has filled since it was last told.
+    pub(super) fn keep_pages(&mut self, hop: HopId, held: usize) {
+        let held = held.min(self.ids.len());
         let (Some(pages), Some(link)) = (&self.pages, self.links.get_mut(&hop)) else { return };
         let filled = held / PAGE_POSITIONS as usize;
         // After a truncation the same pages may be filled anew.
@@ -104,14 +104,10 @@ mod tests {
         let ids: Vec<u32> = (0..3 * PAGE as u32).collect();
         let keys = keys(&ids);
         let asked = |end: usize| keys.recall(7, end).map(|recall| recall.keys.len());
-        assert_eq!([0, PAGE - 1, PAGE, 3 * PAGE - 1, 3 * PAGE, 9 * PAGE].map(asked), [
-            None,
-            None,
-            Some(1),
-            Some(2),
-            Some(3),
-            Some(3)
-        ]);
+        assert_eq!(
+            [0, PAGE - 1, PAGE, 3 * PAGE - 1, 3 * PAGE, 9 * PAGE].map(asked),
+            [None, None, Some(1), Some(2), Some(3), Some(3)]
+        );
         assert!(PageKeys::new(&PrefixReuse::Off).is_none());
     }
 

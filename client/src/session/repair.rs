@@ -66,7 +66,8 @@ impl Opener {
             blocks: hop.blocks,
             tokens: self.tokens,
         };
-        let opened = link::open(&self.network, hop.peer, addresses, request, self.recall.clone(), self.shape, self.limit);
+        let opened =
+            link::open(&self.network, hop.peer, addresses, request, self.recall.clone(), self.shape, self.limit);
         let opened = opened.await?;
         Ok(opened.counted(plan.present(hop.peer)))
     }

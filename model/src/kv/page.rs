@@ -121,7 +121,7 @@ impl KvPage {
     }
 
     /// Whether somebody else holds it too.
-    pub(super) fn is_shared(&self) -> bool {
+    pub fn is_shared(&self) -> bool {
         Arc::strong_count(&self.0) > 1
     }
 

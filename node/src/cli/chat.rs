@@ -12,7 +12,9 @@ use swarm_protocol::model_id::WeightFormat;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::common::SwarmArgs;
+use super::generate::SamplingArgs;
 use super::output::print_error;
+use super::peers::PeerArgs;
 use super::stop::or_interrupted_unless;
 use super::text_view::TextView;
 

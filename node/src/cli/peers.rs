@@ -45,10 +45,14 @@ impl PeerArgs {
         let Some(file) = &self.prefix_key else {
             return Ok(if self.no_prefix_reuse { PrefixReuse::Off } else { PrefixReuse::Private });
         };
-        let secret = std::fs::read_to_string(file).with_context(|| format!("cannot read the secret in {}", file.display()))?;
+        let secret =
+            std::fs::read_to_string(file).with_context(|| format!("cannot read the secret in {}", file.display()))?;
         let secret = secret.trim();
         if secret.len() < LEAST_SECRET {
-            let reason = anyhow!("the secret in {} is shorter than {LEAST_SECRET} characters; make one with `openssl rand -hex 32`", file.display());
+            let reason = anyhow!(
+                "the secret in {} is shorter than {LEAST_SECRET} characters; make one with `openssl rand -hex 32`",
+                file.display()
+            );
             return Err(BadUsage(reason).into());
         }
         Ok(PrefixReuse::Shared(secret.to_string()))

@@ -43,10 +43,12 @@ impl Prefixes {
         self.lock().touch(names);
     }
 
-    /// Lets go of a page that nobody else holds; `false` if there is none.
+    /// Lets go of a page: one that nobody else holds, if there is any. `false` if none is kept.
     pub(super) fn give_way(&self) -> bool {
-        // Freed when nobody waits for the lock any more.
-        let freed = self.lock().evict(|page| !page.kv.is_shared());
+        let mut cache = self.lock();
+        let freed = cache.evict(|page| !page.kv.is_shared()).or_else(|| cache.evict(|_| true));
+        // Nobody waits for the lock while memory is freed.
+        drop(cache);
         freed.is_some()
     }
 

@@ -66,7 +66,8 @@ impl Server {
         let served = Served::open(&config).await?;
         let bootstrap = config.network.bootstrap.clone();
         // KV caches grow by whole pages.
-        let cache_tokens = TokenCount(config.cache_tokens.0.saturating_add(PAGE_POSITIONS - 1) / PAGE_POSITIONS * PAGE_POSITIONS);
+        let cache_tokens =
+            TokenCount(config.cache_tokens.0.saturating_add(PAGE_POSITIONS - 1) / PAGE_POSITIONS * PAGE_POSITIONS);
         let company = !bootstrap.is_empty() || config.network.mdns;
         let (network, inbound) = Network::start(config.network).await?;
         addresses_settled(&network).await;

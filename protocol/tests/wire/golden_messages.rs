@@ -4,9 +4,9 @@ use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::{BlockDigest, ModelId, NumericClass};
 use swarm_protocol::session::{SessionId, TokenCount};
 use swarm_protocol::wire::{
-    CloseReason, Connect, ElementType, HandOver, Incoming, InfoReply, InfoRequest, Input, Keep, KvHeader, Lane,
-    Next, Open, Output, PageKey, PageScope, Recall, Refusal, RowsHeader, ServerInfo, SessionReply, SessionRequest, Step, StepDone, StepError, StepOutput,
-    encode,
+    CloseReason, Connect, ElementType, HandOver, Incoming, InfoReply, InfoRequest, Input, Keep, KvHeader, Lane, Next,
+    Open, Output, PageKey, PageScope, Recall, Refusal, RowsHeader, ServerInfo, SessionReply, SessionRequest, Step,
+    StepDone, StepError, StepOutput, encode,
 };
 
 use crate::golden::{EIGHT, Part, SEVEN, assert_golden, assert_layout, keys};

@@ -241,12 +241,10 @@ pub(crate) fn session_request() -> impl Strategy<Value = SessionRequest> {
         incoming().prop_map(SessionRequest::Import),
         piece().prop_map(SessionRequest::Kv),
         rows().prop_map(SessionRequest::Warm),
-        (any::<u32>(), page_scope(), page_keys()).prop_map(|(epoch, scope, keys)| {
-            SessionRequest::Recall(Recall { epoch, scope, keys })
-        }),
-        (any::<u32>(), page_scope(), any::<u32>(), page_keys()).prop_map(|(epoch, scope, first, keys)| {
-            SessionRequest::Keep(Keep { epoch, scope, first, keys })
-        }),
+        (any::<u32>(), page_scope(), page_keys())
+            .prop_map(|(epoch, scope, keys)| { SessionRequest::Recall(Recall { epoch, scope, keys }) }),
+        (any::<u32>(), page_scope(), any::<u32>(), page_keys())
+            .prop_map(|(epoch, scope, first, keys)| { SessionRequest::Keep(Keep { epoch, scope, first, keys }) }),
     ]
 }
 

@@ -108,7 +108,7 @@ impl Client {
         meanwhile: impl AsyncFnMut(usize, &[HopInfo]),
     ) -> Result<Told, SessionError> {
         let ids = self.model.encode(prompt)?;
-        let mut session = self.model.text_session(ids.len() + most).await?;
+        let mut session = self.model.text_session_for(&ids, ids.len() + most).await?;
         let telling =
             tell(&mut session, &ids, GenerationConfig { max_tokens: most, sampling, trace: false }, meanwhile);
         let told = tokio::time::timeout(2 * DEADLINE, telling).await;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use swarm_model::{Blocks, KvArena, KvCache, ModelError, Sequence, activations};
 use swarm_protocol::block::BlockRange;
-use swarm_protocol::wire::{PAGE_POSITIONS, Step, StepError};
+use swarm_protocol::wire::{Step, StepError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::error;
 
@@ -52,12 +52,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(
-        blocks: Blocks,
-        arena: KvArena,
-        prefixes: Prefixes,
-        wait: watch::Sender<SmoothedWait>,
-    ) -> Self {
+    pub(super) fn new(blocks: Blocks, arena: KvArena, prefixes: Prefixes, wait: watch::Sender<SmoothedWait>) -> Self {
         let (caches, ranges) = (HashMap::new(), HashMap::new());
         Self { blocks, arena, prefixes, caches, ranges, queue: WorkQueue::default(), wait }
     }
@@ -123,7 +118,7 @@ impl Worker {
             }
             Task::Import { position, bytes, reply } => {
                 if let Some(Ok(cache)) = self.caches.get(&slot) {
-                    self.make_room(self.growth(cache, bytes.len() / cache.bytes_per_position().max(1)));
+                    self.make_room(|| cache.growth_bytes(bytes.len() / cache.bytes_per_position().max(1)));
                 }
                 let imported = self.cache(slot).and_then(|cache| cache.import(position, &bytes).map_err(failed));
                 let _ = reply.send(imported.map(|_| ()));
@@ -154,18 +149,11 @@ impl Worker {
         self.prefixes.touch(chain);
     }
 
-    /// The most bytes that a cache takes for as many more positions.
-    fn growth(&self, cache: &KvCache, positions: usize) -> u64 {
-        let page = PAGE_POSITIONS as usize;
-        // The page that is begun may be shared, and copied.
-        let pages = (cache.len() + positions).div_ceil(page) - cache.len() / page;
-        pages as u64 * self.blocks.page_bytes(cache.range())
-    }
-
-    /// Lets go of pages that no session uses until there are `needed` bytes. Sessions have reserved theirs: they are there
-    /// when nothing else is.
-    fn make_room(&self, needed: u64) {
-        while self.arena.used_bytes() + needed > self.arena.budget_bytes() && self.prefixes.give_way() {}
+    /// Lets go of pages that are kept until there is room for what is to be stored. Sessions have reserved theirs: they are
+    /// there when nothing else is.
+    fn make_room(&self, needed: impl Fn() -> u64) {
+        // What a page gives back may also be that nobody has to copy it.
+        while self.arena.used_bytes() + needed() > self.arena.budget_bytes() && self.prefixes.give_way() {}
     }
 
     /// Computes rows of several sequences together.
@@ -183,7 +171,7 @@ impl Worker {
         if ready.is_empty() {
             return;
         }
-        self.make_room(ready.iter().map(|member| self.growth(&member.cache, member.rows)).sum());
+        self.make_room(|| ready.iter().map(|member| member.cache.growth_bytes(member.rows)).sum());
         match self.forward(range, &mut ready) {
             Ok(outputs) => self.computed(ready, &outputs, began),
             Err(error) if ready.len() == 1 => self.not_computed(ready, error),
@@ -291,7 +279,7 @@ fn failed(error: ModelError) -> StepError {
 mod tests {
     use swarm_model::{Checkpoint, ModelSpec};
     use swarm_protocol::session::TokenCount;
-    use swarm_protocol::wire::{ElementType, RowsHeader};
+    use swarm_protocol::wire::{ElementType, PageKey, RowsHeader};
 
     use super::*;
 
@@ -307,10 +295,17 @@ mod tests {
     }
 
     fn worker() -> Worker {
+        with_room_for(None)
+    }
+
+    /// A worker whose KV caches have room for so many pages of all of its blocks.
+    fn with_room_for(pages: Option<u64>) -> Worker {
         let checkpoint = Checkpoint::open(&ModelSpec::Demo).unwrap();
         let format = checkpoint.native_format();
         let blocks = checkpoint.load_blocks(range(0, BLOCKS), format, &mut |_| {}).unwrap();
-        Worker::new(blocks, watch::channel(SmoothedWait::default()).0)
+        let bytes = |pages| KvArena::new(pages * blocks.page_bytes(blocks.range()));
+        let arena = pages.map_or_else(KvArena::unlimited, bytes);
+        Worker::new(blocks, arena, Prefixes::new(100), watch::channel(SmoothedWait::default()).0)
     }
 
     fn open(worker: &mut Worker, slot: u64, blocks: BlockRange) -> oneshot::Receiver<super::super::Opened> {
@@ -409,6 +404,90 @@ mod tests {
         settle(&mut worker);
         assert!(later.try_recv().unwrap().is_ok(), "what was queued before the end is computed");
         assert!(worker.caches.is_empty() && worker.ranges.is_empty());
+    }
+
+    fn page_name(key: u8) -> PageName {
+        PageName { owner: None, blocks: range(0, 3), key: PageKey([key; 32]) }
+    }
+
+    /// Has the first pages of a sequence kept under the names of these keys.
+    fn keep(worker: &mut Worker, slot: u64, keys: &[u8]) {
+        let chain: Vec<PageName> = keys.iter().copied().map(page_name).collect();
+        let new = |(index, name): (usize, &PageName)| NewPage { index, name: *name, outputs: None };
+        let pages = chain.iter().enumerate().map(new).collect();
+        worker.take(Job { slot: Slot(slot), task: Task::Keep { pages, chain } });
+    }
+
+    /// Begins a sequence with the pages of these names; says how many there were.
+    fn recall(worker: &mut Worker, slot: u64, keys: &[u8]) -> usize {
+        let pages = worker.prefixes.recall(&keys.iter().copied().map(page_name).collect::<Vec<_>>());
+        let pages: Vec<_> = pages.into_iter().map(|page| page.kv).collect();
+        let count = pages.len();
+        worker.take(Job { slot: Slot(slot), task: Task::Attach { pages } });
+        settle(worker);
+        count
+    }
+
+    #[test]
+    fn what_follows_a_recalled_beginning_has_the_bits_of_one_computed_anew() {
+        let mut worker = worker();
+        drop(open(&mut worker, 1, range(0, 3)));
+        let _answer = send(&mut worker, 1, 0, 150);
+        // The third page is not whole, and the first slot goes on with other rows in what others hold too.
+        keep(&mut worker, 1, &[1, 2, 3]);
+        let _other = send(&mut worker, 1, 10, 5);
+        settle(&mut worker);
+        close(&mut worker, 1);
+        // The rows depend on the slot's number: slot 1 again, as another session.
+        drop(open(&mut worker, 1, range(0, 3)));
+        assert_eq!(recall(&mut worker, 1, &[1, 2, 3]), 2);
+        let mut answer = send(&mut worker, 1, 128, 30);
+        settle(&mut worker);
+        assert_eq!(answer.try_recv().unwrap().unwrap().rows, alone(1, range(0, 3), &[(0, 128), (128, 30)])[1]);
+        // A rewind into what is shared changes nothing for those who share it.
+        let mut again = send(&mut worker, 1, 70, 20);
+        settle(&mut worker);
+        assert_eq!(again.try_recv().unwrap().unwrap().rows, alone(1, range(0, 3), &[(0, 70), (70, 20)])[1]);
+        drop(open(&mut worker, 2, range(0, 3)));
+        assert_eq!(recall(&mut worker, 2, &[1, 2]), 2);
+        let kept = worker.caches[&Slot(2)].as_ref().unwrap().export(0..128).unwrap();
+        drop(open(&mut worker, 3, range(0, 3)));
+        let _rows = send(&mut worker, 1, 70, 58);
+        settle(&mut worker);
+        assert_eq!(worker.caches[&Slot(1)].as_ref().unwrap().export(0..128).unwrap(), kept);
+    }
+
+    #[test]
+    fn what_is_kept_gives_way_to_sessions_and_never_the_other_way_round() {
+        let mut worker = with_room_for(Some(4));
+        for slot in [1, 2] {
+            drop(open(&mut worker, slot, range(0, 3)));
+            let _answer = send(&mut worker, slot, 0, 128);
+            keep(&mut worker, slot, &[slot as u8, slot as u8 + 10]);
+            settle(&mut worker);
+            close(&mut worker, slot);
+            settle(&mut worker);
+        }
+        let page = worker.blocks.page_bytes(range(0, 3));
+        assert_eq!(worker.arena.used_bytes(), 4 * page, "all of it is kept");
+        // Slot 2 uses the first of its pages, and needs two more: those used longest ago go.
+        drop(open(&mut worker, 2, range(0, 3)));
+        assert_eq!(recall(&mut worker, 2, &[2]), 1);
+        let mut answer = send(&mut worker, 2, 64, 100);
+        settle(&mut worker);
+        assert!(answer.try_recv().unwrap().is_ok());
+        assert_eq!(worker.arena.used_bytes(), 4 * page);
+        assert_eq!(worker.prefixes.recall(&[page_name(1), page_name(11)]).len(), 0);
+        // Rewound into the page that it shares, it gets one of its own, and the kept one is nobody's any more.
+        let mut answer = send(&mut worker, 2, 5, 200);
+        settle(&mut worker);
+        assert!(answer.try_recv().unwrap().is_ok());
+        assert_eq!((worker.arena.used_bytes(), worker.prefixes.recall(&[page_name(2)]).len()), (4 * page, 0));
+        // What sessions hold themselves nobody takes from them.
+        drop(open(&mut worker, 3, range(0, 3)));
+        let mut answer = send(&mut worker, 3, 0, 1);
+        settle(&mut worker);
+        assert!(matches!(answer.try_recv().unwrap(), Err(StepError::Compute(_))));
     }
 
     #[test]
