@@ -53,6 +53,9 @@ pub struct ClientConfig {
     /// Whether a second server is kept like each hop, fed with the same input, so that a loss costs one step and no
     /// replay. It doubles what the session takes of the swarm.
     pub standby: bool,
+    /// Whether a route may take servers of several numeric classes, if those of one do not cover the model. Then a text is
+    /// no longer the same to the bit whoever computes it: after a loss it may go on differently.
+    pub mixed_classes: bool,
     /// Who profits from what servers have computed of a session of token ids, when it is over.
     pub prefixes: PrefixReuse,
     /// How long a new session looks for servers before it says that there is no route.
@@ -82,6 +85,7 @@ impl Default for ClientConfig {
             open_timeout: Duration::from_secs(5),
             step_timeout: Duration::from_secs(120),
             standby: false,
+            mixed_classes: false,
             prefixes: PrefixReuse::default(),
             start_patience: Duration::from_secs(4),
             repair_patience: Duration::from_secs(30),

@@ -256,11 +256,17 @@ impl PeerBook {
         classes
     }
 
-    /// The servers of `class` that a session with that need can use: up, not avoided, and agreeing with each other on
+    /// The servers of `class`, or of any, that a session with that need can use: up, not avoided, and agreeing with each other on
     /// what their blocks hold. Those without room are left out if `with_room`.
-    pub fn candidates(&self, need: &Need, class: &NumericClass, with_room: bool, now: Instant) -> Vec<Candidate> {
-        let usable: Vec<&Known> =
-            self.peers.values().filter(|known| known.usable(now) && known.announcement.class == *class).collect();
+    pub fn candidates(
+        &self,
+        need: &Need,
+        class: Option<&NumericClass>,
+        with_room: bool,
+        now: Instant,
+    ) -> Vec<Candidate> {
+        let of_class = |known: &Known| class.is_none_or(|class| known.announcement.class == *class);
+        let usable: Vec<&Known> = self.peers.values().filter(|known| known.usable(now) && of_class(known)).collect();
         let agreed = agreed_digests(&usable, need);
         let genuine = |known: &&&Known| {
             known.announcement.blocks.blocks().all(|block| match (known.digest(block), agreed.get(&block)) {

@@ -25,6 +25,8 @@ pub struct Need {
     pub tokens: TokenCount,
     /// The arithmetic the session has begun with; any if it has not begun.
     pub class: Option<NumericClass>,
+    /// Whether servers of several classes are taken together, if those of one do not cover the blocks.
+    pub mixed: bool,
     /// What the session's blocks hold, for those it has had a server of.
     pub digests: BTreeMap<BlockIndex, BlockDigest>,
     /// Servers that are not to be used.
@@ -36,8 +38,10 @@ pub struct Need {
 pub struct Plan {
     /// The cheapest route.
     pub route: Route,
-    /// The arithmetic of all its servers.
-    pub class: NumericClass,
+    /// The arithmetic of all its servers; none if they are of several classes.
+    pub class: Option<NumericClass>,
+    /// That of each.
+    pub(crate) classes: HashMap<PeerId, NumericClass>,
     /// What its blocks hold.
     pub digests: BTreeMap<BlockIndex, BlockDigest>,
     /// Where its servers can be dialled.
@@ -90,7 +94,7 @@ pub enum NoPlan {
     },
 }
 
-/// The cheapest plan among all numeric classes that the need allows.
+/// The cheapest plan among all numeric classes that the need allows; one of several classes only if there is no other.
 ///
 /// # Errors
 /// [`NoPlan`] names the blocks that nobody serves, or that nobody has room for.
@@ -99,7 +103,7 @@ pub(super) fn cheapest(book: &PeerBook, need: &Need, now: Instant) -> Result<Pla
     let mut best: Option<Plan> = None;
     let mut why_not: Option<NoPlan> = None;
     for class in classes {
-        match plan_in(book, need, class, now) {
+        match plan_in(book, need, Some(&class), now) {
             Ok(plan) => {
                 let cheaper = best.as_ref().is_none_or(|best| plan.route.cost().total() < best.route.cost().total());
                 if cheaper {
@@ -108,6 +112,9 @@ pub(super) fn cheapest(book: &PeerBook, need: &Need, now: Instant) -> Result<Pla
             }
             Err(reason) => why_not = Some(closer(why_not, reason)),
         }
+    }
+    if best.is_none() && need.mixed {
+        return plan_in(book, need, None, now);
     }
     best.ok_or_else(|| why_not.unwrap_or_else(|| no_route(book, NoRoute { missing: vec![need.range] }, None, now)))
 }
@@ -139,28 +146,32 @@ fn blocks_in(ranges: &[BlockRange]) -> u32 {
     ranges.iter().map(|range| range.len()).sum()
 }
 
-fn plan_in(book: &PeerBook, need: &Need, class: NumericClass, now: Instant) -> Result<Plan, NoPlan> {
-    let with_room = book.candidates(need, &class, true, now);
+fn plan_in(book: &PeerBook, need: &Need, class: Option<&NumericClass>, now: Instant) -> Result<Plan, NoPlan> {
+    let with_room = book.candidates(need, class, true, now);
     let apart = book.apart.pairs(now);
     let mut measured = book.round_trips_between_servers();
     // The way through the client is then what a pair is estimated by.
     measured.retain(|(from, to), _| !apart.contains(&(*from, *to)) && !apart.contains(&(*to, *from)));
     let links = Links::Direct(measured);
     let route = route::find(&with_room, need.range, &links).or_else(|no_room| {
-        let all = book.candidates(need, &class, false, now);
-        route::find(&all, need.range, &links).map_err(|missing| no_route(book, missing, Some(&class), now))?;
+        let all = book.candidates(need, class, false, now);
+        route::find(&all, need.range, &links).map_err(|missing| no_route(book, missing, class, now))?;
         let rooms = no_room.missing.iter().filter_map(|range| book.largest_room(*range, now));
         let free = rooms.min().unwrap_or_default();
         Err(NoPlan::NoRoom { missing: no_room.missing, needed: need.tokens, free })
     })?;
     let mut digests = need.digests.clone();
-    let mut addresses = HashMap::new();
+    let (mut addresses, mut classes) = (HashMap::new(), HashMap::new());
     for hop in &route.hops {
         digests.extend(book.digests(hop.peer, hop.blocks));
-        let known = book.get(hop.peer).map(|known| known.announcement.addresses.clone());
-        addresses.insert(hop.peer, known.unwrap_or_default());
+        if let Some(known) = book.get(hop.peer) {
+            addresses.insert(hop.peer, known.announcement.addresses.clone());
+            classes.insert(hop.peer, known.announcement.class.clone());
+        }
     }
-    Ok(Plan { route, class, digests, addresses, apart, present: vec![] })
+    let first = route.hops.first().and_then(|hop| classes.get(&hop.peer));
+    let class = first.filter(|first| classes.values().all(|class| class == *first)).cloned();
+    Ok(Plan { route, class, classes, digests, addresses, apart, present: vec![] })
 }
 
 #[cfg(test)]

@@ -48,6 +48,7 @@ fn need(tokens: u32) -> Need {
         range: range(0, 8),
         tokens: TokenCount(tokens),
         class: None,
+        mixed: false,
         digests: BTreeMap::new(),
         avoid: HashSet::new(),
     }
@@ -66,6 +67,19 @@ fn a_route_stays_within_one_numeric_class() {
     assert_eq!(peers(&plan), [servers[2].announcement.peer]);
     let halves = book(&[&servers[0], &servers[1]], now);
     assert!(matches!(cheapest(&halves, &need(10), now), Err(NoPlan::Unusable { .. })), "of another class");
+    let plan = |book: &PeerBook, class: Option<&str>| {
+        let class = class.map(|class| NumericClass::new(class).unwrap());
+        cheapest(book, &Need { mixed: true, class, ..need(10) }, now).unwrap()
+    };
+    let mixed = plan(&halves, None);
+    assert_eq!(peers(&mixed), [&servers[0], &servers[1]].map(|server| server.announcement.peer));
+    let classes = mixed.route.hops.iter().map(|hop| mixed.classes[&hop.peer].as_str()).collect::<Vec<_>>();
+    assert_eq!((mixed.class, classes), (None, vec!["a", "b"]));
+    // Nobody mixes without need, nor leaves the class it has begun with.
+    let whole = book(&servers.each_ref(), now);
+    assert_eq!(plan(&whole, None).class.unwrap().as_str(), "c");
+    assert_eq!(plan(&whole, Some("c")).class.unwrap().as_str(), "c");
+    assert_eq!(peers(&plan(&whole, Some("a"))).len(), 1, "the class it has begun with has become too small");
 }
 
 #[test]

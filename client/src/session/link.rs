@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::liveness::Liveness;
+use swarm_protocol::model_id::NumericClass;
 use swarm_protocol::p2p::{FrameReader, FrameWriter, Network, OpenError, StreamError, StreamKind};
 use swarm_protocol::session::{SessionId, TokenCount};
 use swarm_protocol::warm_up::WarmUp;
@@ -106,6 +107,7 @@ pub enum OpenFailure {
 pub(super) struct OpenedLink {
     pub(super) peer: PeerId,
     pub(super) blocks: BlockRange,
+    class: NumericClass,
     pub(super) max_step_rows: TokenCount,
     pub(super) max_steps: usize,
     /// The positions that it has computed before, in another session.
@@ -146,7 +148,7 @@ async fn open_without_limit(
     recall: Option<Recall>,
     shape: RowsHeader,
 ) -> Result<OpenedLink, OpenFailure> {
-    let (blocks, session, tokens) = (request.blocks, request.session, request.tokens);
+    let (blocks, session, tokens, class) = (request.blocks, request.session, request.tokens, request.class.clone());
     let stream = network.open(peer, addresses, StreamKind::Session).await?;
     let (mut reader, mut writer) = stream.into_frames(shape.payload_bytes().unwrap_or(0));
     let asked = Instant::now();
@@ -159,6 +161,7 @@ async fn open_without_limit(
     match reader.next().await? {
         Some((SessionReply::Opened { max_step_rows, max_steps, .. }, _)) => Ok(OpenedLink {
             peer,
+            class,
             recalled: recalled(&mut reader, most).await?,
             blocks,
             max_step_rows: TokenCount(max_step_rows.clamp(1, MAX_STEP_ROWS)),
@@ -206,6 +209,7 @@ impl OpenedLink {
         Link {
             peer: self.peer,
             blocks: self.blocks,
+            class: self.class,
             session: self.session,
             addresses: self.addresses,
             max_step_rows: self.max_step_rows,
@@ -286,6 +290,7 @@ async fn read(mut reader: FrameReader<SessionReply>, hop: HopId, arrived: mpsc::
 pub(super) struct Link {
     pub(super) peer: PeerId,
     pub(super) blocks: BlockRange,
+    pub(super) class: NumericClass,
     /// The session's id on this hop.
     session: SessionId,
     addresses: Vec<Multiaddr>,

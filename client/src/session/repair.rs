@@ -62,7 +62,7 @@ impl Opener {
             // has noticed that an earlier hop was given up.
             session: SessionId::random(&mut rand::rng()),
             model: self.model,
-            class: plan.class.clone(),
+            class: plan.classes.get(&hop.peer).or(plan.class.as_ref()).cloned().ok_or(OpenFailure::NoAnswer)?,
             blocks: hop.blocks,
             tokens: self.tokens,
         };
@@ -158,6 +158,7 @@ impl Session {
             range,
             tokens: self.tokens,
             class: self.class.clone(),
+            mixed: self.config.mixed_classes,
             digests: self.digests.clone(),
             avoid: HashSet::new(),
         }
@@ -179,7 +180,11 @@ impl Session {
     async fn open_route(&mut self, span: &LostSpan, plan: Plan) -> Option<String> {
         let attempts = self.open_all(&plan).await;
         for (_, blocks, _) in attempts.iter().filter(|(_, _, opened)| opened.is_ok()) {
-            self.class.get_or_insert_with(|| plan.class.clone());
+            if !self.started && self.class.is_none() {
+                self.class.clone_from(&plan.class);
+            } else if self.class != plan.class && self.class.take().is_some() {
+                warn!(session = %self.id, "servers of several numeric classes go on with this text: it may differ from now on");
+            }
             self.digests.extend(plan.digests.iter().filter(|(block, _)| blocks.contains(**block)));
         }
         let blocks: Vec<BlockRange> = attempts.iter().map(|(_, blocks, _)| *blocks).collect();
@@ -228,7 +233,7 @@ impl Session {
         let planned: HashSet<PeerId> = plan.route.hops.iter().map(|hop| hop.peer).collect();
         // The other server holds the same weights and computes the same bits.
         let need = |blocks| Need {
-            class: Some(plan.class.clone()),
+            class: plan.class.clone(),
             digests: plan.digests.clone(),
             avoid: planned.clone(),
             ..self.need(blocks)

@@ -101,7 +101,12 @@ impl Session {
         self.shadows.looked.insert(hop, None);
         // A server that serves another part of the session anyway would fall together with it.
         let avoid: HashSet<PeerId> = self.links.values().map(|link| link.peer).collect();
-        let need = Need { avoid, ..self.need(blocks) };
+        let mut need = Need { avoid, ..self.need(blocks) };
+        if purpose == Purpose::TakeOver {
+            // Keys and values of one class mean nothing to another.
+            need.class = self.links.get(&hop).map(|link| link.class.clone());
+            need.mixed = false;
+        }
         let finder = self.finder.clone();
         // Who gets a KV cache begins with none.
         let opener = if purpose == Purpose::TakeOver { self.opener().without_recall() } else { self.opener() };
@@ -122,6 +127,9 @@ impl Session {
             }
             Err(_) => {
                 debug!(session = %self.id, %hop, "no other server could be opened beside a hop");
+                if purpose == Purpose::TakeOver && self.config.mixed_classes {
+                    self.shadows.by_input.insert(hop);
+                }
                 self.shadows.looked.insert(hop, Some(again));
                 return;
             }

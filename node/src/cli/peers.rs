@@ -22,6 +22,10 @@ pub(crate) struct PeerArgs {
     /// Keep a second server like each of the route's: a loss then costs one step, and the session twice the servers
     #[arg(long, env = "SWARM_STANDBY", value_parser = FalseyValueParser::new())]
     standby: bool,
+    /// Use servers of several numeric classes (kinds of processor) together, if those of one do not cover the model: a text
+    /// may then go on differently after a loss
+    #[arg(long, env = "SWARM_MIX_CLASSES", value_parser = FalseyValueParser::new())]
+    mix_classes: bool,
     /// Have the servers keep nothing of this text. Otherwise they may keep keys and values for a while, for this client alone,
     /// so that a later text that begins alike starts sooner
     #[arg(long, env = "SWARM_NO_PREFIX_REUSE", value_parser = FalseyValueParser::new(), conflicts_with = "prefix_key")]
@@ -38,7 +42,13 @@ impl PeerArgs {
     pub(crate) fn config(&self) -> Result<ClientConfig> {
         let allowed = (!self.allowed.is_empty()).then(|| self.allowed.iter().copied().collect());
         let peers = PeerFilter { allowed, blocked: self.blocked.iter().copied().collect() };
-        Ok(ClientConfig { peers, standby: self.standby, prefixes: self.prefixes()?, ..ClientConfig::default() })
+        Ok(ClientConfig {
+            peers,
+            standby: self.standby,
+            prefixes: self.prefixes()?,
+            mixed_classes: self.mix_classes,
+            ..ClientConfig::default()
+        })
     }
 
     fn prefixes(&self) -> Result<PrefixReuse> {

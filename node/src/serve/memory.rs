@@ -25,8 +25,9 @@ pub(super) fn blocks_that_fit(
 ) -> Result<u32, ServeError> {
     let kv_bytes = config.kv_bytes_per_token_block(format) * u64::from(cache_tokens.0);
     let needed = config.block_bytes(format) + kv_bytes;
-    // Sessions keep one row of output for each of their tokens, however many blocks there are.
-    let row = activations::byte_count(format, 1, config.hidden) as u64;
+    // Sessions keep one row of output for each of their tokens, however many blocks there are, and so do pages that are kept
+    // for later ones.
+    let row = 2 * activations::byte_count(format, 1, config.hidden) as u64;
     let usable = (available / 100 * USABLE_PERCENT).saturating_sub(row * u64::from(cache_tokens.0));
     match usable / needed {
         0 => Err(ServeError::TooLittleMemory { needed_mib: needed.div_ceil(MIB), available_mib: usable / MIB }),
@@ -83,7 +84,7 @@ mod tests {
         let tokens = TokenCount(1000);
         let fit = |available| blocks_that_fit(&config, WeightFormat::F32, tokens, available);
         let one = config.block_bytes(WeightFormat::F32) + 1000 * config.kv_bytes_per_token_block(WeightFormat::F32);
-        let kept = 1000 * activations::byte_count(WeightFormat::F32, 1, config.hidden) as u64;
+        let kept = 2 * 1000 * activations::byte_count(WeightFormat::F32, 1, config.hidden) as u64;
         assert!(matches!(fit(one + kept), Err(ServeError::TooLittleMemory { .. })), "30 % stay free");
         assert_eq!(fit((one * 2 + kept) / 70 * 100 + 100).unwrap(), 2);
         assert_eq!(fit((one * 2 + kept) / 70 * 100 - 100).unwrap(), 1, "outputs are kept as well");

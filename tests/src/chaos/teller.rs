@@ -191,7 +191,7 @@ async fn keep_telling(client: Client, line: &Line, enough: &AtomicBool) -> Telli
         let telling_one = async {
             let mut running = match session.take() {
                 Some(session) => session,
-                None => client.model.text_session(capacity).await?,
+                None => client.model.text_session_for(&turn.prompt, capacity).await?,
             };
             let told = tell_turn(&mut running, turn, &mut telling).await;
             session = line.chat.then_some(running);
