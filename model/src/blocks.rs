@@ -21,6 +21,8 @@ pub struct Blocks {
     digests: Vec<BlockDigest>,
     inverse_frequencies: Vec<f32>,
     numeric_class: NumericClass,
+    /// Where caches come from whose memory nobody counts.
+    uncounted: KvArena,
 }
 
 /// One sequence's part in a call of [`Blocks::forward`].
@@ -48,6 +50,7 @@ impl Blocks {
             format,
             blocks,
             digests,
+            uncounted: KvArena::unlimited(),
         })
     }
 
@@ -86,7 +89,7 @@ impl Blocks {
     /// # Errors
     /// [`ModelError::RangeNotLoaded`] if not all blocks of `range` are hosted.
     pub fn new_cache(&self, range: BlockRange, max_tokens: usize) -> Result<KvCache, ModelError> {
-        self.new_cache_in(&KvArena::unlimited(), range, max_tokens)
+        self.new_cache_in(&self.uncounted, range, max_tokens)
     }
 
     /// The same with pages out of `arena`.

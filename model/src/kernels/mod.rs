@@ -9,6 +9,7 @@ mod matmul;
 mod portable;
 pub(crate) mod quant;
 pub(crate) mod scalar;
+mod slab;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
@@ -17,6 +18,7 @@ pub(crate) use element::Element;
 pub(crate) use matmul::{PANEL_STEP, panel};
 pub(crate) use quant::QuantMatrix;
 use quant::{Cell, Format};
+pub(crate) use slab::{Piece, Slabs};
 
 /// Partial sums of one dot product.
 pub(crate) const LANES: usize = 8;

@@ -4,12 +4,12 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytemuck::{cast_slice, cast_slice_mut};
+use bytemuck::cast_slice;
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::WeightFormat;
 use swarm_protocol::wire::ElementType;
 
-use super::arena::{KvArena, Lease};
+use super::arena::{KvArena, Leased};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
 use crate::kernels::Element;
@@ -67,42 +67,23 @@ pub struct KvPage(Arc<Held>);
 struct Held {
     range: BlockRange,
     shape: KvShape,
-    memory: Memory,
-    // Dropped last: bytes count as used until they are free.
-    lease: Lease,
-}
-
-/// Zeroed memory, aligned for every type that is kept in it.
-struct Memory(Box<[u64]>);
-
-impl Memory {
-    fn zeroed(bytes: u64) -> Self {
-        Self(vec![0; bytes.div_ceil(size_of::<u64>() as u64) as usize].into_boxed_slice())
-    }
-
-    fn bytes(&self) -> &[u8] {
-        cast_slice(&self.0)
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        cast_slice_mut(&mut self.0)
-    }
+    leased: Leased,
 }
 
 impl KvPage {
-    /// An empty page out of `arena`.
+    /// A page out of `arena`, which may hold what another left behind.
     ///
     /// # Errors
     /// [`ModelError::KvBudget`] if the arena has no room for it.
     pub(super) fn new(arena: &KvArena, range: BlockRange, shape: KvShape) -> Result<Self, ModelError> {
-        let lease = arena.lease(shape.page_bytes(range))?;
-        Ok(Self(Arc::new(Held { range, shape, memory: Memory::zeroed(lease.bytes), lease })))
+        let leased = arena.take(shape.page_bytes(range))?;
+        Ok(Self(Arc::new(Held { range, shape, leased })))
     }
 
     /// A page out of `arena` with the same keys and values.
     pub(super) fn copy(&self, arena: &KvArena) -> Result<Self, ModelError> {
         let mut copy = Self::new(arena, self.0.range, self.0.shape)?;
-        copy.own()?.memory.bytes_mut().copy_from_slice(self.0.memory.bytes());
+        copy.own()?.leased.memory.bytes_mut().copy_from_slice(self.0.leased.memory.bytes());
         Ok(copy)
     }
 
@@ -113,7 +94,7 @@ impl KvPage {
 
     /// Its bytes, as its arena counts them.
     pub fn bytes(&self) -> u64 {
-        self.0.lease.bytes
+        self.0.leased.bytes()
     }
 
     pub(crate) fn shape(&self) -> KvShape {
@@ -132,7 +113,7 @@ impl KvPage {
 
     /// The bytes of [`KvPage::side`].
     pub(super) fn side_bytes(&self, block: usize, side: Side) -> &[u8] {
-        &self.0.memory.bytes()[self.0.shape.place(block, side)]
+        &self.0.leased.memory.bytes()[self.0.shape.place(block, side)]
     }
 
     /// Keys and values of block `block` as bytes, to be written.
@@ -142,7 +123,7 @@ impl KvPage {
     pub(crate) fn sides_mut(&mut self, block: usize) -> Result<(&mut [u8], &mut [u8]), ModelError> {
         let held = self.own()?;
         let keys = held.shape.place(block, Side::Keys);
-        let both = &mut held.memory.bytes_mut()[keys.start..held.shape.place(block, Side::Values).end];
+        let both = &mut held.leased.memory.bytes_mut()[keys.start..held.shape.place(block, Side::Values).end];
         Ok(both.split_at_mut(keys.len()))
     }
 
