@@ -1,12 +1,13 @@
 //! Milliseconds per block of a 1B-shape Llama in every weight format, beside what the machine's memory and arithmetic
-//! allow, all measured in the same rounds: `block_speed [rounds] [threads] [filter]`.
+//! allow, all measured in the same rounds: `block_speed [rounds] [threads] [filter]
+//! [bits of KV caches: 16 or 8]`.
 #![allow(clippy::print_stdout, clippy::unwrap_used, unsafe_code)]
 
 use std::hint::black_box;
 use std::time::Instant;
 
 use swarm_model::synthetic::SyntheticSpec;
-use swarm_model::{Blocks, Checkpoint, ComputePool, KvCache, ModelSpec, Sequence, Tensor};
+use swarm_model::{Blocks, Checkpoint, ComputePool, KvCache, KvFormat, ModelSpec, Sequence, Tensor};
 use swarm_protocol::model_id::WeightFormat;
 
 /// Blocks that a call goes through: more weights than any cache holds.
@@ -29,6 +30,7 @@ const WORKLOADS: [(&str, usize, usize, usize); 6] = [
 struct Contest {
     name: String,
     format: WeightFormat,
+    kv: KvFormat,
     caches: Vec<KvCache>,
     past: usize,
     input: Tensor,
@@ -40,6 +42,7 @@ fn main() {
     let rounds: usize = arguments.next().map_or(9, |text| text.parse().unwrap());
     let threads: usize = arguments.next().map_or(0, |text| text.parse().unwrap());
     let filter = arguments.next().unwrap_or_default();
+    let kv = if arguments.next().is_some_and(|bits| bits == "8") { KvFormat::Int8 } else { KvFormat::Activations };
     let directory = tempfile::tempdir().unwrap();
     let spec = SyntheticSpec {
         hidden: 2048,
@@ -65,6 +68,7 @@ fn main() {
         let start = Instant::now();
         let all = checkpoint.config().all_blocks().unwrap();
         let blocks = pool.run(|| checkpoint.load_blocks(all, format, &mut |_| ()).unwrap());
+        let blocks = blocks.with_kv_format(kv).unwrap();
         println!("{format}: loaded {BLOCKS} blocks in {:.2} s, {}", start.elapsed().as_secs_f64(), anonymous_memory());
         let edges = checkpoint.load_edges(format).unwrap();
         for (name, sequences, rows, past) in prepared {
@@ -73,7 +77,7 @@ fn main() {
             // A clone would share its pages.
             let filled = || fill(blocks.new_cache(all, past + rows).unwrap(), past);
             let (caches, input) = ((0..sequences).map(|_| filled()).collect(), embed(sequences * rows));
-            contests.push(Contest { name: name.into(), format, caches, past, input, times: Vec::new() });
+            contests.push(Contest { name: name.into(), format, kv, caches, past, input, times: Vec::new() });
         }
         loaded.push(blocks);
     }
@@ -116,7 +120,8 @@ fn step(blocks: &Blocks, contest: &mut Contest) {
 fn report(checkpoint: &Checkpoint, contests: &[Contest], read: f64, peak: f64) {
     let config = checkpoint.config();
     for contest in contests {
-        let kv = config.kv_bytes_per_token_block(contest.format) * (contest.past * contest.caches.len()) as u64;
+        let kv =
+            config.kv_bytes_per_token_block(contest.format, contest.kv) * (contest.past * contest.caches.len()) as u64;
         let read_ms = (config.block_bytes(contest.format) + kv) as f64 / 1e6 / read;
         let rows = contest.input.dims()[0] as f64;
         let weights = config.block_bytes(WeightFormat::F32) as f64 / 4.0;

@@ -7,16 +7,17 @@
 mod tests;
 
 use std::cell::Cell;
+use std::ops::Range;
 
-use bytemuck::cast_slice_mut;
+use bytemuck::{cast_slice, cast_slice_mut};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor};
 use half::{bf16, f16};
 use rayon::prelude::*;
 use swarm_protocol::wire::ElementType;
 
 use crate::error::ModelError;
-use crate::kernels::{Element, Kernel, with_kernel};
-use crate::kv::{KvCache, KvPage, KvShape, PAGE_POSITIONS, Side};
+use crate::kernels::{Element, Kernel, Stored, with_kernel};
+use crate::kv::{KvCache, KvElement, KvPage, KvShape, PAGE_POSITIONS, Side, quantise};
 use crate::linear::contiguous;
 
 /// Scores one task holds at most: 1 MiB of f32.
@@ -50,35 +51,32 @@ pub(crate) struct Span<'a> {
 /// Stores keys and values of block `block`, both `(rows, kv_heads * head_dim)` f32, rounded to the cache's type, where the
 /// cache ends; the pages are there.
 pub(crate) fn store(cache: &mut KvCache, block: usize, (keys, values): (&[f32], &[f32])) -> Result<(), ModelError> {
-    let shape = cache.shape();
+    let (shape, first) = (cache.shape(), cache.len());
     let width = shape.kv_heads * shape.head_dim;
-    let (mut position, mut row) = (cache.len(), 0);
-    let rows = keys.len() / width;
-    while row < rows {
-        let slots = position % PAGE_POSITIONS..PAGE_POSITIONS.min(position % PAGE_POSITIONS + rows - row);
-        let part = row * width..(row + slots.len()) * width;
-        let page = &mut cache.pages_mut()[position / PAGE_POSITIONS];
-        let (key_page, value_page) = page.sides_mut(block)?;
-        for (page, from) in [(key_page, &keys[part.clone()]), (value_page, &values[part])] {
-            match shape.element {
-                ElementType::F32 => store_in::<f32>(cast_slice_mut(page), &shape, from, slots.start),
-                ElementType::F16 => store_in::<f16>(cast_slice_mut(page), &shape, from, slots.start),
-                ElementType::Bf16 => store_in::<bf16>(cast_slice_mut(page), &shape, from, slots.start),
-            }
+    for (side, rows) in [(Side::Keys, keys), (Side::Values, values)] {
+        for (position, row) in (first..).zip(rows.chunks_exact(width)) {
+            let page = cache.pages_mut()[position / PAGE_POSITIONS].side_bytes_mut(block, side)?;
+            let heads = page.chunks_exact_mut(shape.head_bytes()).zip(row.chunks_exact(shape.head_dim));
+            heads.for_each(|(head, from)| store_run(&shape, head, from, position % PAGE_POSITIONS));
         }
-        position += slots.len();
-        row += slots.len();
     }
     Ok(())
 }
 
-/// Puts rows into the slots of a page `(kv_heads, PAGE_POSITIONS, head_dim)` from `slot` on.
-fn store_in<E: Element>(page: &mut [E], shape: &KvShape, rows: &[f32], slot: usize) {
-    let dim = shape.head_dim;
-    for (slot, row) in (slot..).zip(rows.chunks_exact(shape.kv_heads * dim)) {
-        for (page, head) in page.chunks_exact_mut(shape.head_elements()).zip(row.chunks_exact(dim)) {
-            let pairs = page[slot * dim..][..dim].iter_mut().zip(head);
-            pairs.for_each(|(to, from)| *to = E::round(*from));
+/// Puts the key or value of one head into `slot`.
+fn store_run(shape: &KvShape, head: &mut [u8], from: &[f32], slot: usize) {
+    fn round<E: Element>(run: &mut [u8], from: &[f32]) {
+        let pairs = cast_slice_mut(run).iter_mut().zip(from);
+        pairs.for_each(|(to, from)| *to = E::round(*from));
+    }
+    let run = &mut head[shape.run(slot)];
+    match shape.element {
+        KvElement::Float(ElementType::F32) => round::<f32>(run, from),
+        KvElement::Float(ElementType::F16) => round::<f16>(run, from),
+        KvElement::Float(ElementType::Bf16) => round::<bf16>(run, from),
+        KvElement::Int8 => {
+            let scale = quantise(from, cast_slice_mut(run));
+            head[shape.scale(slot)].copy_from_slice(cast_slice(&[scale]));
         }
     }
 }
@@ -103,9 +101,10 @@ impl CustomOp1 for Attention<'_> {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
         let queries = contiguous::<f32>(storage, layout)?;
         let out = match self.shape.element {
-            ElementType::F32 => self.run::<f32>(queries)?,
-            ElementType::F16 => self.run::<f16>(queries)?,
-            ElementType::Bf16 => self.run::<bf16>(queries)?,
+            KvElement::Float(ElementType::F32) => self.run::<f32>(queries)?,
+            KvElement::Float(ElementType::F16) => self.run::<f16>(queries)?,
+            KvElement::Float(ElementType::Bf16) => self.run::<bf16>(queries)?,
+            KvElement::Int8 => self.run::<i8>(queries)?,
         };
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
@@ -122,7 +121,7 @@ struct Task<'a> {
 }
 
 impl Attention<'_> {
-    fn run<E: Element>(&self, queries: &[f32]) -> CandleResult<Vec<f32>> {
+    fn run<E: Stored>(&self, queries: &[f32]) -> CandleResult<Vec<f32>> {
         let tasks = self.tasks();
         let scores = |task: &Task<'_>| task.rows * (task.position + task.rows);
         let work: usize = tasks.iter().map(scores).sum::<usize>() * self.group_width();
@@ -176,7 +175,7 @@ impl Attention<'_> {
     }
 
     /// The attended values `(rows, group, head_dim)` of one task.
-    fn compute<K: Kernel, E: Element>(&self, kernel: K, task: &Task<'_>, queries: &[f32]) -> Vec<f32> {
+    fn compute<K: Kernel, E: Stored>(&self, kernel: K, task: &Task<'_>, queries: &[f32]) -> Vec<f32> {
         let rows = |row: usize| &queries[self.query_start(task, row)..][..self.group_width()];
         let queries: Vec<f32> = (0..task.rows).flat_map(rows).copied().collect();
         let seen = task.position + task.rows;
@@ -196,7 +195,7 @@ impl Attention<'_> {
     }
 
     /// Unscaled scores `(rows * group, seen)`; those past a row's own position are never read.
-    fn score<K: Kernel, E: Element>(
+    fn score<K: Kernel, E: Stored>(
         &self,
         kernel: K,
         task: &Task<'_>,
@@ -208,8 +207,9 @@ impl Attention<'_> {
         scores.resize(queries.len() / dim * seen, 0.0);
         for start in (0..seen).step_by(PAGE_POSITIONS) {
             let positions = PAGE_POSITIONS.min(seen - start);
-            let keys = self.part::<E>(task, start, Side::Keys).get(..positions * dim).unwrap_or_default();
-            let next = self.part::<E>(task, start + PAGE_POSITIONS, Side::Keys);
+            let (keys, scales) = self.part::<E>(task, start, Side::Keys);
+            let keys = keys.get(..positions * dim).unwrap_or_default();
+            let (next, _) = self.part::<E>(task, start + PAGE_POSITIONS, Side::Keys);
             let tiles = queries.chunks(TILE_QUERIES * dim).zip(scores.chunks_mut(TILE_QUERIES * seen));
             for (index, (queries, scores)) in tiles.enumerate() {
                 // The first tile's reads are those that wait for memory.
@@ -221,17 +221,22 @@ impl Attention<'_> {
                     3 => kernel.short_dots::<E, 3, 2>(split(queries, dim), keys, scores, place),
                     _ => kernel.short_dots::<E, TILE_QUERIES, 2>(split(queries, dim), keys, scores, place),
                 }
+                for scores in scores.chunks_exact_mut(seen) {
+                    let pairs = scores[start..start + positions].iter_mut().zip(scales);
+                    pairs.for_each(|(score, scale)| *score *= scale);
+                }
             }
         }
     }
 
     /// Adds every position's values to `out`, by the softened scores of those that see it.
-    fn weigh<K: Kernel, E: Element>(&self, kernel: K, task: &Task<'_>, scores: &[f32], out: &mut [f32]) {
+    fn weigh<K: Kernel, E: Stored>(&self, kernel: K, task: &Task<'_>, scores: &[f32], out: &mut [f32]) {
         let (group, dim) = (self.group(), self.shape.head_dim);
         let seen = task.position + task.rows;
+        let mut scaled = [[0.0; PAGE_POSITIONS]; TILE_QUERIES];
         for start in (0..seen).step_by(PAGE_POSITIONS) {
-            let values = self.part::<E>(task, start, Side::Values);
-            let mut next = self.part::<E>(task, start + PAGE_POSITIONS, Side::Values);
+            let (values, scales) = self.part::<E>(task, start, Side::Values);
+            let (mut next, _) = self.part::<E>(task, start + PAGE_POSITIONS, Side::Values);
             let rows = scores.chunks_exact(group * seen).zip(out.chunks_exact_mut(group * dim));
             for (row, (scores, out)) in rows.enumerate() {
                 // All heads of a row see as much.
@@ -241,17 +246,18 @@ impl Attention<'_> {
                 }
                 let tiles = scores.chunks(TILE_QUERIES * seen).zip(out.chunks_mut(TILE_QUERIES * dim));
                 for (scores, out) in tiles {
-                    weigh_tile(kernel, scores, seen, start..end, (values, std::mem::take(&mut next)), out, dim);
+                    let weights = weights(scores, seen, start..end, scales, &mut scaled);
+                    add_values(kernel, weights, (values, std::mem::take(&mut next)), out, dim);
                 }
             }
         }
     }
 
-    /// Keys or values of the task's head from position `start` (the first of a page) on; empty past the last page.
-    fn part<'a, E: Element>(&self, task: &Task<'a>, start: usize, side: Side) -> &'a [E] {
-        let elements = self.shape.head_elements();
+    /// Keys or values of the task's head from position `start` (the first of a page) on, and their scales, if they have any;
+    /// empty past the last page.
+    fn part<'a, E: Stored>(&self, task: &Task<'a>, start: usize, side: Side) -> (&'a [E], &'a [f32]) {
         let page = task.pages.get(start / PAGE_POSITIONS);
-        page.map_or(&[], |page| &page.side(task.block, side)[task.kv_head * elements..][..elements])
+        page.map_or((&[], &[]), |page| page.head(task.block, side, task.kv_head))
     }
 }
 
@@ -260,21 +266,38 @@ fn split<const R: usize>(values: &[f32], width: usize) -> [&[f32]; R] {
     std::array::from_fn(|row| &values[row * width..][..width])
 }
 
-/// Adds the values of positions `span` to the sums of one to [`TILE_QUERIES`] queries, whose scores are `seen` apart.
-fn weigh_tile<K: Kernel, E: Element>(
-    kernel: K,
-    scores: &[f32],
+/// The weights of one to [`TILE_QUERIES`] queries for the values of positions `span`: their softened scores, `seen` apart
+/// from one another; where the values have scales, these times `scales`, in `scaled`.
+fn weights<'a>(
+    scores: &'a [f32],
     seen: usize,
-    span: std::ops::Range<usize>,
+    span: Range<usize>,
+    scales: &[f32],
+    scaled: &'a mut [[f32; PAGE_POSITIONS]; TILE_QUERIES],
+) -> [&'a [f32]; TILE_QUERIES] {
+    let query = |query: usize| scores.get(query * seen..).map_or(&[][..], |scores| &scores[span.clone()]);
+    if scales.is_empty() {
+        return std::array::from_fn(query);
+    }
+    for (index, scaled) in scaled.iter_mut().enumerate() {
+        let products = query(index).iter().zip(scales).map(|(score, scale)| score * scale);
+        scaled.iter_mut().zip(products).for_each(|(to, product)| *to = product);
+    }
+    scaled.each_ref().map(|scaled| &scaled[..span.len()])
+}
+
+/// Adds values to the sums of as many queries as `out` has.
+fn add_values<K: Kernel, E: Stored>(
+    kernel: K,
+    [a, b, c, d]: [&[f32]; TILE_QUERIES],
     values: (&[E], &[E]),
     out: &mut [f32],
     dim: usize,
 ) {
-    let weights = |query: usize| &scores[query * seen..][span.clone()];
     match out.len() / dim {
-        1 => kernel.weighted_sums([weights(0)], values, out),
-        2 => kernel.weighted_sums([weights(0), weights(1)], values, out),
-        3 => kernel.weighted_sums([weights(0), weights(1), weights(2)], values, out),
-        _ => kernel.weighted_sums([weights(0), weights(1), weights(2), weights(3)], values, out),
+        1 => kernel.weighted_sums([a], values, out),
+        2 => kernel.weighted_sums([a, b], values, out),
+        3 => kernel.weighted_sums([a, b, c], values, out),
+        _ => kernel.weighted_sums([a, b, c, d], values, out),
     }
 }

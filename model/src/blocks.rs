@@ -8,7 +8,7 @@ use crate::activations;
 use crate::block::{Block, Step};
 use crate::config::ModelConfig;
 use crate::error::ModelError;
-use crate::kv::{KvArena, KvCache, KvShape};
+use crate::kv::{KvArena, KvCache, KvFormat, KvShape};
 use crate::rope::cos_sin;
 
 /// A range of blocks in memory; made by [`crate::Checkpoint::load_blocks`].
@@ -17,10 +17,13 @@ pub struct Blocks {
     config: ModelConfig,
     range: BlockRange,
     format: WeightFormat,
+    kv_format: KvFormat,
     blocks: Vec<Block>,
     digests: Vec<BlockDigest>,
     inverse_frequencies: Vec<f32>,
     numeric_class: NumericClass,
+    /// Where caches come from whose memory nobody counts.
+    uncounted: KvArena,
 }
 
 /// One sequence's part in a call of [`Blocks::forward`].
@@ -42,13 +45,23 @@ impl Blocks {
     ) -> Result<Self, ModelError> {
         Ok(Self {
             inverse_frequencies: config.inverse_frequencies(),
-            numeric_class: numeric_class(format)?,
+            numeric_class: numeric_class(format, KvFormat::default())?,
             config,
             range,
             format,
+            kv_format: KvFormat::default(),
             blocks,
             digests,
+            uncounted: KvArena::unlimited(),
         })
+    }
+
+    /// The same blocks with KV caches in `kv_format` from now on, which makes their numeric class another.
+    ///
+    /// # Errors
+    /// [`ModelError::BadConfig`] never for the formats there are.
+    pub fn with_kv_format(self, kv_format: KvFormat) -> Result<Self, ModelError> {
+        Ok(Self { numeric_class: numeric_class(self.format, kv_format)?, kv_format, ..self })
     }
 
     /// The blocks hosted.
@@ -59,6 +72,11 @@ impl Blocks {
     /// The format the weights are held in.
     pub fn format(&self) -> WeightFormat {
         self.format
+    }
+
+    /// How its KV caches hold keys and values.
+    pub fn kv_format(&self) -> KvFormat {
+        self.kv_format
     }
 
     /// The model's configuration.
@@ -86,7 +104,7 @@ impl Blocks {
     /// # Errors
     /// [`ModelError::RangeNotLoaded`] if not all blocks of `range` are hosted.
     pub fn new_cache(&self, range: BlockRange, max_tokens: usize) -> Result<KvCache, ModelError> {
-        self.new_cache_in(&KvArena::unlimited(), range, max_tokens)
+        self.new_cache_in(&self.uncounted, range, max_tokens)
     }
 
     /// The same with pages out of `arena`.
@@ -104,7 +122,7 @@ impl Blocks {
     }
 
     fn kv_shape(&self) -> KvShape {
-        KvShape::new(&self.config, self.format)
+        KvShape::new(&self.config, self.format, self.kv_format)
     }
 
     /// Pushes rows through blocks `range` and adds them to the sequences' KV caches.
@@ -185,9 +203,10 @@ impl Blocks {
     }
 }
 
-/// `<format>/fma/<arch>-<os>`: the order of additions is ours everywhere, but cosines and sines are the system's.
-fn numeric_class(format: WeightFormat) -> Result<NumericClass, ModelError> {
+/// `<format>/fma/<arch>-<os>`: the order of additions is ours everywhere, but cosines and sines are the system's. Keys and
+/// values in another type than the activations' follow the format: `bf16+kv8/fma/x86_64-linux`.
+fn numeric_class(format: WeightFormat, kv: KvFormat) -> Result<NumericClass, ModelError> {
     let (arch, os) = (std::env::consts::ARCH, std::env::consts::OS);
-    NumericClass::new(format!("{format}/fma/{arch}-{os}"))
+    NumericClass::new(format!("{format}{}/fma/{arch}-{os}", kv.class_suffix()))
         .map_err(|error| ModelError::config("numeric class", error.to_string()))
 }

@@ -3,8 +3,8 @@
 use swarm_protocol::block::{BlockRange, MAX_BLOCKS};
 use swarm_protocol::model_id::WeightFormat;
 
-use crate::activations::element_bytes;
 use crate::error::ModelError;
+use crate::kv::{KvFormat, KvShape};
 use crate::raw_config::{RawConfig, TokenIds};
 use crate::rope::{Rope, RopeScaling};
 
@@ -104,8 +104,8 @@ impl ModelConfig {
     }
 
     /// Bytes that one token's keys and values take in one block's KV cache.
-    pub fn kv_bytes_per_token_block(&self, format: WeightFormat) -> u64 {
-        2 * (self.kv_width() * element_bytes(format)) as u64
+    pub fn kv_bytes_per_token_block(&self, format: WeightFormat, kv: KvFormat) -> u64 {
+        KvShape::new(self, format, kv).position_bytes() as u64
     }
 
     /// Bytes of one block's weights in memory; norms and biases are always held as f32.

@@ -1,7 +1,9 @@
 //! Keys and values of one sequence, in pages that sequences may share.
 
 mod arena;
+mod int8;
 mod page;
+mod shape;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -9,8 +11,10 @@ mod transfer;
 use std::fmt;
 
 pub use arena::KvArena;
+pub(crate) use int8::quantise;
 pub use page::{KvPage, PAGE_POSITIONS};
-pub(crate) use page::{KvShape, Side};
+pub use shape::KvFormat;
+pub(crate) use shape::{KvElement, KvShape, Side};
 use swarm_protocol::block::BlockRange;
 
 use crate::error::ModelError;

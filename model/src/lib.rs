@@ -44,7 +44,7 @@ pub use config::ModelConfig;
 pub use edges::Edges;
 pub use error::ModelError;
 pub use generation::GenerationDefaults;
-pub use kv::{KvArena, KvCache, KvPage, PAGE_POSITIONS};
+pub use kv::{KvArena, KvCache, KvFormat, KvPage, PAGE_POSITIONS};
 pub use pool::ComputePool;
 pub use rope::RopeScaling;
 pub use sampling::{Sampler, SamplingConfig};

@@ -6,7 +6,7 @@ mod common;
 use common::{Whole, bits, range, synthetic};
 use proptest::prelude::*;
 use swarm_model::synthetic::SyntheticSpec;
-use swarm_model::{ComputePool, KvCache, ModelError, Sequence, Tensor};
+use swarm_model::{ComputePool, KvCache, KvFormat, ModelError, Sequence, Tensor};
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::WeightFormat;
 
@@ -197,7 +197,7 @@ fn a_cache_refuses_to_outgrow_its_reservation() {
     assert!(matches!(full, ModelError::CacheFull { needed: 6, max_tokens: 5 }), "{full}");
     assert_eq!(cache.len(), 4);
     forward(&mut cache, 1).unwrap();
-    let per_token = whole.edges.config().kv_bytes_per_token_block(WeightFormat::Bf16);
+    let per_token = whole.edges.config().kv_bytes_per_token_block(WeightFormat::Bf16, KvFormat::Activations);
     assert_eq!(cache.bytes(), 12 * 64 * per_token);
 }
 

@@ -74,7 +74,7 @@ fn what_the_budget_does_not_hold_is_refused_before_it_is_computed() {
     let whole = Whole::demo(WeightFormat::Bf16);
     let all = whole.blocks.range();
     let page = whole.blocks.page_bytes(all);
-    let per_token = whole.edges.config().kv_bytes_per_token_block(WeightFormat::Bf16);
+    let per_token = whole.edges.config().kv_bytes_per_token_block(WeightFormat::Bf16, whole.blocks.kv_format());
     assert_eq!(page, u64::from(all.len()) * PAGE_POSITIONS as u64 * per_token);
     let arena = KvArena::new(3 * page + page / 2);
     let (ids, others) = (tokens(200, 1), tokens(70, 2));

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use swarm_client::{ClientConfig, GenerationConfig, PeerFilter};
-use swarm_model::ModelSpec;
+use swarm_model::{KvFormat, ModelSpec};
 use swarm_protocol::session::TokenCount;
 use swarm_tests::harness::{Client, Local, PROMPT, Server, TestSwarm, eventually_async, greedy};
 
@@ -127,7 +127,7 @@ async fn memory_does_not_grow_with_sessions_that_are_over() {
     let prompt = PROMPT.repeat(60);
     let kv = client.model.encode(&prompt).unwrap().len() as u64
         * 12
-        * client.model.config().kv_bytes_per_token_block(client.model.format());
+        * client.model.config().kv_bytes_per_token_block(client.model.format(), KvFormat::Activations);
     assert!(kv * SESSIONS as u64 > 4 * GROWTH, "{kv} bytes a session: a leak would not show");
     for way in 0..WARM_UP {
         session(&swarm, &client, &prompt, way).await;

@@ -32,7 +32,18 @@ impl Ours {
             let sequence = Sequence { cache: &mut cache, rows: workload.past };
             self.blocks.forward(self.blocks.range(), past, &mut [sequence])?;
         }
-        Ok(Prepared { caches: vec![cache; workload.sequences], past: workload.past, input })
+        // A clone would share its pages, and several sequences would read the same ones.
+        let copies = (0..workload.sequences).map(|_| self.copy(&cache));
+        Ok(Prepared { caches: copies.collect::<Result<_>>()?, past: workload.past, input })
+    }
+
+    /// The same keys and values in pages of their own.
+    fn copy(&self, cache: &KvCache) -> Result<KvCache> {
+        let mut copy = self.blocks.new_cache(cache.range(), cache.max_tokens())?;
+        if !cache.is_empty() {
+            copy.import(0, &cache.export(0..cache.len())?)?;
+        }
+        Ok(copy)
     }
 
     pub(crate) fn run(&self, prepared: &mut Prepared) -> Result<Tensor> {

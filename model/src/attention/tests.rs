@@ -19,7 +19,8 @@ struct Case {
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    let elements = vec![ElementType::F32, ElementType::F16, ElementType::Bf16];
+    let floats = [ElementType::F32, ElementType::F16, ElementType::Bf16].map(KvElement::Float);
+    let elements = [&floats[..], &[KvElement::Int8]].concat();
     let shape = (1usize..4, 1usize..40, prop::sample::select(elements));
     let shape = shape.prop_map(|(kv_heads, head_dim, element)| KvShape { kv_heads, head_dim, element });
     let before = prop_oneof![0usize..70, 60usize..68, 120usize..135, 0usize..400];
@@ -37,13 +38,23 @@ fn noise(count: usize, seed: u64) -> Vec<f32> {
     (0..count as u64).map(mix).collect()
 }
 
-fn round(element: ElementType, values: &[f32]) -> Vec<f32> {
-    let round = |value: &f32| match element {
-        ElementType::F32 => *value,
-        ElementType::F16 => f16::from_f32(*value).to_f32(),
-        ElementType::Bf16 => bf16::from_f32(*value).to_f32(),
+/// Keys (or values) as they are kept, without their scales, and one scale for each head and position.
+fn kept(shape: &KvShape, values: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let one = |run: &[f32]| {
+        let each = |round: fn(f32) -> f32| (run.iter().copied().map(round).collect::<Vec<f32>>(), 1.0);
+        match shape.element {
+            KvElement::Float(ElementType::F32) => each(|value| value),
+            KvElement::Float(ElementType::F16) => each(|value| f16::from_f32(value).to_f32()),
+            KvElement::Float(ElementType::Bf16) => each(|value| bf16::from_f32(value).to_f32()),
+            KvElement::Int8 => {
+                let mut rounded = vec![0i8; run.len()];
+                let scale = quantise(run, &mut rounded);
+                (rounded.into_iter().map(f32::from).collect(), scale)
+            }
+        }
     };
-    values.iter().map(round).collect()
+    let (runs, scales): (Vec<_>, Vec<_>) = values.chunks_exact(shape.head_dim).map(one).unzip();
+    (runs.concat(), scales)
 }
 
 impl Case {
@@ -52,7 +63,7 @@ impl Case {
     }
 
     /// Keys and values of all positions.
-    fn kept(&self) -> [Vec<f32>; 2] {
+    fn rows(&self) -> [Vec<f32>; 2] {
         let count = self.positions() * self.shape.kv_heads * self.shape.head_dim;
         [noise(count, self.seed), noise(count, !self.seed)]
     }
@@ -66,7 +77,7 @@ impl Case {
         let (width, heads) = (self.shape.kv_heads * self.shape.head_dim, self.shape.kv_heads * self.group);
         let range = BlockRange::new(0, 2).unwrap();
         let mut cache = KvCache::new(KvArena::unlimited(), range, self.shape, self.positions());
-        let [keys, values] = self.kept();
+        let [keys, values] = self.rows();
         for piece in [0..self.before, self.before..self.positions()] {
             let growth = cache.plan(piece.len()).unwrap();
             cache.grow(growth);
@@ -83,7 +94,7 @@ impl Case {
 
     /// By the definition, over buffers `(positions, kv_heads, head_dim)`.
     fn contiguous(&self) -> Vec<f32> {
-        let [keys, values] = self.kept().map(|side| round(self.shape.element, &side));
+        let [keys, values] = self.rows().map(|side| kept(&self.shape, &side));
         let heads = self.shape.kv_heads * self.group;
         let one = |(index, query): (usize, &[f32])| {
             let (row, kv_head) = (index / heads, index % heads / self.group);
@@ -94,20 +105,30 @@ impl Case {
 }
 
 /// One query of one head over the first `seen` positions.
-fn attend_one(shape: &KvShape, query: &[f32], kv_head: usize, keys: &[f32], values: &[f32], seen: usize) -> Vec<f32> {
-    let of = |side: &[f32], position: usize| {
-        side[(position * shape.kv_heads + kv_head) * shape.head_dim..][..shape.head_dim].to_vec()
+fn attend_one(
+    shape: &KvShape,
+    query: &[f32],
+    kv_head: usize,
+    keys: &(Vec<f32>, Vec<f32>),
+    values: &(Vec<f32>, Vec<f32>),
+    seen: usize,
+) -> Vec<f32> {
+    let of = |side: &(Vec<f32>, Vec<f32>), position: usize| {
+        let run = position * shape.kv_heads + kv_head;
+        (side.0[run * shape.head_dim..][..shape.head_dim].to_vec(), side.1[run])
     };
     let score = |position| {
         let mut lanes = [[Lanes::default(); 1]; 1];
-        Scalar.dot_tile([query], [&of(keys, position)[..]], &mut lanes);
-        sum_lanes(&lanes[0][0])
+        let (key, scale) = of(keys, position);
+        Scalar.dot_tile([query], [&key[..]], &mut lanes);
+        sum_lanes(&lanes[0][0]) * scale
     };
     let mut scores: Vec<f32> = (0..seen).map(score).collect();
     let sum = Scalar.softmax(&mut scores, 1.0 / (shape.head_dim as f32).sqrt());
     let mut out = vec![0.0f32; shape.head_dim];
     for (position, weight) in scores.into_iter().enumerate() {
-        out.iter_mut().zip(of(values, position)).for_each(|(out, value)| *out = weight.mul_add(value, *out));
+        let (value, scale) = of(values, position);
+        out.iter_mut().zip(value).for_each(|(out, value)| *out = (weight * scale).mul_add(value, *out));
     }
     out.into_iter().map(|value| value / sum).collect()
 }

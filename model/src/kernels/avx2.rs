@@ -6,7 +6,7 @@ mod attention;
 use std::arch::x86_64::*;
 
 use super::quant::{self, Cell, Format};
-use super::{Element, Kernel, LANES, Lanes, portable, sum_lanes};
+use super::{Kernel, LANES, Lanes, Stored, portable, sum_lanes};
 
 /// How far ahead of use a single row's weights are asked for, in bytes: about the time memory takes to answer.
 const PREFETCH_BYTES: usize = 1024;
@@ -37,7 +37,7 @@ impl Avx2 {
 
 impl Kernel for Avx2 {
     #[inline]
-    fn dot_tile<E: Element, const R: usize, const O: usize>(
+    fn dot_tile<E: Stored, const R: usize, const O: usize>(
         self,
         x: [&[f32]; R],
         w: [&[E]; O],
@@ -53,7 +53,7 @@ impl Kernel for Avx2 {
         unsafe { sum_all(lanes, sums) }
     }
 
-    fn short_dots<E: Element, const R: usize, const O: usize>(
+    fn short_dots<E: Stored, const R: usize, const O: usize>(
         self,
         x: [&[f32]; R],
         w: (&[E], &[E]),
@@ -65,13 +65,13 @@ impl Kernel for Avx2 {
     }
 
     #[inline]
-    fn widen<E: Element>(self, from: &[E], to: &mut [f32]) {
+    fn widen<E: Stored>(self, from: &[E], to: &mut [f32]) {
         // SAFETY: `self` proves that the processor has the features.
         unsafe { widen(from, to) }
     }
 
     #[inline]
-    fn weighted_sums<E: Element, const R: usize>(self, weights: [&[f32]; R], values: (&[E], &[E]), sums: &mut [f32]) {
+    fn weighted_sums<E: Stored, const R: usize>(self, weights: [&[f32]; R], values: (&[E], &[E]), sums: &mut [f32]) {
         // SAFETY: `self` proves that the processor has the features.
         unsafe { attention::weighted_sums(weights, values, sums) }
     }
@@ -130,6 +130,13 @@ pub(super) mod load {
         let bits = unsafe { std::mem::transmute::<[bf16; LANES], __m128i>(*values) };
         _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)))
     }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(in crate::kernels) fn i8x8(values: &[i8; LANES]) -> __m256 {
+        let bits = _mm_cvtsi64_si128(bytemuck::cast::<[i8; LANES], i64>(*values));
+        _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bits))
+    }
 }
 
 #[inline]
@@ -141,7 +148,7 @@ pub(super) fn store(lanes: __m256, to: &mut Lanes) {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn dot_tile<E: Element, const R: usize, const O: usize>(x: [&[f32]; R], w: [&[E]; O], sums: &mut [[Lanes; O]; R]) {
+fn dot_tile<E: Stored, const R: usize, const O: usize>(x: [&[f32]; R], w: [&[E]; O], sums: &mut [[Lanes; O]; R]) {
     let shortest = |least: usize, length: usize| least.min(length);
     let length = x.iter().map(|x| x.len()).fold(usize::MAX, shortest);
     let length = w.iter().map(|w| w.len()).fold(length, shortest);
@@ -168,7 +175,7 @@ fn dot_tile<E: Element, const R: usize, const O: usize>(x: [&[f32]; R], w: [&[E]
 #[allow(clippy::needless_range_loop)]
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn add_pieces<E: Element, const R: usize, const O: usize>(
+fn add_pieces<E: Stored, const R: usize, const O: usize>(
     mut x: [&[[f32; LANES]]; R],
     mut w: [&[[E; LANES]]; O],
     pieces: usize,
@@ -263,7 +270,7 @@ fn sum_eight(lanes: [__m256; LANES]) -> __m256 {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn widen<E: Element>(from: &[E], to: &mut [f32]) {
+fn widen<E: Stored>(from: &[E], to: &mut [f32]) {
     let ((from, rest), (to, rest_to)) = (from.as_chunks::<LANES>(), to.as_chunks_mut::<LANES>());
     for (from, to) in from.iter().zip(to) {
         // SAFETY: this function's features are those of `load8`.

@@ -4,16 +4,10 @@ use half::{bf16, f16};
 
 use super::LANES;
 
-/// A float that widens to f32 without loss, one at a time or eight at once.
-pub(crate) trait Element: bytemuck::Pod + Default + candle_core::WithDType {
-    /// The type's name in digests.
-    const NAME: &'static str;
-
+/// A number that widens to f32 without loss, one at a time or eight at once.
+pub(crate) trait Stored: bytemuck::Pod + Default + Send + Sync {
     /// The value as f32; exact.
     fn widen(self) -> f32;
-
-    /// The nearest value of this type, ties to even.
-    fn round(value: f32) -> Self;
 
     /// Eight values as f32.
     ///
@@ -24,19 +18,21 @@ pub(crate) trait Element: bytemuck::Pod + Default + candle_core::WithDType {
     unsafe fn load8(values: &[Self; LANES]) -> std::arch::x86_64::__m256;
 }
 
-macro_rules! element {
-    ($type:ty, $name:literal, $widen:expr, $round:expr, $load8:path) => {
-        impl Element for $type {
-            const NAME: &'static str = $name;
+/// A float that weights, keys and values are held in.
+pub(crate) trait Element: Stored + candle_core::WithDType {
+    /// The type's name in digests.
+    const NAME: &'static str;
 
+    /// The nearest value of this type, ties to even.
+    fn round(value: f32) -> Self;
+}
+
+macro_rules! stored {
+    ($type:ty, $widen:expr, $load8:path) => {
+        impl Stored for $type {
             #[inline(always)]
             fn widen(self) -> f32 {
                 $widen(self)
-            }
-
-            #[inline(always)]
-            fn round(value: f32) -> Self {
-                $round(value)
             }
 
             #[cfg(target_arch = "x86_64")]
@@ -53,6 +49,24 @@ macro_rules! element {
 #[cfg(target_arch = "x86_64")]
 use super::avx2::load;
 
-element!(f32, "f32", std::convert::identity, std::convert::identity, load::f32x8);
-element!(f16, "f16", f16::to_f32, f16::from_f32, load::f16x8);
-element!(bf16, "bf16", bf16::to_f32, bf16::from_f32, load::bf16x8);
+stored!(f32, std::convert::identity, load::f32x8);
+stored!(f16, f16::to_f32, load::f16x8);
+stored!(bf16, bf16::to_f32, load::bf16x8);
+stored!(i8, f32::from, load::i8x8);
+
+macro_rules! element {
+    ($type:ty, $name:literal, $round:expr) => {
+        impl Element for $type {
+            const NAME: &'static str = $name;
+
+            #[inline(always)]
+            fn round(value: f32) -> Self {
+                $round(value)
+            }
+        }
+    };
+}
+
+element!(f32, "f32", std::convert::identity);
+element!(f16, "f16", f16::from_f32);
+element!(bf16, "bf16", bf16::from_f32);

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::{Element, Kernel, Lanes};
+use super::{Kernel, Lanes, Stored};
 
 /// A panel's outputs are a multiple of this, and so of every tile's outputs (8, 6, 4 and 3).
 pub(crate) const PANEL_STEP: usize = 24;
@@ -45,7 +45,7 @@ impl<'a, E> Lines<'a, E> {
 }
 
 /// `y = x * w^T` on this thread; the number of outputs follows from `w`.
-pub(crate) fn panel<K: Kernel, E: Element>(kernel: K, x: &[f32], rows: usize, w: &[E], inner: usize, y: &mut [f32]) {
+pub(crate) fn panel<K: Kernel, E: Stored>(kernel: K, x: &[f32], rows: usize, w: &[E], inner: usize, y: &mut [f32]) {
     let outputs = y.len() / rows;
     let (x, w) = (Lines::new(x, inner), Lines::new(w, inner));
     if rows > FEW_ROWS {
@@ -65,7 +65,7 @@ pub(crate) fn panel<K: Kernel, E: Element>(kernel: K, x: &[f32], rows: usize, w:
 }
 
 /// Rows that pass over one strip of widened weights after the other.
-fn many_rows<K: Kernel, E: Element>(kernel: K, x: Lines<'_, f32>, w: Lines<'_, E>, y: &mut [f32]) {
+fn many_rows<K: Kernel, E: Stored>(kernel: K, x: Lines<'_, f32>, w: Lines<'_, E>, y: &mut [f32]) {
     let outputs = y.len() / x.count;
     let mut widened = [0.0; STRIP_OUTPUTS * STRIP_PIECE];
     let mut all_lanes = vec![Lanes::default(); x.count * STRIP_OUTPUTS];
@@ -98,7 +98,7 @@ fn pieces(length: usize, piece: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// Adds the products of a piece of one to [`TILE_ROWS`] rows with one of each line of `w` to `lanes`, `(rows, outputs)`.
-fn add_tile<K: Kernel, E: Element>(
+fn add_tile<K: Kernel, E: Stored>(
     kernel: K,
     x: Lines<'_, f32>,
     of_x: &Range<usize>,
@@ -115,7 +115,7 @@ fn add_tile<K: Kernel, E: Element>(
 }
 
 /// `R` rows against all lines of `w`, `O` at a time.
-fn add_lines<K: Kernel, E: Element, const R: usize, const O: usize>(
+fn add_lines<K: Kernel, E: Stored, const R: usize, const O: usize>(
     kernel: K,
     x: [&[f32]; R],
     w: Lines<'_, E>,
@@ -132,7 +132,7 @@ fn add_lines<K: Kernel, E: Element, const R: usize, const O: usize>(
 }
 
 /// One tile: outputs `first .. first + O` of `lanes`, `(R, outputs)`.
-fn add_some<K: Kernel, E: Element, const R: usize, const O: usize>(
+fn add_some<K: Kernel, E: Stored, const R: usize, const O: usize>(
     kernel: K,
     x: [&[f32]; R],
     w: [&[E]; O],
@@ -151,7 +151,7 @@ fn add_some<K: Kernel, E: Element, const R: usize, const O: usize>(
 }
 
 /// What [`Kernel::short_dots`] says, without asking for anything ahead.
-pub(super) fn short_dots<K: Kernel, E: Element, const R: usize, const O: usize>(
+pub(super) fn short_dots<K: Kernel, E: Stored, const R: usize, const O: usize>(
     kernel: K,
     x: [&[f32]; R],
     (w, _next): (&[E], &[E]),

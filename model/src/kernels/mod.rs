@@ -9,14 +9,16 @@ mod matmul;
 mod portable;
 pub(crate) mod quant;
 pub(crate) mod scalar;
+mod slab;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 
-pub(crate) use element::Element;
+pub(crate) use element::{Element, Stored};
 pub(crate) use matmul::{PANEL_STEP, panel};
 pub(crate) use quant::QuantMatrix;
 use quant::{Cell, Format};
+pub(crate) use slab::{Piece, Slabs};
 
 /// Partial sums of one dot product.
 pub(crate) const LANES: usize = 8;
@@ -28,7 +30,7 @@ pub(crate) type Lanes = [f32; LANES];
 pub(crate) trait Kernel: Copy + Send + Sync {
     /// Adds the products of every row of `x` with every weight row of `w` to `sums`. Element `i` of a row goes to lane
     /// `i % 8` in order of `i`; a last piece shorter than 8 is padded with zeros. All rows have one length.
-    fn dot_tile<E: Element, const R: usize, const O: usize>(
+    fn dot_tile<E: Stored, const R: usize, const O: usize>(
         self,
         x: [&[f32]; R],
         w: [&[E]; O],
@@ -40,7 +42,7 @@ pub(crate) trait Kernel: Copy + Send + Sync {
 
     /// The products of `R` short rows with all of `w`, `(outputs, inner)`, while memory is asked for `next`, which is read
     /// after it. Row `r` of them goes to `y[r * stride + first..]`; `O` outputs are computed at a time.
-    fn short_dots<E: Element, const R: usize, const O: usize>(
+    fn short_dots<E: Stored, const R: usize, const O: usize>(
         self,
         x: [&[f32]; R],
         w_and_next: (&[E], &[E]),
@@ -49,11 +51,11 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     );
 
     /// `from` as f32; exact.
-    fn widen<E: Element>(self, from: &[E], to: &mut [f32]);
+    fn widen<E: Stored>(self, from: &[E], to: &mut [f32]);
 
     /// Adds `weights[p] * values[p]` to each row's sum, in order of `p`, while memory is asked for `next`, which is read after
     /// `values`; these are `(positions, width)`, `sums` `(R, width)`. Every row has a weight for every position.
-    fn weighted_sums<E: Element, const R: usize>(
+    fn weighted_sums<E: Stored, const R: usize>(
         self,
         weights: [&[f32]; R],
         values_and_next: (&[E], &[E]),

@@ -1,14 +1,14 @@
 //! The kernel that runs everywhere, and that the others are tested against.
 
 use super::quant::{self, Cell, Format};
-use super::{Element, Kernel, LANES, Lanes, matmul, portable, sum_lanes};
+use super::{Kernel, LANES, Lanes, Stored, matmul, portable, sum_lanes};
 
 /// Plain Rust; fused multiply-add in hardware where the target has it, in software where not.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scalar;
 
 impl Kernel for Scalar {
-    fn dot_tile<E: Element, const R: usize, const O: usize>(
+    fn dot_tile<E: Stored, const R: usize, const O: usize>(
         self,
         x: [&[f32]; R],
         w: [&[E]; O],
@@ -25,7 +25,7 @@ impl Kernel for Scalar {
         sums.iter_mut().zip(lanes).for_each(|(sum, lanes)| *sum = sum_lanes(lanes));
     }
 
-    fn short_dots<E: Element, const R: usize, const O: usize>(
+    fn short_dots<E: Stored, const R: usize, const O: usize>(
         self,
         x: [&[f32]; R],
         w: (&[E], &[E]),
@@ -35,11 +35,11 @@ impl Kernel for Scalar {
         matmul::short_dots::<_, E, R, O>(self, x, w, y, place);
     }
 
-    fn widen<E: Element>(self, from: &[E], to: &mut [f32]) {
+    fn widen<E: Stored>(self, from: &[E], to: &mut [f32]) {
         to.iter_mut().zip(from).for_each(|(to, from)| *to = from.widen());
     }
 
-    fn weighted_sums<E: Element, const R: usize>(
+    fn weighted_sums<E: Stored, const R: usize>(
         self,
         weights: [&[f32]; R],
         (values, _next): (&[E], &[E]),
@@ -72,7 +72,7 @@ impl Kernel for Scalar {
     }
 }
 
-fn dot<E: Element>(x: &[f32], w: &[E], sums: &mut Lanes) {
+fn dot<E: Stored>(x: &[f32], w: &[E], sums: &mut Lanes) {
     for (x, w) in x.chunks(LANES).zip(w.chunks(LANES)) {
         for (lane, sum) in sums.iter_mut().enumerate() {
             let x = x.get(lane).copied().unwrap_or(0.0);

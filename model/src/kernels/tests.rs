@@ -88,6 +88,10 @@ proptest! {
             kernel.weighted_sums(weights, (&values, &[]), &mut fast);
             Scalar.weighted_sums(weights, (&values, &[]), &mut slow);
             prop_assert_eq!(bits(&fast), bits(&slow));
+            let eights: Vec<i8> = values.iter().map(|value| value.to_bits() as i8).collect();
+            kernel.weighted_sums(weights, (&eights, &[]), &mut fast);
+            Scalar.weighted_sums(weights, (&eights, &[]), &mut slow);
+            prop_assert_eq!(bits(&fast), bits(&slow));
             let rows: Vec<&[f32]> = scores.chunks_exact(width).take(4).collect();
             if let [a, b, c, d] = rows[..] {
                 let outputs = values.len() / width;
@@ -98,6 +102,10 @@ proptest! {
                 prop_assert_eq!(bits(&fast), bits(&slow));
                 kernel.short_dots::<_, 1, 8>([d], (&values, &[]), &mut fast, place);
                 Scalar.short_dots::<_, 1, 8>([d], (&values, &[]), &mut slow, place);
+                prop_assert_eq!(bits(&fast), bits(&slow));
+                let eights: Vec<i8> = values.iter().map(|value| value.to_bits() as i8).collect();
+                kernel.short_dots::<_, 4, 2>([a, b, c, d], (&eights, &eights), &mut fast, place);
+                Scalar.short_dots::<_, 4, 2>([a, b, c, d], (&eights, &[]), &mut slow, place);
                 prop_assert_eq!(bits(&fast), bits(&slow));
                 kernel.short_dots::<_, 3, 2>([d, b, a], (&values, &[]), &mut fast, place);
                 Scalar.short_dots::<_, 3, 2>([d, b, a], (&values, &[]), &mut slow, place);

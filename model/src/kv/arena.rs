@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::ModelError;
+use crate::kernels::{Piece, Slabs};
 
 /// The memory that pages of keys and values come from, with an exact budget: what is used is the bytes of all pages
 /// alive, each counted once however many caches hold it, and given back when the last of these lets go of it. A clone is
@@ -15,12 +16,14 @@ pub struct KvArena(Arc<Account>);
 struct Account {
     budget: u64,
     used: AtomicU64,
+    /// Slabs hold several pages, so the system may have given up to a few MiB more than is used.
+    slabs: Slabs,
 }
 
 impl KvArena {
     /// An arena whose pages never have more than `budget_bytes` together.
     pub fn new(budget_bytes: u64) -> Self {
-        Self(Arc::new(Account { budget: budget_bytes, used: AtomicU64::new(0) }))
+        Self(Arc::new(Account { budget: budget_bytes, used: AtomicU64::new(0), slabs: Slabs::default() }))
     }
 
     /// An arena that gives as much as is asked for.
@@ -38,11 +41,17 @@ impl KvArena {
         self.0.budget
     }
 
-    /// Takes `bytes` out of the budget until the lease is dropped.
+    /// Memory of `bytes` bytes, counted until it is dropped; it may hold what another page left behind.
     ///
     /// # Errors
-    /// [`ModelError::KvBudget`] if not so much is left.
-    pub(super) fn lease(&self, bytes: u64) -> Result<Lease, ModelError> {
+    /// [`ModelError::KvBudget`] if not so much is left, [`ModelError::Io`] if the system has none.
+    pub(super) fn take(&self, bytes: u64) -> Result<Leased, ModelError> {
+        let lease = self.lease(bytes)?;
+        Ok(Leased { memory: self.0.slabs.take(bytes as usize)?, lease })
+    }
+
+    /// Takes `bytes` out of the budget until the lease is dropped.
+    fn lease(&self, bytes: u64) -> Result<Lease, ModelError> {
         let budget = self.0.budget;
         let within = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= budget);
         match self.0.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, within) {
@@ -58,10 +67,24 @@ impl fmt::Debug for KvArena {
     }
 }
 
+/// Memory of an arena.
+pub(super) struct Leased {
+    pub(super) memory: Piece,
+    // Dropped last: bytes count as used until they are free.
+    lease: Lease,
+}
+
+impl Leased {
+    /// How many bytes the arena counts.
+    pub(super) fn bytes(&self) -> u64 {
+        self.lease.bytes
+    }
+}
+
 /// Bytes of an arena in use.
-pub(super) struct Lease {
+struct Lease {
     arena: KvArena,
-    pub(super) bytes: u64,
+    bytes: u64,
 }
 
 impl Drop for Lease {

@@ -1,63 +1,18 @@
 //! One page: keys and values of some positions in all blocks of a range, in one piece of memory that caches may share.
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
-use bytemuck::{cast_slice, cast_slice_mut};
+use bytemuck::cast_slice;
 use swarm_protocol::block::BlockRange;
-use swarm_protocol::model_id::WeightFormat;
-use swarm_protocol::wire::ElementType;
 
-use super::arena::{KvArena, Lease};
-use crate::config::ModelConfig;
+use super::arena::{KvArena, Leased};
+use super::shape::{KvShape, Side};
 use crate::error::ModelError;
-use crate::kernels::Element;
+use crate::kernels::Stored;
 
 /// Positions in one page: attention adds page by page, so this is part of the numeric class.
 pub const PAGE_POSITIONS: usize = 64;
-
-/// What keys and values look like: two caches of one shape hold the same model's sequences.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct KvShape {
-    pub(crate) kv_heads: usize,
-    pub(crate) head_dim: usize,
-    pub(crate) element: ElementType,
-}
-
-impl KvShape {
-    pub(crate) fn new(config: &ModelConfig, format: WeightFormat) -> Self {
-        Self { kv_heads: config.kv_heads, head_dim: config.head_dim, element: format.into() }
-    }
-
-    /// Elements of the keys (or values) of one head in one page.
-    pub(crate) fn head_elements(&self) -> usize {
-        PAGE_POSITIONS * self.head_dim
-    }
-
-    /// Bytes of a page for the blocks of `range`.
-    pub(crate) fn page_bytes(&self, range: BlockRange) -> u64 {
-        (range.len() as usize * 2 * self.side_bytes()) as u64
-    }
-
-    /// Bytes of the keys (or values) of one block in one page.
-    fn side_bytes(&self) -> usize {
-        self.kv_heads * self.head_elements() * self.element.bytes()
-    }
-
-    /// Where the keys (or values) of a block lie in a page: one block after the other, keys before values.
-    fn place(&self, block: usize, side: Side) -> Range<usize> {
-        let start = (2 * block + side as usize) * self.side_bytes();
-        start..start + self.side_bytes()
-    }
-}
-
-/// What of a position is meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
-    Keys = 0,
-    Values = 1,
-}
 
 /// Keys and values of [`PAGE_POSITIONS`] positions in all blocks of a cache's range. A clone is another reference to the
 /// same memory, which nobody changes while there is more than one.
@@ -67,42 +22,23 @@ pub struct KvPage(Arc<Held>);
 struct Held {
     range: BlockRange,
     shape: KvShape,
-    memory: Memory,
-    // Dropped last: bytes count as used until they are free.
-    lease: Lease,
-}
-
-/// Zeroed memory, aligned for every type that is kept in it.
-struct Memory(Box<[u64]>);
-
-impl Memory {
-    fn zeroed(bytes: u64) -> Self {
-        Self(vec![0; bytes.div_ceil(size_of::<u64>() as u64) as usize].into_boxed_slice())
-    }
-
-    fn bytes(&self) -> &[u8] {
-        cast_slice(&self.0)
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        cast_slice_mut(&mut self.0)
-    }
+    leased: Leased,
 }
 
 impl KvPage {
-    /// An empty page out of `arena`.
+    /// A page out of `arena`, which may hold what another left behind.
     ///
     /// # Errors
     /// [`ModelError::KvBudget`] if the arena has no room for it.
     pub(super) fn new(arena: &KvArena, range: BlockRange, shape: KvShape) -> Result<Self, ModelError> {
-        let lease = arena.lease(shape.page_bytes(range))?;
-        Ok(Self(Arc::new(Held { range, shape, memory: Memory::zeroed(lease.bytes), lease })))
+        let leased = arena.take(shape.page_bytes(range))?;
+        Ok(Self(Arc::new(Held { range, shape, leased })))
     }
 
     /// A page out of `arena` with the same keys and values.
     pub(super) fn copy(&self, arena: &KvArena) -> Result<Self, ModelError> {
         let mut copy = Self::new(arena, self.0.range, self.0.shape)?;
-        copy.own()?.memory.bytes_mut().copy_from_slice(self.0.memory.bytes());
+        copy.own()?.leased.memory.bytes_mut().copy_from_slice(self.0.leased.memory.bytes());
         Ok(copy)
     }
 
@@ -113,7 +49,7 @@ impl KvPage {
 
     /// Its bytes, as its arena counts them.
     pub fn bytes(&self) -> u64 {
-        self.0.lease.bytes
+        self.0.leased.bytes()
     }
 
     pub(crate) fn shape(&self) -> KvShape {
@@ -125,25 +61,27 @@ impl KvPage {
         Arc::strong_count(&self.0) > 1
     }
 
-    /// Keys or values `(kv_heads, PAGE_POSITIONS, head_dim)` of block `block`, counted within the range.
-    pub(crate) fn side<E: Element>(&self, block: usize, side: Side) -> &[E] {
-        cast_slice(self.side_bytes(block, side))
+    /// Keys or values of one head in block `block` (counted within the range): `(PAGE_POSITIONS, head_dim)` and, if they
+    /// have any, the scale of each position.
+    pub(crate) fn head<E: Stored>(&self, block: usize, side: Side, kv_head: usize) -> (&[E], &[f32]) {
+        let shape = self.0.shape;
+        let bytes = &self.side_bytes(block, side)[kv_head * shape.head_bytes()..][..shape.head_bytes()];
+        let (runs, scales) = bytes.split_at(PAGE_POSITIONS * shape.run_bytes());
+        (cast_slice(runs), cast_slice(scales))
     }
 
-    /// The bytes of [`KvPage::side`].
+    /// Keys or values of all heads in block `block`, each [`KvShape::head_bytes`] long.
     pub(super) fn side_bytes(&self, block: usize, side: Side) -> &[u8] {
-        &self.0.memory.bytes()[self.0.shape.place(block, side)]
+        &self.0.leased.memory.bytes()[self.0.shape.side(block, side)]
     }
 
-    /// Keys and values of block `block` as bytes, to be written.
+    /// The same, to be written.
     ///
     /// # Errors
     /// [`ModelError::Tensor`] if somebody else holds the page.
-    pub(crate) fn sides_mut(&mut self, block: usize) -> Result<(&mut [u8], &mut [u8]), ModelError> {
+    pub(crate) fn side_bytes_mut(&mut self, block: usize, side: Side) -> Result<&mut [u8], ModelError> {
         let held = self.own()?;
-        let keys = held.shape.place(block, Side::Keys);
-        let both = &mut held.memory.bytes_mut()[keys.start..held.shape.place(block, Side::Values).end];
-        Ok(both.split_at_mut(keys.len()))
+        Ok(&mut held.leased.memory.bytes_mut()[held.shape.side(block, side)])
     }
 
     fn own(&mut self) -> Result<&mut Held, ModelError> {

@@ -11,7 +11,7 @@ const CACHES: usize = 4;
 const MAX_TOKENS: usize = 5 * PAGE_POSITIONS;
 
 fn shape() -> KvShape {
-    KvShape { kv_heads: 3, head_dim: 5, element: swarm_protocol::wire::ElementType::Bf16 }
+    KvShape { kv_heads: 3, head_dim: 5, element: KvElement::Int8 }
 }
 
 fn range() -> BlockRange {

@@ -1,21 +1,23 @@
 //! Keys and values as bytes, so that one server can hand a sequence to another of the same numeric class.
 //!
 //! The bytes know nothing of pages: for each block in order, for each position in order, the keys
-//! `(kv_heads, head_dim)`, then the values of the same shape, little-endian in the cache's type.
+//! `(kv_heads, head_dim)`, then the values of the same shape, little-endian in the cache's type. In eight bits an f32 scale
+//! follows each head's elements.
 
 use std::ops::Range;
 
-use super::{KvCache, PAGE_POSITIONS, Side};
+use super::{KvCache, KvShape, PAGE_POSITIONS, Side};
 use crate::error::ModelError;
 
 impl KvCache {
     /// Bytes of the keys and values of one position in all blocks, as exported.
     pub fn bytes_per_position(&self) -> usize {
-        self.range.len() as usize * 2 * self.shape.kv_heads * self.run_bytes()
+        self.range.len() as usize * self.shape.position_bytes()
     }
 
     /// The keys and values of `positions`: for each block in order, for each position in order, the keys
-    /// `(kv_heads, head_dim)`, then the values, little-endian. An empty range has no bytes.
+    /// `(kv_heads, head_dim)`, then the values, little-endian; in eight bits an f32 scale follows each head's elements. An
+    /// empty range has no bytes.
     ///
     /// # Errors
     /// [`ModelError::PositionsNotHeld`] if not all of `positions` are held, or they end before they start.
@@ -23,13 +25,12 @@ impl KvCache {
         if positions.start > positions.end || positions.end > self.len {
             return Err(ModelError::PositionsNotHeld { asked: positions, len: self.len });
         }
-        let run = self.run_bytes();
         let mut out = Vec::with_capacity(positions.len() * self.bytes_per_position());
         for block in 0..self.range.len() as usize {
             for position in positions.clone() {
                 let page = &self.pages[position / PAGE_POSITIONS];
-                gather(page.side_bytes(block, Side::Keys), position % PAGE_POSITIONS, run, &mut out);
-                gather(page.side_bytes(block, Side::Values), position % PAGE_POSITIONS, run, &mut out);
+                gather(&self.shape, page.side_bytes(block, Side::Keys), position % PAGE_POSITIONS, &mut out);
+                gather(&self.shape, page.side_bytes(block, Side::Values), position % PAGE_POSITIONS, &mut out);
             }
         }
         Ok(out)
@@ -48,14 +49,14 @@ impl KvCache {
         let rows = self.check_import(position, bytes)?;
         let growth = self.plan(rows)?;
         self.grow(growth);
-        let run = self.run_bytes();
+        let shape = self.shape;
         let block_bytes = bytes.len() / self.range.len() as usize;
         for (block, bytes) in bytes.chunks_exact(block_bytes).enumerate() {
-            for (position, bytes) in (position..).zip(bytes.chunks_exact(block_bytes / rows)) {
-                let (keys, values) = self.pages[position / PAGE_POSITIONS].sides_mut(block)?;
-                let (new_keys, new_values) = bytes.split_at(bytes.len() / 2);
-                scatter(new_keys, keys, position % PAGE_POSITIONS, run);
-                scatter(new_values, values, position % PAGE_POSITIONS, run);
+            for (position, bytes) in (position..).zip(bytes.chunks_exact(shape.position_bytes())) {
+                let page = &mut self.pages[position / PAGE_POSITIONS];
+                let (keys, values) = bytes.split_at(bytes.len() / 2);
+                scatter(&shape, keys, page.side_bytes_mut(block, Side::Keys)?, position % PAGE_POSITIONS);
+                scatter(&shape, values, page.side_bytes_mut(block, Side::Values)?, position % PAGE_POSITIONS);
             }
         }
         self.advance(rows);
@@ -74,40 +75,43 @@ impl KvCache {
         let rows = found / per_position;
         self.check_room(rows).map(|()| rows)
     }
+}
 
-    /// Bytes of what lies in one piece both in a page and outside: the keys (or values) of one head and position.
-    fn run_bytes(&self) -> usize {
-        self.shape.head_dim * self.shape.element.bytes()
+/// Appends what the heads of one side of a page hold in `slot`.
+fn gather(shape: &KvShape, side: &[u8], slot: usize, out: &mut Vec<u8>) {
+    for head in side.chunks_exact(shape.head_bytes()) {
+        out.extend_from_slice(&head[shape.run(slot)]);
+        out.extend_from_slice(&head[shape.scale(slot)]);
     }
 }
 
-/// Appends what the heads of `page`, each `(PAGE_POSITIONS, run)`, hold in `slot`.
-fn gather(page: &[u8], slot: usize, run: usize, out: &mut Vec<u8>) {
-    let heads = page.chunks_exact(PAGE_POSITIONS * run);
-    heads.for_each(|head| out.extend_from_slice(&head[slot * run..][..run]));
-}
-
-/// Puts `from`, `(kv_heads, run)`, into `slot` of the heads of `page`, each `(PAGE_POSITIONS, run)`.
-fn scatter(from: &[u8], page: &mut [u8], slot: usize, run: usize) {
-    let heads = page.chunks_exact_mut(PAGE_POSITIONS * run);
-    heads.zip(from.chunks_exact(run)).for_each(|(head, from)| head[slot * run..][..run].copy_from_slice(from));
+/// Puts what [`gather`] has taken into `slot`.
+fn scatter(shape: &KvShape, from: &[u8], side: &mut [u8], slot: usize) {
+    let bytes = shape.run_bytes() + shape.scale_bytes();
+    for (head, from) in side.chunks_exact_mut(shape.head_bytes()).zip(from.chunks_exact(bytes)) {
+        let (run, scale) = from.split_at(shape.run_bytes());
+        head[shape.run(slot)].copy_from_slice(run);
+        head[shape.scale(slot)].copy_from_slice(scale);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use swarm_protocol::block::BlockRange;
-    use swarm_protocol::model_id::WeightFormat;
+    use swarm_protocol::wire::ElementType;
 
-    use super::super::{KvArena, KvShape};
+    use super::super::{KvArena, KvElement};
     use super::*;
     use crate::attention::store;
 
-    const FORMATS: [WeightFormat; 6] = WeightFormat::ALL;
+    const ELEMENTS: [KvElement; 4] = [F32, KvElement::Float(ElementType::F16), BF16, KvElement::Int8];
+    const F32: KvElement = KvElement::Float(ElementType::F32);
+    const BF16: KvElement = KvElement::Float(ElementType::Bf16);
     const BLOCKS: u32 = 3;
 
-    fn cache(format: WeightFormat, max_tokens: usize) -> KvCache {
-        let shape = KvShape { kv_heads: 3, head_dim: 5, element: format.into() };
+    fn cache(element: KvElement, max_tokens: usize) -> KvCache {
+        let shape = KvShape { kv_heads: 3, head_dim: 5, element };
         KvCache::new(KvArena::unlimited(), BlockRange::new(2, 2 + BLOCKS).unwrap(), shape, max_tokens)
     }
 
@@ -119,7 +123,7 @@ mod tests {
     #[test]
     fn bytes_lie_by_block_then_position_with_keys_before_values() {
         let positions = PAGE_POSITIONS + 6;
-        let mut cache = cache(WeightFormat::F32, positions);
+        let mut cache = cache(F32, positions);
         let width = 15;
         let rows = |side: usize| -> Vec<f32> { (0..positions * width).map(|i| (side * 10_000 + i) as f32).collect() };
         let growth = cache.plan(positions).unwrap();
@@ -138,8 +142,29 @@ mod tests {
     }
 
     #[test]
+    fn in_eight_bits_a_scale_follows_each_head() {
+        let mut cache = cache(KvElement::Int8, 1);
+        let growth = cache.plan(1).unwrap();
+        cache.grow(growth);
+        let (keys, values): (Vec<f32>, Vec<f32>) = (0..15).map(|i| (i as f32, -2.0 * i as f32)).unzip();
+        for block in 0..BLOCKS as usize {
+            store(&mut cache, block, (&keys, &values)).unwrap();
+        }
+        cache.advance(1);
+        let bytes = cache.export(0..1).unwrap();
+        assert_eq!(bytes.len(), BLOCKS as usize * 2 * 3 * (5 + 4));
+        assert_eq!(bytes.len(), cache.bytes_per_position());
+        for (head, bytes) in bytes.chunks_exact(9).enumerate() {
+            let (side, head) = (head / 3 % 2, head % 3);
+            let most = (5 * head + 4) as f32 * [1.0, 2.0][side];
+            assert_eq!(bytes[5..], (most / 127.0).to_le_bytes());
+            assert_eq!(bytes[4] as i8, [127, -127][side]);
+        }
+    }
+
+    #[test]
     fn what_does_not_fit_is_refused_and_changes_nothing() {
-        let mut cache = cache(WeightFormat::Bf16, 70);
+        let mut cache = cache(BF16, 70);
         let one = cache.bytes_per_position();
         assert_eq!(one, 3 * 2 * 3 * 5 * 2);
         assert_eq!(cache.import(0, &noise(66 * one, 1)).unwrap(), 66);
@@ -166,7 +191,7 @@ mod tests {
 
     #[test]
     fn only_positions_held_are_exported() {
-        let mut cache = cache(WeightFormat::F16, 100);
+        let mut cache = cache(KvElement::Float(ElementType::F16), 100);
         assert!(cache.export(0..0).unwrap().is_empty());
         cache.import(0, &noise(10 * cache.bytes_per_position(), 1)).unwrap();
         // Backwards on purpose: a peer may ask for that.
@@ -182,7 +207,7 @@ mod tests {
 
     /// Hands everything `from` holds over in pieces of the sizes in `pieces`, over and over.
     fn hand_over(from: &KvCache, pieces: &[usize]) -> KvCache {
-        let mut to = cache(from.shape().element.into(), from.max_tokens());
+        let mut to = cache(from.shape().element, from.max_tokens());
         for piece in pieces.iter().cycle() {
             let end = from.len().min(to.len() + piece);
             if to.len() == end {
@@ -198,12 +223,12 @@ mod tests {
         #[test]
         fn where_it_is_cut_does_not_matter(
             positions in 1usize..200,
-            format in prop::sample::select(&FORMATS),
+            element in prop::sample::select(&ELEMENTS),
             first in prop::collection::vec(1usize..90, 1..6),
             second in prop::collection::vec(1usize..90, 1..6),
             seed in any::<u64>(),
         ) {
-            let mut original = cache(format, 200);
+            let mut original = cache(element, 200);
             let bytes = noise(positions * original.bytes_per_position(), seed);
             original.import(0, &bytes).unwrap();
             prop_assert!(original.export(0..positions).unwrap() == bytes);

@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
-use swarm_model::ModelSpec;
+use swarm_model::{KvFormat, ModelSpec};
 use swarm_node::serve::{
     DEFAULT_ANNOUNCE_INTERVAL, DEFAULT_CACHE_TOKENS, DEFAULT_DRAIN_TIMEOUT, DEFAULT_IDLE_TIMEOUT, LoadProgress, Report,
     ServeConfig, ServeEvent, Wanted,
@@ -53,6 +53,10 @@ pub(crate) struct ServeArgs {
     /// The format the weights are held in: bf16, f16, f32, or quantised at load: q8_0, q4_0, q4_k [default: the checkpoint's]
     #[arg(long, env = "SWARM_FORMAT", value_name = "FORMAT")]
     format: Option<WeightFormat>,
+    /// Bits of an element of the KV caches: 16 is the activations' own type (32 bits with f32 weights), 8 takes about half the
+    /// memory and rounds a little. Only servers with the same bits stand in for one another
+    #[arg(long, env = "SWARM_KV_BITS", value_name = "BITS", default_value = "16", value_parser = kv_format)]
+    kv_bits: KvFormat,
     /// Threads to compute on [default: one for each core, less one for the network where there are more]
     #[arg(long, env = "SWARM_THREADS", value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -118,11 +122,20 @@ fn config(args: &ServeArgs) -> anyhow::Result<ServeConfig> {
         cache_tokens: TokenCount(args.cache_tokens),
         prefix_cache: !args.no_prefix_cache,
         format: args.format,
+        kv_format: args.kv_bits,
         threads: args.threads.map(NonZeroUsize::get),
         drain_timeout: args.drain_timeout.unwrap_or(DEFAULT_DRAIN_TIMEOUT),
         idle_timeout: args.idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT),
         announce_interval: args.announce_interval.unwrap_or(DEFAULT_ANNOUNCE_INTERVAL),
     })
+}
+
+fn kv_format(bits: &str) -> Result<KvFormat, &'static str> {
+    match bits {
+        "16" => Ok(KvFormat::Activations),
+        "8" => Ok(KvFormat::Int8),
+        _ => Err("use 16 or 8"),
+    }
 }
 
 fn report(printer: Printer, args: ServeArgs) -> Report {

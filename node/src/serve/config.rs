@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use swarm_model::ModelSpec;
+use swarm_model::{KvFormat, ModelSpec};
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::WeightFormat;
 use swarm_protocol::p2p::NetworkConfig;
@@ -49,6 +49,8 @@ pub struct ServeConfig {
     pub prefix_cache: bool,
     /// The format the weights are held in; the checkpoint's if `None`.
     pub format: Option<WeightFormat>,
+    /// How KV caches hold keys and values.
+    pub kv_format: KvFormat,
     /// Threads to compute on; if `None` one for each core, less one for the network where there are more.
     pub threads: Option<usize>,
     /// How long running sessions may go on after the server was told to stop.

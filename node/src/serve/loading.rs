@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use swarm_model::{Blocks, Checkpoint, ComputePool};
+use swarm_model::{Blocks, Checkpoint, ComputePool, KvFormat};
 use swarm_protocol::announcement::Rates;
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::{ModelId, WeightFormat};
@@ -18,6 +18,7 @@ use super::self_check::self_check;
 pub(super) struct Served {
     pub(super) checkpoint: Arc<Checkpoint>,
     pub(super) format: WeightFormat,
+    pub(super) kv_format: KvFormat,
     pub(super) model: ModelId,
     pub(super) model_blocks: BlockRange,
     /// Which blocks, or how many.
@@ -41,12 +42,13 @@ impl Served {
             Wanted::Count(count) => Err(count),
             Wanted::Fitting => {
                 let memory = available().ok_or(ServeError::UnknownMemory)?;
-                Err(blocks_that_fit(about, format, config.cache_tokens, memory)?)
+                Err(blocks_that_fit(about, format, config.kv_format, config.cache_tokens, memory)?)
             }
         };
         let model = checkpoint.id(format);
         let threads = config.threads.unwrap_or_else(default_threads);
-        Ok(Self { checkpoint: Arc::new(checkpoint), format, model, model_blocks, wanted, threads })
+        let (checkpoint, kv_format) = (Arc::new(checkpoint), config.kv_format);
+        Ok(Self { checkpoint, format, kv_format, model, model_blocks, wanted, threads })
     }
 }
 
@@ -66,11 +68,13 @@ pub(super) struct Loaded {
 /// Loads the blocks and runs the self-check, on a thread where it may take its time.
 pub(super) async fn load(plan: &Served, blocks: BlockRange, report: Report) -> Result<Loaded, ServeError> {
     let (checkpoint, format, threads) = (plan.checkpoint.clone(), plan.format, plan.threads);
+    let kv_format = plan.kv_format;
     blocking(move || {
         let pool = ComputePool::new(threads)?;
         let (blocks, rates) = pool.run(|| -> Result<_, ServeError> {
             let blocks =
                 checkpoint.load_blocks(blocks, format, &mut |progress| report(ServeEvent::Loading(progress)))?;
+            let blocks = blocks.with_kv_format(kv_format)?;
             let rates = self_check(&blocks)?;
             Ok((blocks, rates))
         })?;

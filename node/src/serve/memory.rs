@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use swarm_model::{ModelConfig, activations};
+use swarm_model::{KvFormat, ModelConfig, activations};
 use swarm_protocol::model_id::WeightFormat;
 use swarm_protocol::session::TokenCount;
 
@@ -20,10 +20,11 @@ const MIB: u64 = 1 << 20;
 pub(super) fn blocks_that_fit(
     config: &ModelConfig,
     format: WeightFormat,
+    kv: KvFormat,
     cache_tokens: TokenCount,
     available: u64,
 ) -> Result<u32, ServeError> {
-    let kv_bytes = config.kv_bytes_per_token_block(format) * u64::from(cache_tokens.0);
+    let kv_bytes = config.kv_bytes_per_token_block(format, kv) * u64::from(cache_tokens.0);
     let needed = config.block_bytes(format) + kv_bytes;
     // Sessions keep one row of output for each of their tokens, however many blocks there are, and so do pages that are kept
     // for later ones.
@@ -82,13 +83,17 @@ mod tests {
     fn as_many_blocks_as_fit_and_never_more_than_there_are() {
         let config = Checkpoint::open(&ModelSpec::Demo).unwrap().config().clone();
         let tokens = TokenCount(1000);
-        let fit = |available| blocks_that_fit(&config, WeightFormat::F32, tokens, available);
-        let one = config.block_bytes(WeightFormat::F32) + 1000 * config.kv_bytes_per_token_block(WeightFormat::F32);
+        let kv = KvFormat::Activations;
+        let fit = |available| blocks_that_fit(&config, WeightFormat::F32, kv, tokens, available);
+        let one = config.block_bytes(WeightFormat::F32) + 1000 * config.kv_bytes_per_token_block(WeightFormat::F32, kv);
         let kept = 2 * 1000 * activations::byte_count(WeightFormat::F32, 1, config.hidden) as u64;
         assert!(matches!(fit(one + kept), Err(ServeError::TooLittleMemory { .. })), "30 % stay free");
         assert_eq!(fit((one * 2 + kept) / 70 * 100 + 100).unwrap(), 2);
         assert_eq!(fit((one * 2 + kept) / 70 * 100 - 100).unwrap(), 1, "outputs are kept as well");
         assert_eq!(fit(u64::MAX).unwrap(), config.blocks);
+        // KV caches that outweigh the weights: in 8 bits more blocks have room.
+        let many = |kv| blocks_that_fit(&config, WeightFormat::F32, kv, TokenCount(20_000), 100 << 20).unwrap();
+        assert!(many(KvFormat::Int8) > many(KvFormat::Activations));
     }
 
     #[test]

@@ -184,7 +184,7 @@ impl Server {
             details,
             offer,
             shape,
-            kv_bytes_per_token_block: config.kv_bytes_per_token_block(self.served.format),
+            kv_bytes_per_token_block: config.kv_bytes_per_token_block(self.served.format, self.served.kv_format),
             idle_timeout: self.idle_timeout,
             compute,
             registry: registry.clone(),

@@ -1,6 +1,6 @@
 //! A KV cache moves from one real server to another.
 
-use swarm_model::{Checkpoint, ModelSpec};
+use swarm_model::{Checkpoint, KvFormat, ModelSpec};
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::wire::{HandOver, Incoming, Input, KvHeader, Output, Refusal, SessionReply, SessionRequest};
 
@@ -163,6 +163,6 @@ async fn a_piece_that_claims_more_positions_than_it_has_is_not_believed() {
 /// Keys and values of one position in all blocks.
 fn kv_bytes_per_position() -> u32 {
     let checkpoint = Checkpoint::open(&ModelSpec::Demo).unwrap();
-    let per_block = checkpoint.config().kv_bytes_per_token_block(checkpoint.native_format());
+    let per_block = checkpoint.config().kv_bytes_per_token_block(checkpoint.native_format(), KvFormat::Activations);
     per_block as u32 * BLOCKS.parse::<BlockRange>().unwrap().len()
 }

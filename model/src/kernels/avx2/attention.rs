@@ -3,12 +3,12 @@
 use std::arch::x86_64::*;
 
 use super::{Avx2, LINE_BYTES, load, prefetch, store, sum_eight};
-use crate::kernels::{Element, LANES, Lanes, matmul};
+use crate::kernels::{LANES, Lanes, Stored, matmul};
 
 /// A tile of at most eight products stays in registers until it is summed.
 #[allow(clippy::needless_range_loop)]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn short_dots<E: Element, const R: usize, const O: usize>(
+pub(super) fn short_dots<E: Stored, const R: usize, const O: usize>(
     kernel: Avx2,
     x: [&[f32]; R],
     (w, next): (&[E], &[E]),
@@ -68,7 +68,7 @@ fn prefetch_all<E>(ahead: *const E, count: usize) {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn weighted_sums<E: Element, const R: usize>(
+pub(super) fn weighted_sums<E: Stored, const R: usize>(
     weights: [&[f32]; R],
     (values, next): (&[E], &[E]),
     sums: &mut [f32],
@@ -102,7 +102,7 @@ pub(super) fn weighted_sums<E: Element, const R: usize>(
 #[allow(clippy::needless_range_loop)]
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn weighted_columns<E: Element, const R: usize, const C: usize>(
+fn weighted_columns<E: Stored, const R: usize, const C: usize>(
     weights: &[&[f32]; R],
     (values, next): (&[E], &[E]),
     sums: &mut [f32],
