@@ -52,6 +52,11 @@ impl Model {
         self.id
     }
 
+    /// What servers that hold it in `format` share.
+    pub fn id_in(&self, format: WeightFormat) -> ModelId {
+        self.parts.config.id(format)
+    }
+
     /// Its name for people.
     pub fn name(&self) -> &str {
         &self.parts.name

@@ -1,10 +1,11 @@
 //! A model's configuration, checked.
 
 use swarm_protocol::block::{BlockRange, MAX_BLOCKS};
-use swarm_protocol::model_id::WeightFormat;
+use swarm_protocol::model_id::{ModelId, WeightFormat};
 
 use crate::error::ModelError;
 use crate::kv::{KvFormat, KvShape};
+use crate::manifest::model_id;
 use crate::raw_config::{RawConfig, TokenIds};
 use crate::rope::{Rope, RopeScaling};
 
@@ -57,6 +58,11 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
+    /// What servers of such a model in `format` share.
+    pub fn id(&self, format: WeightFormat) -> ModelId {
+        model_id(self, format)
+    }
+
     /// Reads the text of a `config.json`.
     ///
     /// # Errors

@@ -45,6 +45,18 @@ fn the_lines_that_a_server_prints_can_be_pasted() {
 }
 
 #[test]
+fn who_asks_for_the_wrong_format_is_told_the_right_one() {
+    let mut swarm = TestSwarm::empty("demo", &[]);
+    swarm.serve(&[(0, 12)], &["--format", "q8_0"]);
+    let mut command = swarm.node("generate");
+    command.args(["--model", "demo", "--prompt", "Once"]);
+    let exit = swarm.run("generate", command);
+    assert_eq!(exit.code, Some(1));
+    assert!(exit.stderr.contains("hint: ") && exit.stderr.contains("`--format q8_0`"), "{}", exit.stderr);
+    assert!(!exit.stderr.contains("q4_k") && !exit.stderr.contains("bf16`"), "{}", exit.stderr);
+}
+
+#[test]
 fn stdout_is_the_text_and_nothing_else() {
     let swarm = TestSwarm::demo(&[(0, 6), (6, 12)]);
     let generate = |options: &[&str], input: Option<&str>| {

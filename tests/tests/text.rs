@@ -56,6 +56,25 @@ async fn another_format_is_another_model_with_its_own_text() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_of_several_numeric_classes_go_together_only_when_told_to() {
+    let mut swarm = TestSwarm::demo(&[(0, 6)]);
+    swarm.serve(&[(6, 12)], &["--kv-bits", "8"]);
+    let Err(error) = Client::of(&swarm).await.tell(PROMPT, greedy(), 4).await else {
+        panic!("two classes in one route")
+    };
+    assert!(error.to_string().contains("numeric class"), "{error}");
+    let config = ClientConfig { mixed_classes: true, ..ClientConfig::default() };
+    let client = Client::with(&swarm, &ModelSpec::Demo, None, config).await;
+    let told = client.tell(PROMPT, greedy(), TOKENS).await.unwrap();
+    assert_eq!((told.summary.route.len(), told.summary.tokens.len()), (2, TOKENS));
+    // As long as one class does, it is taken.
+    swarm.serve(&[(6, 12)], &[]);
+    let client =
+        Client::with(&swarm, &ModelSpec::Demo, None, ClientConfig { mixed_classes: true, ..Default::default() });
+    tells_the_same(&client.await, Local::demo(), "one class").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn logits_are_the_local_ones_and_those_of_candle_transformers() {
     let mut swarm = TestSwarm::demo(&[(0, 4), (4, 9), (9, 12)]);
     swarm.serve(&[(0, 6), (6, 12)], &["--format", "f32"]);

@@ -12,6 +12,7 @@ use swarm_protocol::model_id::WeightFormat;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::common::SwarmArgs;
+use super::formats::or_other_formats;
 use super::generate::SamplingArgs;
 use super::output::print_error;
 use super::peers::PeerArgs;
@@ -57,7 +58,8 @@ pub(crate) async fn run(args: ChatArgs) -> Result<()> {
         let swarm = Swarm::join(args.swarm.network_config()?, args.peers.config()?).await?;
         let model = swarm.open_model(&args.model, args.format).await?;
         let context = args.context.unwrap_or(DEFAULT_CONTEXT).min(model.max_positions());
-        let session = model.text_session(context).await?;
+        let session = model.text_session(context).await.map_err(Into::into);
+        let session = or_other_formats(&swarm, &model, session).await?;
         let mut chat = Chat { model, session, config, system: args.system, messages: Vec::new() };
         let ended = chat.run(&at_rest).await;
         swarm.leave().await;

@@ -12,6 +12,7 @@ use swarm_protocol::model_id::WeightFormat;
 
 use super::batch::{self, Batch};
 use super::common::SwarmArgs;
+use super::formats::or_other_formats;
 use super::output::BadUsage;
 use super::peers::PeerArgs;
 use super::stop::or_interrupted;
@@ -147,6 +148,7 @@ pub(crate) async fn run(args: GenerateArgs) -> Result<()> {
         let swarm = Swarm::join(args.network_config()?, args.client_config()?).await?;
         let model = args.open_model(&swarm).await?;
         let generated = generate(&model, &prompt, config, &args, trace).await;
+        let generated = or_other_formats(&swarm, &model, generated).await;
         swarm.leave().await;
         generated
     })

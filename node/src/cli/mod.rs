@@ -7,6 +7,7 @@ mod common;
 mod control;
 mod demo;
 mod drain;
+mod formats;
 mod generate;
 mod keygen;
 mod output;
