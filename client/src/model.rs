@@ -113,8 +113,15 @@ impl Model {
     /// [`NoPlan`] names the blocks that are not to be had.
     pub async fn plan(&self, blocks: BlockRange, tokens: usize) -> Result<Plan, NoPlan> {
         let (class, digests, avoid) = (None, Default::default(), Default::default());
-        let need =
-            Need { range: blocks, tokens: count(tokens), class, mixed: self.config.mixed_classes, digests, avoid };
+        let need = Need {
+            range: blocks,
+            tokens: count(tokens),
+            class,
+            mixed: self.config.mixed_classes,
+            digests,
+            avoid,
+            expected: None,
+        };
         self.finder.plan(need, true).await
     }
 

@@ -13,6 +13,7 @@ use swarm_protocol::session::TokenCount;
 use swarm_protocol::wire::ServerInfo;
 
 use super::apart::Apart;
+use super::kept::KeptPages;
 use super::plan::Need;
 use super::presence::SHARE;
 use crate::route::Candidate;
@@ -111,16 +112,19 @@ impl Known {
         Some("its weights are not those of the others".to_string())
     }
 
-    /// With `ours` sessions of this client there already.
-    fn candidate(&self, ours: u32) -> Candidate {
+    /// With `ours` sessions of this client there already, and what it saves each step.
+    fn candidate(&self, ours: u32, saving: Duration) -> Candidate {
         let announced = Duration::from_micros(self.announcement.rates.decode_us_per_block.into());
         let block_time = self.measured_block_time.unwrap_or(announced);
-        let step = block_time * self.announcement.blocks.len();
+        let blocks = self.announcement.blocks.len();
+        let queue = Duration::from_micros(self.announcement.load.queue_us.into()) + block_time * blocks * ours / SHARE;
+        // What waiting does not make up for, computing does.
+        let block_time = block_time.saturating_sub(saving.saturating_sub(queue) / blocks);
         Candidate {
             peer: self.announcement.peer,
             blocks: self.announcement.blocks,
             rtt: self.rtt,
-            queue: Duration::from_micros(self.announcement.load.queue_us.into()) + step * ours / SHARE,
+            queue: queue.saturating_sub(saving),
             block_time,
         }
     }
@@ -144,6 +148,8 @@ pub struct PeerBook {
     pub(super) apart: Apart,
     /// How many hops of this client's sessions each server computes.
     pub(super) ours: HashMap<PeerId, u32>,
+    /// What they keep of texts.
+    pub(super) kept: KeptPages,
 }
 
 impl PeerBook {
@@ -280,8 +286,19 @@ impl PeerBook {
             .filter(genuine)
             .filter(|known| !need.avoid.contains(&known.announcement.peer))
             .filter(|known| !with_room || known.has_room(need.tokens, now))
-            .map(|known| known.candidate(self.ours.get(&known.announcement.peer).copied().unwrap_or(0)))
+            .map(|known| {
+                let ours = self.ours.get(&known.announcement.peer).copied().unwrap_or(0);
+                known.candidate(ours, self.saving(known, need))
+            })
             .collect()
+    }
+
+    /// What a server saves each step by what it keeps of the session's beginning.
+    fn saving(&self, known: &Known, need: &Need) -> Duration {
+        let Announcement { peer, blocks, rates, .. } = &known.announcement;
+        let computed = blocks.intersection(need.range).map_or(0, BlockRange::len);
+        let token = Duration::from_nanos(rates.prefill_ns_per_token_block.into()) * computed;
+        need.expected.as_ref().map_or(Duration::ZERO, |expected| self.kept.saving(*peer, expected, token))
     }
 
     /// The round trips that servers have measured to one another.

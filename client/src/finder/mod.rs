@@ -3,6 +3,7 @@
 
 mod apart;
 mod book;
+mod kept;
 mod look_up;
 mod plan;
 mod presence;
@@ -17,10 +18,12 @@ use swarm_protocol::announcement::Announcement;
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::ModelId;
 use swarm_protocol::p2p::Network;
+use swarm_protocol::wire::PageKey;
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
 pub use book::{Known, Outcome, PeerBook};
+pub use kept::Expected;
 pub use look_up::{look_up, models};
 pub use plan::{Need, NoPlan, Plan};
 pub(crate) use presence::Present;
@@ -53,6 +56,16 @@ enum Request {
     Apart {
         from: PeerId,
         to: PeerId,
+    },
+    /// A server has been told to keep a text's pages up to this one.
+    Kept {
+        peer: PeerId,
+        last: PageKey,
+    },
+    /// A server keeps none of these pages.
+    Forgotten {
+        peer: PeerId,
+        keys: Vec<PageKey>,
     },
     Known {
         reply: oneshot::Sender<Vec<Known>>,
@@ -114,6 +127,19 @@ impl Finder {
         let _ = self.requests.try_send(Request::Apart { from, to });
     }
 
+    /// Says that a server has been told to keep a text's pages up to this one.
+    pub(crate) fn report_kept(&self, peer: PeerId, last: PageKey) {
+        // Advice, like measurements.
+        if self.requests.capacity() >= QUEUE / 2 {
+            let _ = self.requests.try_send(Request::Kept { peer, last });
+        }
+    }
+
+    /// Says that a server was asked for these pages, and keeps none of them.
+    pub(crate) fn report_forgotten(&self, peer: PeerId, keys: Vec<PageKey>) {
+        let _ = self.requests.try_send(Request::Forgotten { peer, keys });
+    }
+
     /// Every server known now, as last seen.
     pub async fn known(&self) -> Vec<Known> {
         let (reply, answer) = oneshot::channel();
@@ -173,6 +199,8 @@ impl Task {
                 self.book.report(peer, &outcome, Instant::now(), &mut rand::rng());
             }
             Request::Apart { from, to } => self.book.apart.note(from, to, Instant::now()),
+            Request::Kept { peer, last } => self.book.kept.note(peer, last),
+            Request::Forgotten { peer, keys } => self.book.kept.forget(peer, &keys),
             Request::Known { reply } if self.older_than(self.config.probe_age) => {
                 self.knowns.push(reply);
                 self.look(false);

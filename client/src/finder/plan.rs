@@ -10,6 +10,7 @@ use swarm_protocol::{Multiaddr, PeerId};
 use thiserror::Error;
 
 use super::book::PeerBook;
+use super::kept::Expected;
 use super::presence::Present;
 use crate::route::{self, Links, NoRoute, Route};
 
@@ -31,6 +32,8 @@ pub struct Need {
     pub digests: BTreeMap<BlockIndex, BlockDigest>,
     /// Servers that are not to be used.
     pub avoid: HashSet<PeerId>,
+    /// What it begins with, if some servers may have computed that before.
+    pub expected: Option<Expected>,
 }
 
 /// A route and what is needed to open it.

@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 use swarm_protocol::Keypair;
 use swarm_protocol::announcement::{Announcement, Load, Rates, ServerState};
 use swarm_protocol::model_id::ModelId;
-use swarm_protocol::wire::ServerInfo;
+use swarm_protocol::wire::{PageKey, ServerInfo};
 
 use super::*;
 use crate::finder::book::Outcome;
@@ -51,6 +51,7 @@ fn need(tokens: u32) -> Need {
         mixed: false,
         digests: BTreeMap::new(),
         avoid: HashSet::new(),
+        expected: None,
     }
 }
 
@@ -80,6 +81,25 @@ fn a_route_stays_within_one_numeric_class() {
     assert_eq!(plan(&whole, None).class.unwrap().as_str(), "c");
     assert_eq!(plan(&whole, Some("c")).class.unwrap().as_str(), "c");
     assert_eq!(peers(&plan(&whole, Some("a"))).len(), 1, "the class it has begun with has become too small");
+}
+
+#[test]
+fn who_has_computed_the_beginning_before_is_taken_if_that_saves_more_than_it_costs() {
+    let now = Instant::now();
+    let servers = [server(range(0, 8), "a", 1, 500), server(range(0, 8), "a", 1, 500)];
+    let mut book = book(&servers.each_ref(), now);
+    let keys: Vec<PageKey> = (0..4).map(|page| PageKey([page; 32])).collect();
+    let plan = |book: &PeerBook, answer: u32| {
+        let expected = Some(Expected { keys: keys.as_slice().into(), answer: TokenCount(answer) });
+        peers(&cheapest(book, &Need { expected, ..need(10) }, now).unwrap())[0]
+    };
+    let usual = plan(&book, 10);
+    let other = servers.iter().map(|server| server.announcement.peer).find(|peer| *peer != usual).unwrap();
+    book.kept.note(other, keys[3]);
+    assert_eq!(plan(&book, 10), other);
+    // Sessions of ours are there already: for a short answer the beginning counts more, for a long one they do.
+    book.ours.insert(other, 4);
+    assert_eq!([plan(&book, 1), plan(&book, 10_000)], [other, usual]);
 }
 
 #[test]

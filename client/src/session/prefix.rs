@@ -9,6 +9,7 @@ use swarm_protocol::wire::{Keep, MAX_PAGE_KEYS, PAGE_POSITIONS, PageKey, PageSco
 use super::Session;
 use crate::chain::HopId;
 use crate::config::PrefixReuse;
+use crate::finder::Expected;
 
 /// Pages before which nobody is asked or told: shorter beginnings are computed as fast as they are looked up.
 const LEAST_PAGES: usize = 1;
@@ -66,6 +67,13 @@ impl Session {
         recalled.into_iter().for_each(|(hop, position)| self.chain.recalled(hop, position));
     }
 
+    /// What routes count with.
+    pub(super) fn expected(&self) -> Option<Expected> {
+        let keys = self.pages.as_ref().map(|pages| pages.keys.as_slice()).filter(|keys| !keys.is_empty())?;
+        let prompt = keys.len() as u32 * PAGE_POSITIONS;
+        Some(Expected { keys: keys.into(), answer: TokenCount(self.tokens.0.saturating_sub(prompt).max(1)) })
+    }
+
     /// What a new hop is asked for.
     pub(super) fn recall(&self) -> Option<Recall> {
         let pages = self.pages.as_ref()?;
@@ -83,6 +91,9 @@ impl Session {
         link.kept_pages = link.kept_pages.min(filled);
         let Some(keep) = pages.keep(self.chain.epoch(), link.kept_pages..filled.min(pages.keys.len())) else { return };
         link.kept_pages = filled;
+        if let Some(last) = keep.keys.last() {
+            self.finder.report_kept(link.peer, *last);
+        }
         self.ask(hop, SessionRequest::Keep(keep));
     }
 }

@@ -161,6 +161,7 @@ impl Session {
             mixed: self.config.mixed_classes,
             digests: self.digests.clone(),
             avoid: HashSet::new(),
+            expected: self.expected(),
         }
     }
 
@@ -178,6 +179,7 @@ impl Session {
     /// Opens the planned hops at once and puts them into the chain. Says what went wrong, if anything did: the hops that
     /// did not open are lost again at once, those that did are kept.
     async fn open_route(&mut self, span: &LostSpan, plan: Plan) -> Option<String> {
+        let recall = self.recall();
         let attempts = self.open_all(&plan).await;
         for (_, blocks, _) in attempts.iter().filter(|(_, _, opened)| opened.is_ok()) {
             if !self.started && self.class.is_none() {
@@ -200,6 +202,9 @@ impl Session {
                     self.chain.narrow(opened.max_step_rows, opened.max_steps);
                     let link = opened.start(hop, self.is_first(hop), self.events_in.clone());
                     self.chain.recalled(hop, link.recalled);
+                    if let Some(recall) = recall.as_ref().filter(|_| link.recalled == TokenCount(0)) {
+                        self.finder.report_forgotten(peer, recall.keys.clone());
+                    }
                     self.links.insert(hop, link);
                 }
                 Err(reason) => {
