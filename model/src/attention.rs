@@ -275,7 +275,8 @@ fn weights<'a>(
     scales: &[f32],
     scaled: &'a mut [[f32; PAGE_POSITIONS]; TILE_QUERIES],
 ) -> [&'a [f32]; TILE_QUERIES] {
-    let query = |query: usize| scores.get(query * seen..).map_or(&[][..], |scores| &scores[span.clone()]);
+    let row = |query: usize| scores.get(query * seen..(query + 1) * seen);
+    let query = |query: usize| row(query).map_or(&[][..], |scores| &scores[span.clone()]);
     if scales.is_empty() {
         return std::array::from_fn(query);
     }

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use swarm_model::{
-    Blocks, Checkpoint, Edges, KvCache, ModelSpec, Sampler, SamplingConfig, Sequence, Tensor, TextTokenizer,
+    Blocks, Checkpoint, Edges, KvCache, KvFormat, ModelSpec, Sampler, SamplingConfig, Sequence, Tensor, TextTokenizer,
 };
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::WeightFormat;
@@ -52,6 +52,11 @@ impl Local {
             tokenizer: checkpoint.tokenizer().expect("its tokenizer"),
             eos: checkpoint.generation_defaults().expect("its defaults").eos,
         }
+    }
+
+    /// The same with keys and values held in `kv`.
+    pub fn with_kv(self, kv: KvFormat) -> Self {
+        Self { blocks: self.blocks.with_kv_format(kv).expect("a numeric class"), ..self }
     }
 
     /// The ids of `text`.
