@@ -49,7 +49,8 @@ pub(crate) struct ServeArgs {
     /// The format the weights are held in: bf16, f16, f32, or quantised at load: q8_0, q4_0, q4_k [default: the checkpoint's]
     #[arg(long, env = "SWARM_FORMAT", value_name = "FORMAT")]
     format: Option<WeightFormat>,
-    /// Threads to compute on [default: one for each core, less one for the network where there are more]
+    /// Threads to compute on; they sleep while nobody asks for anything [default: one for each core, less one for the network
+    /// where there is more than one]
     #[arg(long, env = "SWARM_THREADS", value_name = "N")]
     threads: Option<NonZeroUsize>,
     /// How long running sessions may go on when told to stop [default: 30s]
