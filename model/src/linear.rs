@@ -34,7 +34,7 @@ impl Linear {
             let y = all.narrow(0, start, rows * width)?.reshape((rows, width))?;
             start += rows * width;
             outputs.push(match &layer.bias {
-                Some(bias) => y.broadcast_add(bias)?,
+                Some(bias) => y.apply_op2_no_bwd(bias, &AddBias)?,
                 None => y,
             });
         }
@@ -96,6 +96,35 @@ impl CustomOp2 for SiluMul {
             let pairs = out.par_chunks_mut(width).zip(up.par_chunks(width));
             pairs.for_each(|(gate, up)| kernel.silu_mul(gate, up));
         });
+        Ok((CpuStorage::F32(out), shape))
+    }
+}
+
+/// `x + bias` for each row of x `(rows, width)`, both in f32: on this thread, as [`sum`] says.
+struct AddBias;
+
+impl CustomOp2 for AddBias {
+    fn name(&self) -> &'static str {
+        "add-bias"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        let shape = x_layout.shape().clone();
+        let (_, width) = shape.dims2()?;
+        if bias_layout.shape().dims1()? != width {
+            bail!("{shape:?} and a bias of {:?} differ in width", bias_layout.shape());
+        }
+        let mut out = contiguous::<f32>(x, x_layout)?.to_vec();
+        let bias = contiguous::<f32>(bias, bias_layout)?;
+        for row in out.chunks_exact_mut(width.max(1)) {
+            row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
+        }
         Ok((CpuStorage::F32(out), shape))
     }
 }

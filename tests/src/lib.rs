@@ -1,5 +1,5 @@
 //! Whole-swarm tests: a simulation of the pure logic, a harness for real processes, a wide-area network for them,
-//! and chaos in both.
+//! chaos in both, and a soak.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
@@ -8,4 +8,6 @@ pub mod chaos;
 pub mod harness;
 pub mod placement_sim;
 pub mod sim;
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+pub mod soak;
 pub mod wan;

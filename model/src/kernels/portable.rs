@@ -70,7 +70,10 @@ mod tests {
 
     #[test]
     fn exp_is_as_good_as_f32_allows() {
+        // An interpreter takes its time.
+        let step = if cfg!(miri) { 997 } else { 1 };
         let worst = (-87_000..88_300)
+            .step_by(step)
             .map(|i| i as f32 / 1000.0)
             .map(|x| (f64::from(exp(x)) / f64::from(x).exp() - 1.0).abs())
             .fold(0.0, f64::max);

@@ -1,5 +1,7 @@
 //! Every kernel gives the bits of the scalar one, and every tiling those of one row and one output.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 use proptest::prelude::*;
 
@@ -7,6 +9,12 @@ use super::scalar::Scalar;
 use super::{Element, Kernel, panel};
 use crate::products::products;
 use crate::weights::{Floats, Matrix, Values};
+
+/// Cases of each property: an interpreter takes a thousand times as long for one.
+const CASES: u32 = if cfg!(miri) { 4 } else { 200 };
+
+/// Shapes of products for [`products_have_one_value`]: every tile and every remainder also where they are small.
+const SHAPES: [Range<usize>; 3] = if cfg!(miri) { [1..10, 1..36, 1..14] } else { [1..10, 1..70, 1..40] };
 
 /// Floats of every kind: ordinary, huge, tiny, subnormal, zeros of both signs.
 fn any_value() -> impl Strategy<Value = f32> {
@@ -47,11 +55,11 @@ fn check<E: Element>(x: &[f32], rows: usize, w: &[f32], inner: usize, values: im
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(CASES))]
 
     #[test]
     fn products_have_one_value(
-        (rows, inner, outputs) in (1usize..10, 1usize..70, 1usize..40),
+        [rows, inner, outputs] in SHAPES,
         seed in prop::collection::vec(any_value(), 97),
     ) {
         let take = |count: usize, step: usize| -> Vec<f32> {
@@ -124,7 +132,11 @@ proptest! {
 #[test]
 fn pieces_panels_and_threads_change_no_bit() {
     let value = |i: usize| ((i * 7919 % 2003) as f32 - 1000.0) / 500.0;
-    for (rows, inner, outputs) in [(1, 2500, 211), (5, 2500, 100), (13, 1031, 97), (64, 300, 64)] {
+    let shapes = [(1, 2500, 211), (5, 2500, 100), (13, 1031, 97), (64, 300, 64)];
+    // Long enough for two pieces, and wide enough for two panels.
+    let small = [(1, 264, 49), (5, 1032, 3), (9, 264, 25)];
+    for (rows, inner, outputs) in if cfg!(miri) { &small[..] } else { &shapes } {
+        let (rows, inner, outputs) = (*rows, *inner, *outputs);
         let x: Vec<f32> = (0..rows * inner).map(value).collect();
         let w: Vec<f32> = (0..outputs * inner).map(|i| value(i * 3 + 1)).collect();
         check::<f32>(&x, rows, &w, inner, Values::F32);

@@ -35,3 +35,23 @@ impl FileBytes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_mapped_file_is_read_to_its_last_byte_also_when_it_is_closed() {
+        // Longer than a page, and no whole number of them.
+        let bytes: Vec<u8> = (0..5000u32).map(|place| (place % 251) as u8).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        let map = map(&file).unwrap();
+        drop(file);
+        for range in [0..5000, 4096..5000, 4999..5000, 5000..5000] {
+            assert_eq!(FileBytes::Mapped(map.clone(), range.clone()).as_slice(), &bytes[range]);
+        }
+    }
+}

@@ -57,7 +57,8 @@ pub(crate) struct ServeArgs {
     /// memory and rounds a little. Only servers with the same bits stand in for one another
     #[arg(long, env = "SWARM_KV_BITS", value_name = "BITS", default_value = "16", value_parser = kv_format)]
     kv_bits: KvFormat,
-    /// Threads to compute on [default: one for each core, less one for the network where there are more]
+    /// Threads to compute on; they sleep while nobody asks for anything [default: one for each core, less one for the network
+    /// where there is more than one]
     #[arg(long, env = "SWARM_THREADS", value_name = "N")]
     threads: Option<NonZeroUsize>,
     /// How long running sessions may go on when told to stop [default: 30s]

@@ -198,8 +198,17 @@ impl Process {
 
     /// Its resident memory, in bytes.
     pub fn memory(&self) -> u64 {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The part of its resident memory that belongs to no file, in bytes: heap and stacks.
+    pub fn anonymous_memory(&self) -> u64 {
+        self.status_bytes("RssAnon:")
+    }
+
+    fn status_bytes(&self, field: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status in /proc");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its resident memory");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("its memory");
         let kib = line.trim().trim_end_matches("kB").trim().parse::<u64>().expect("a number of kB");
         kib * 1024
     }

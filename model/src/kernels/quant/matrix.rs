@@ -152,7 +152,8 @@ fn pack_group<F: Format, E: Element>(slabs: &mut [F::Slab], values: &[E], inner:
 /// small pages the processor would look up where each of them lies.
 fn zeroed(bytes: usize) -> Result<MmapMut, ModelError> {
     let memory = MmapMut::map_anon(bytes.max(1)).map_err(|error| ModelError::io("memory for weights", error))?;
-    #[cfg(target_os = "linux")]
+    // An interpreter of the tests has no pages.
+    #[cfg(all(target_os = "linux", not(miri)))]
     // A system without large pages refuses; then small ones it is.
     let _ = memory.advise(memmap2::Advice::HugePage);
     Ok(memory)

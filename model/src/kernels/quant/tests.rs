@@ -2,6 +2,7 @@
 //! gives what candle makes of the same bytes.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use candle_core::Device;
 use candle_core::quantized::{QStorage, QTensor};
@@ -11,6 +12,12 @@ use super::matrix::Packed;
 use super::*;
 use crate::kernels::scalar::Scalar;
 use crate::kernels::with_kernel;
+
+/// Cases of each property: an interpreter takes a thousand times as long for one.
+const CASES: u32 = if cfg!(miri) { 2 } else { 100 };
+
+/// Rows, inner and outputs of products: more than one slab of every format also where they are small.
+const SHAPES: [Range<usize>; 3] = if cfg!(miri) { [1..10, 1..300, 1..18] } else { [1..10, 1..600, 1..30] };
 
 fn any_value() -> impl Strategy<Value = f32> {
     prop_oneof![
@@ -106,11 +113,11 @@ fn check_all(x: &[f32], rows: usize, w: &[f32], inner: usize) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig::with_cases(CASES))]
 
     #[test]
     fn products_have_one_value(
-        (rows, inner, outputs) in (1usize..10, 1usize..600, 1usize..30),
+        [rows, inner, outputs] in SHAPES,
         weights in prop::collection::vec(any_value(), 997),
         activations in prop::collection::vec(any_activation(), 499),
     ) {
@@ -173,7 +180,10 @@ fn rows_have_one_value() {
 #[test]
 fn pieces_change_no_bit() {
     let value = |i: usize| ((i * 7919 % 2003) as f32 - 1000.0) / 500.0;
-    for (rows, inner, outputs) in [(1, 5000, 17), (7, 5000, 16), (64, 2100, 9)] {
+    let shapes = [(1, 5000, 17), (7, 5000, 16), (64, 2100, 9)];
+    let small = [(1, 2100, 9), (9, 2100, 1)];
+    for (rows, inner, outputs) in if cfg!(miri) { &small[..] } else { &shapes } {
+        let (rows, inner, outputs) = (*rows, *inner, *outputs);
         let x: Vec<f32> = (0..rows * inner).map(value).collect();
         let w: Vec<f32> = (0..outputs * inner).map(|i| value(i * 3 + 1)).collect();
         check_all(&x, rows, &w, inner);

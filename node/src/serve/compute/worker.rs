@@ -276,6 +276,9 @@ fn failed(error: ModelError) -> StepError {
 }
 
 #[cfg(test)]
+mod soak;
+
+#[cfg(test)]
 mod tests {
     use swarm_model::{Checkpoint, ModelSpec};
     use swarm_protocol::session::TokenCount;
