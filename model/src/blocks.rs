@@ -6,9 +6,11 @@ use swarm_protocol::model_id::{BlockDigest, NumericClass, WeightFormat};
 
 use crate::activations;
 use crate::block::{Block, Step};
+use crate::cache::{KvCache, Part};
 use crate::config::ModelConfig;
+use crate::device::{DeviceBlocks, DeviceKv};
 use crate::error::ModelError;
-use crate::kv::{KvCache, KvShape};
+use crate::kv::{self, KvShape};
 use crate::rope::cos_sin;
 
 /// A range of blocks in memory; made by [`crate::Checkpoint::load_blocks`].
@@ -17,10 +19,19 @@ pub struct Blocks {
     config: ModelConfig,
     range: BlockRange,
     format: WeightFormat,
-    blocks: Vec<Block>,
+    hosted: Hosted,
     digests: Vec<BlockDigest>,
     inverse_frequencies: Vec<f32>,
     numeric_class: NumericClass,
+}
+
+/// The blocks, and what computes with them.
+#[derive(Debug)]
+pub(crate) enum Hosted {
+    /// Our kernels, on the CPU.
+    Host(Vec<Block>),
+    /// candle, on one of its devices.
+    Device(DeviceBlocks),
 }
 
 /// One sequence's part in a call of [`Blocks::forward`].
@@ -37,18 +48,12 @@ impl Blocks {
         config: ModelConfig,
         range: BlockRange,
         format: WeightFormat,
-        blocks: Vec<Block>,
+        numeric_class: NumericClass,
+        hosted: Hosted,
         digests: Vec<BlockDigest>,
-    ) -> Result<Self, ModelError> {
-        Ok(Self {
-            inverse_frequencies: config.inverse_frequencies(),
-            numeric_class: numeric_class(format)?,
-            config,
-            range,
-            format,
-            blocks,
-            digests,
-        })
+    ) -> Self {
+        let inverse_frequencies = config.inverse_frequencies();
+        Self { config, range, format, hosted, digests, inverse_frequencies, numeric_class }
     }
 
     /// The blocks hosted.
@@ -78,7 +83,10 @@ impl Blocks {
 
     /// Where the weights are.
     pub fn device(&self) -> &Device {
-        &Device::Cpu
+        match &self.hosted {
+            Hosted::Host(_) => &Device::Cpu,
+            Hosted::Device(blocks) => &blocks.device,
+        }
     }
 
     /// An empty KV cache for blocks `range` and at most `max_tokens` positions.
@@ -87,14 +95,18 @@ impl Blocks {
     /// [`ModelError::RangeNotLoaded`] if not all blocks of `range` are hosted.
     pub fn new_cache(&self, range: BlockRange, max_tokens: usize) -> Result<KvCache, ModelError> {
         self.check_hosted(range)?;
-        Ok(KvCache::new(range, KvShape::new(&self.config, self.format), max_tokens))
+        let shape = KvShape::new(&self.config, self.format);
+        Ok(match &self.hosted {
+            Hosted::Host(_) => KvCache::host(kv::KvCache::new(range, shape, max_tokens)),
+            Hosted::Device(blocks) => KvCache::device(DeviceKv::new(range, shape, max_tokens, blocks.device.clone())),
+        })
     }
 
     /// Pushes rows through blocks `range` and adds them to the sequences' KV caches.
     ///
     /// `hidden` is `(rows, hidden)` in the activation type: the sequences' rows one after the other, each sequence's
-    /// at positions `cache.len()` and on. So is the result. A row's result is the same, bit for bit, whatever else
-    /// shares the call. On an error no cache has advanced.
+    /// at positions `cache.len()` and on. So is the result. With our kernels a row's result is the same, bit for bit,
+    /// whatever else shares the call; on an accelerator up to rounding. On an error no cache has advanced.
     ///
     /// # Errors
     /// [`ModelError`] if blocks, caches, rows or shapes do not fit, or a cache has no room left.
@@ -107,18 +119,52 @@ impl Blocks {
         self.check_hosted(range)?;
         self.check_input(hidden, sequences)?;
         sequences.iter().try_for_each(|sequence| self.check_cache(range, sequence))?;
+        let first = (range.start() - self.range.start()) as usize;
+        let asked = first..first + range.len() as usize;
+        let hidden = hidden.contiguous()?;
+        match &self.hosted {
+            Hosted::Host(blocks) => {
+                let mut parts = self.parts(sequences, KvCache::as_host)?;
+                self.forward_here(&blocks[asked], hidden, &mut parts)
+            }
+            Hosted::Device(blocks) => {
+                let mut parts = self.parts(sequences, KvCache::as_device)?;
+                blocks.forward(asked, &self.config, &self.inverse_frequencies, &hidden, &mut parts)
+            }
+        }
+    }
+
+    fn forward_here(
+        &self,
+        blocks: &[Block],
+        mut hidden: Tensor,
+        sequences: &mut [Part<'_, kv::KvCache>],
+    ) -> Result<Tensor, ModelError> {
         sequences.iter_mut().for_each(|sequence| sequence.cache.grow(sequence.rows));
         let positions = sequences.iter().flat_map(|s| s.cache.len()..s.cache.len() + s.rows);
         let (cos, sin) = cos_sin(&self.inverse_frequencies, positions)?;
         let step = Step { config: &self.config, shape: KvShape::new(&self.config, self.format), cos, sin };
-        let first = (range.start() - self.range.start()) as usize;
-        let blocks = self.blocks.iter().skip(first).take(range.len() as usize);
-        let mut hidden = hidden.contiguous()?;
-        for (index, block) in blocks.enumerate() {
+        for (index, block) in blocks.iter().enumerate() {
             hidden = block.forward(&step, &hidden, index, sequences)?;
         }
         sequences.iter_mut().for_each(|sequence| sequence.cache.advance(sequence.rows));
         Ok(hidden)
+    }
+
+    /// The sequences with their caches as `kind` of cache.
+    fn parts<'a, C>(
+        &self,
+        sequences: &'a mut [Sequence<'_>],
+        kind: impl Fn(&mut KvCache) -> Option<&mut C>,
+    ) -> Result<Vec<Part<'a, C>>, ModelError> {
+        let part = |sequence: &'a mut Sequence<'_>| {
+            let cache = kind(sequence.cache).ok_or_else(|| ModelError::WrongCache {
+                cache: "keys and values of another device".into(),
+                asked: format!("those of {}", self.numeric_class),
+            })?;
+            Ok(Part { cache, rows: sequence.rows })
+        };
+        sequences.iter_mut().map(part).collect()
     }
 
     fn check_hosted(&self, asked: BlockRange) -> Result<(), ModelError> {
@@ -155,11 +201,4 @@ impl Blocks {
         }
         cache.check_room(sequence.rows)
     }
-}
-
-/// `<format>/fma/<arch>-<os>`: the order of additions is ours everywhere, but cosines and sines are the system's.
-fn numeric_class(format: WeightFormat) -> Result<NumericClass, ModelError> {
-    let (arch, os) = (std::env::consts::ARCH, std::env::consts::OS);
-    NumericClass::new(format!("{format}/fma/{arch}-{os}"))
-        .map_err(|error| ModelError::config("numeric class", error.to_string()))
 }

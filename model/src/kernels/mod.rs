@@ -15,8 +15,8 @@ pub(crate) mod avx2;
 
 pub(crate) use element::Element;
 pub(crate) use matmul::{PANEL_STEP, panel};
-pub(crate) use quant::QuantMatrix;
 use quant::{Cell, Format};
+pub(crate) use quant::{GgmlRows, QuantMatrix};
 
 /// Partial sums of one dot product.
 pub(crate) const LANES: usize = 8;

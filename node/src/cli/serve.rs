@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
-use swarm_model::ModelSpec;
+use swarm_model::{DeviceChoice, ModelSpec};
 use swarm_node::serve::{
     DEFAULT_ANNOUNCE_INTERVAL, DEFAULT_CACHE_TOKENS, DEFAULT_DRAIN_TIMEOUT, DEFAULT_IDLE_TIMEOUT, LoadProgress, Report,
     ServeConfig, ServeEvent, Wanted,
@@ -49,6 +49,10 @@ pub(crate) struct ServeArgs {
     /// The format the weights are held in: bf16, f16, f32, or quantised at load: q8_0, q4_0, q4_k [default: the checkpoint's]
     #[arg(long, env = "SWARM_FORMAT", value_name = "FORMAT")]
     format: Option<WeightFormat>,
+    /// What computes the blocks: cpu, cuda:0 (another number for another GPU), metal, or auto: the first of CUDA, Metal and the
+    /// CPU that this program was built for and finds. On a GPU texts are mended after a loss up to rounding, not bit for bit
+    #[arg(long, env = "SWARM_DEVICE", value_name = "DEVICE", default_value_t)]
+    device: DeviceChoice,
     /// Threads to compute on [default: one for each core, less one for the network where there are more]
     #[arg(long, env = "SWARM_THREADS", value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -113,6 +117,7 @@ fn config(args: &ServeArgs) -> anyhow::Result<ServeConfig> {
         name: args.name.clone(),
         cache_tokens: TokenCount(args.cache_tokens),
         format: args.format,
+        device: args.device,
         threads: args.threads.map(NonZeroUsize::get),
         drain_timeout: args.drain_timeout.unwrap_or(DEFAULT_DRAIN_TIMEOUT),
         idle_timeout: args.idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT),

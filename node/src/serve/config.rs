@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use swarm_model::ModelSpec;
+use swarm_model::{DeviceChoice, ModelSpec};
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::WeightFormat;
 use swarm_protocol::p2p::NetworkConfig;
@@ -47,6 +47,8 @@ pub struct ServeConfig {
     pub cache_tokens: TokenCount,
     /// The format the weights are held in; the checkpoint's if `None`.
     pub format: Option<WeightFormat>,
+    /// What computes the blocks.
+    pub device: DeviceChoice,
     /// Threads to compute on; if `None` one for each core, less one for the network where there are more.
     pub threads: Option<usize>,
     /// How long running sessions may go on after the server was told to stop.
