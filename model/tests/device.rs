@@ -12,6 +12,8 @@ use swarm_model::{Checkpoint, ComputeDevice, DType, DeviceChoice, KvCache, Model
 use swarm_protocol::model_id::WeightFormat;
 
 const FORMATS: [WeightFormat; 6] = WeightFormat::ALL;
+/// One of each kind: where all of them would take long on a CPU.
+const KINDS: [WeightFormat; 3] = [WeightFormat::F32, WeightFormat::Bf16, WeightFormat::Q8_0];
 
 /// The most that an element may differ, as a part of the largest element of what is compared: additions in another order in
 /// f32; in the other types also roundings to 11 or 8 bits that fall the other way, in each of twelve blocks, and with
@@ -120,11 +122,11 @@ fn greedy_text_in_f32_is_the_same() {
 
 #[test]
 fn how_a_prompt_is_cut_matters_only_for_rounding() {
-    for format in FORMATS {
+    for format in KINDS {
         let whole = on_device(&demo(), format);
         let ids = tokens(140, 3);
         let expected = floats(&whole.prefill(&ids));
-        for chunks in [&[1][..], &[64], &[63, 1, 70], &[33, 8, 2]] {
+        for chunks in [&[64][..], &[63, 1, 70], &[33, 8, 2]] {
             let found = chunked(&whole, &mut cache(&whole), &ids, chunks);
             is_near(&found, &expected, format, &format!("chunks of {chunks:?}"));
         }
@@ -133,7 +135,7 @@ fn how_a_prompt_is_cut_matters_only_for_rounding() {
 
 #[test]
 fn how_the_model_is_cut_does_not_matter() {
-    for format in [WeightFormat::F32, WeightFormat::Bf16, WeightFormat::Q8_0] {
+    for format in KINDS {
         let whole = on_device(&demo(), format);
         let ids = tokens(40, 4);
         let expected = bits(&whole.prefill(&ids));
@@ -145,7 +147,7 @@ fn how_the_model_is_cut_does_not_matter() {
 
 #[test]
 fn company_matters_only_for_rounding() {
-    for format in FORMATS {
+    for format in KINDS {
         let whole = on_device(&demo(), format);
         let ids: Vec<Vec<u32>> = (0..3).map(|seed| tokens(200, seed)).collect();
         let mut caches: Vec<KvCache> = ids.iter().map(|_| cache(&whole)).collect();
@@ -172,11 +174,11 @@ fn company_matters_only_for_rounding() {
 
 #[test]
 fn what_was_truncated_leaves_no_trace() {
-    for format in FORMATS {
+    for format in KINDS {
         let whole = on_device(&demo(), format);
         let (ids, wrong) = (tokens(150, 4), tokens(60, 5));
         let expected = floats(&whole.prefill(&ids));
-        for keep in [0, 1, 63, 64, 65, 100] {
+        for keep in [0, 1, 64, 100] {
             let mut cache = cache(&whole);
             chunked(&whole, &mut cache, &ids[..100], &[100]);
             chunked(&whole, &mut cache, &wrong, &[7]);
@@ -234,7 +236,7 @@ fn hand_over(from: &KvCache, to: &mut KvCache, pieces: &[usize]) {
 
 #[test]
 fn keys_and_values_survive_a_hand_over() {
-    for format in FORMATS {
+    for format in [WeightFormat::F32, WeightFormat::F16, WeightFormat::Bf16] {
         let (ours, theirs) = (Whole::demo(format), on_device(&demo(), format));
         let ids = tokens(160, 6);
         let mut original = cache(&theirs);
