@@ -23,7 +23,7 @@ fn bound(format: WeightFormat) -> f32 {
         WeightFormat::F32 => 1e-4,
         WeightFormat::F16 => 0.01,
         WeightFormat::Bf16 => 0.05,
-        WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4K => 0.15,
+        WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4K => 0.1,
     }
 }
 
