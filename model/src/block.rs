@@ -4,24 +4,25 @@ use candle_core::{DType, Tensor};
 use candle_nn::{ops::rms_norm, rotary_emb::rope_thd};
 
 use crate::attention::{Span, attend, store};
-use crate::blocks::Sequence;
+use crate::cache::Part;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
-use crate::kv::KvShape;
+use crate::kv::{KvCache, KvShape};
 use crate::linear::{Linear, contiguous, silu_mul, sum};
 
-/// The weights of one block; matrices in the weight format, norms `(hidden)` in f32.
+/// The weights of one block; matrices in the weight format, norms `(hidden)` in f32. The kind of linear layers decides what
+/// computes with them: ours here, candle's in [`crate::device`].
 #[derive(Debug, Clone)]
-pub(crate) struct Block {
+pub(crate) struct Block<L = Linear> {
     pub(crate) attention_norm: Tensor,
-    pub(crate) query: Linear,
-    pub(crate) key: Linear,
-    pub(crate) value: Linear,
-    pub(crate) output: Linear,
+    pub(crate) query: L,
+    pub(crate) key: L,
+    pub(crate) value: L,
+    pub(crate) output: L,
     pub(crate) feed_forward_norm: Tensor,
-    pub(crate) gate: Linear,
-    pub(crate) up: Linear,
-    pub(crate) down: Linear,
+    pub(crate) gate: L,
+    pub(crate) up: L,
+    pub(crate) down: L,
 }
 
 /// What all blocks of one call share.
@@ -42,7 +43,7 @@ impl Block {
         step: &Step<'_>,
         hidden: &Tensor,
         index: usize,
-        sequences: &mut [Sequence<'_>],
+        sequences: &mut [Part<'_, KvCache>],
     ) -> Result<Tensor, ModelError> {
         let eps = step.config.rms_eps as f32;
         let x = hidden.to_dtype(DType::F32)?;
@@ -60,7 +61,7 @@ impl Block {
         step: &Step<'_>,
         normed: &Tensor,
         index: usize,
-        sequences: &mut [Sequence<'_>],
+        sequences: &mut [Part<'_, KvCache>],
     ) -> Result<Tensor, ModelError> {
         let config = step.config;
         let [queries, keys, values] = Linear::forward_all([&self.query, &self.key, &self.value], normed)?;
@@ -97,7 +98,7 @@ fn store_all(
     keys: &Tensor,
     values: &Tensor,
     index: usize,
-    sequences: &mut [Sequence<'_>],
+    sequences: &mut [Part<'_, KvCache>],
 ) -> Result<(), ModelError> {
     let width = shape.kv_heads * shape.head_dim;
     let ((keys, keys_layout), (values, values_layout)) = (keys.storage_and_layout(), values.storage_and_layout());

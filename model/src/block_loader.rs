@@ -8,8 +8,7 @@ use swarm_protocol::model_id::{BlockDigest, WeightFormat};
 use crate::block::Block;
 use crate::config::ModelConfig;
 use crate::error::ModelError;
-use crate::linear::Linear;
-use crate::tensors::Tensors;
+use crate::tensors::{StoredMatrix, Tensors};
 
 /// The projections of a block, and whether `attention_bias` or `mlp_bias` speaks of theirs.
 const PROJECTIONS: [(&str, bool); 7] = [
@@ -65,8 +64,24 @@ fn has_bias(config: &ModelConfig, attention: bool) -> bool {
     }
 }
 
+/// A linear layer in the form that one kind of processor computes with.
+pub(crate) trait Layer: Sized {
+    /// Where such layers lie.
+    type Place;
+
+    /// Brings the weights from the checkpoint to where they are used; the digest depends on format and weights alone.
+    fn load(place: &Self::Place, stored: &StoredMatrix<'_>, digest: &mut Hasher) -> Result<Self, ModelError>;
+
+    /// The layer with a bias `(out)` in f32.
+    fn with_bias(self, place: &Self::Place, bias: Tensor) -> Result<Self, ModelError>;
+
+    /// Brings a norm to where it is used.
+    fn vector(place: &Self::Place, vector: Tensor) -> Result<Tensor, ModelError>;
+}
+
 /// Reads one block's tensors in a fixed order, which its digest follows.
-pub(crate) struct BlockLoader<'a> {
+pub(crate) struct BlockLoader<'a, L: Layer> {
+    place: &'a L::Place,
     config: &'a ModelConfig,
     tensors: &'a Tensors,
     names: BlockNames,
@@ -76,18 +91,19 @@ pub(crate) struct BlockLoader<'a> {
     progress: &'a mut dyn FnMut(u64),
 }
 
-impl<'a> BlockLoader<'a> {
+impl<'a, L: Layer> BlockLoader<'a, L> {
     pub(crate) fn new(
+        place: &'a L::Place,
         config: &'a ModelConfig,
         tensors: &'a Tensors,
         block: BlockIndex,
         format: WeightFormat,
         progress: &'a mut dyn FnMut(u64),
     ) -> Self {
-        Self { config, tensors, names: BlockNames::new(block), format, digest: Hasher::new(), progress }
+        Self { place, config, tensors, names: BlockNames::new(block), format, digest: Hasher::new(), progress }
     }
 
-    pub(crate) fn load(mut self) -> Result<(Block, BlockDigest), ModelError> {
+    pub(crate) fn load(mut self) -> Result<(Block<L>, BlockDigest), ModelError> {
         let config = self.config;
         let (hidden, inter) = (config.hidden, config.intermediate);
         let (query, kv) = (config.query_width(), config.kv_width());
@@ -107,19 +123,20 @@ impl<'a> BlockLoader<'a> {
 
     /// Norms and biases are f32 in every format: they are few, and rounding them would gain nothing.
     fn norm(&mut self, part: &str) -> Result<Tensor, ModelError> {
-        self.vector(&self.names.matrix(part), self.config.hidden)
+        let norm = self.vector(&self.names.matrix(part), self.config.hidden)?;
+        L::vector(self.place, norm)
     }
 
-    fn linear(&mut self, projection: usize, out: usize, inner: usize) -> Result<Linear, ModelError> {
+    fn linear(&mut self, projection: usize, out: usize, inner: usize) -> Result<L, ModelError> {
         let (part, attention) = PROJECTIONS[projection];
         let name = self.names.matrix(part);
-        let weight = self.tensors.matrix(&name, (out, inner), self.format, &mut self.digest)?;
+        let stored = StoredMatrix { tensors: self.tensors, name: &name, outputs: out, inner, format: self.format };
+        let layer = L::load(self.place, &stored, &mut self.digest)?;
         (self.progress)(self.tensors.stored_bytes(&name));
-        let bias = match has_bias(self.config, attention) {
-            true => Some(self.vector(&self.names.bias(part), out)?),
-            false => None,
-        };
-        Ok(Linear { weight, bias })
+        match has_bias(self.config, attention) {
+            true => layer.with_bias(self.place, self.vector(&self.names.bias(part), out)?),
+            false => Ok(layer),
+        }
     }
 
     fn vector(&mut self, name: &str, width: usize) -> Result<Tensor, ModelError> {

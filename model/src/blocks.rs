@@ -6,9 +6,11 @@ use swarm_protocol::model_id::{BlockDigest, NumericClass, WeightFormat};
 
 use crate::activations;
 use crate::block::{Block, Step};
+use crate::cache::{KvCache, Part};
 use crate::config::ModelConfig;
+use crate::device::{ComputeDevice, DeviceBlocks, DeviceKv};
 use crate::error::ModelError;
-use crate::kv::{KvArena, KvCache, KvFormat, KvShape};
+use crate::kv::{self, KvArena, KvFormat, KvShape};
 use crate::rope::cos_sin;
 
 /// A range of blocks in memory; made by [`crate::Checkpoint::load_blocks`].
@@ -18,12 +20,21 @@ pub struct Blocks {
     range: BlockRange,
     format: WeightFormat,
     kv_format: KvFormat,
-    blocks: Vec<Block>,
+    hosted: Hosted,
     digests: Vec<BlockDigest>,
     inverse_frequencies: Vec<f32>,
     numeric_class: NumericClass,
     /// Where caches come from whose memory nobody counts.
     uncounted: KvArena,
+}
+
+/// The blocks, and what computes with them.
+#[derive(Debug)]
+pub(crate) enum Hosted {
+    /// Our kernels, on the CPU.
+    Host(Vec<Block>),
+    /// candle, on one of its devices.
+    Device(DeviceBlocks),
 }
 
 /// One sequence's part in a call of [`Blocks::forward`].
@@ -40,28 +51,28 @@ impl Blocks {
         config: ModelConfig,
         range: BlockRange,
         format: WeightFormat,
-        blocks: Vec<Block>,
+        numeric_class: NumericClass,
+        hosted: Hosted,
         digests: Vec<BlockDigest>,
-    ) -> Result<Self, ModelError> {
-        Ok(Self {
-            inverse_frequencies: config.inverse_frequencies(),
-            numeric_class: numeric_class(format, KvFormat::default())?,
-            config,
-            range,
-            format,
-            kv_format: KvFormat::default(),
-            blocks,
-            digests,
-            uncounted: KvArena::unlimited(),
-        })
+    ) -> Self {
+        let inverse_frequencies = config.inverse_frequencies();
+        let (kv_format, uncounted) = (KvFormat::default(), KvArena::unlimited());
+        Self { config, range, format, kv_format, hosted, digests, inverse_frequencies, numeric_class, uncounted }
     }
 
     /// The same blocks with KV caches in `kv_format` from now on, which makes their numeric class another.
     ///
     /// # Errors
-    /// [`ModelError::BadConfig`] never for the formats there are.
+    /// [`ModelError::KvFormatOfDevice`] if the blocks are on an accelerator, where keys and values are in the activations' type.
     pub fn with_kv_format(self, kv_format: KvFormat) -> Result<Self, ModelError> {
-        Ok(Self { numeric_class: numeric_class(self.format, kv_format)?, kv_format, ..self })
+        if kv_format == self.kv_format {
+            return Ok(self);
+        }
+        if matches!(self.hosted, Hosted::Device(_)) {
+            return Err(ModelError::KvFormatOfDevice);
+        }
+        let numeric_class = ComputeDevice::cpu().numeric_class(self.format, kv_format)?;
+        Ok(Self { numeric_class, kv_format, ..self })
     }
 
     /// The blocks hosted.
@@ -96,7 +107,10 @@ impl Blocks {
 
     /// Where the weights are.
     pub fn device(&self) -> &Device {
-        &Device::Cpu
+        match &self.hosted {
+            Hosted::Host(_) => &Device::Cpu,
+            Hosted::Device(blocks) => &blocks.device,
+        }
     }
 
     /// An empty KV cache for blocks `range` and at most `max_tokens` positions, in as much memory as it takes.
@@ -113,7 +127,14 @@ impl Blocks {
     /// [`ModelError::RangeNotLoaded`] if not all blocks of `range` are hosted.
     pub fn new_cache_in(&self, arena: &KvArena, range: BlockRange, max_tokens: usize) -> Result<KvCache, ModelError> {
         self.check_hosted(range)?;
-        Ok(KvCache::new(arena.clone(), range, self.kv_shape(), max_tokens))
+        let shape = self.kv_shape();
+        Ok(match &self.hosted {
+            Hosted::Host(_) => KvCache::host(kv::KvCache::new(arena.clone(), range, shape, max_tokens)),
+            Hosted::Device(blocks) => {
+                let element = self.format.into();
+                KvCache::device(DeviceKv::new(range, shape, element, max_tokens, blocks.device.clone()))
+            }
+        })
     }
 
     /// Bytes of one page ([`crate::PAGE_POSITIONS`] positions) of a KV cache for blocks `range`.
@@ -128,8 +149,8 @@ impl Blocks {
     /// Pushes rows through blocks `range` and adds them to the sequences' KV caches.
     ///
     /// `hidden` is `(rows, hidden)` in the activation type: the sequences' rows one after the other, each sequence's
-    /// at positions `cache.len()` and on. So is the result. A row's result is the same, bit for bit, whatever else
-    /// shares the call. On an error no cache has advanced.
+    /// at positions `cache.len()` and on. So is the result. With our kernels a row's result is the same, bit for bit,
+    /// whatever else shares the call; on an accelerator up to rounding. On an error no cache has advanced.
     ///
     /// # Errors
     /// [`ModelError`] if blocks, caches, rows or shapes do not fit, or a cache or its arena has no room left.
@@ -142,10 +163,31 @@ impl Blocks {
         self.check_hosted(range)?;
         self.check_input(hidden, sequences)?;
         sequences.iter().try_for_each(|sequence| self.check_cache(range, sequence))?;
+        let first = (range.start() - self.range.start()) as usize;
+        let asked = first..first + range.len() as usize;
+        let hidden = hidden.contiguous()?;
+        match &self.hosted {
+            Hosted::Host(blocks) => {
+                let mut parts = self.parts(sequences, KvCache::as_host)?;
+                self.forward_here(&blocks[asked], hidden, &mut parts)
+            }
+            Hosted::Device(blocks) => {
+                let mut parts = self.parts(sequences, KvCache::as_device)?;
+                blocks.forward(asked, &self.config, &self.inverse_frequencies, &hidden, &mut parts)
+            }
+        }
+    }
+
+    fn forward_here(
+        &self,
+        blocks: &[Block],
+        hidden: Tensor,
+        sequences: &mut [Part<'_, kv::KvCache>],
+    ) -> Result<Tensor, ModelError> {
         let plans = sequences.iter().map(|sequence| sequence.cache.plan(sequence.rows));
         let plans = plans.collect::<Result<Vec<_>, _>>()?;
         sequences.iter_mut().zip(plans).for_each(|(sequence, plan)| sequence.cache.grow(plan));
-        let result = self.compute(range, hidden, sequences);
+        let result = self.compute_here(blocks, hidden, sequences);
         for sequence in sequences {
             match result {
                 Ok(_) => sequence.cache.advance(sequence.rows),
@@ -155,23 +197,36 @@ impl Blocks {
         result
     }
 
-    /// What [`Blocks::forward`] says, with everything checked and pages for all rows.
-    fn compute(
+    /// Our kernels, with everything checked and pages for all rows.
+    fn compute_here(
         &self,
-        range: BlockRange,
-        hidden: &Tensor,
-        sequences: &mut [Sequence<'_>],
+        blocks: &[Block],
+        mut hidden: Tensor,
+        sequences: &mut [Part<'_, kv::KvCache>],
     ) -> Result<Tensor, ModelError> {
         let positions = sequences.iter().flat_map(|s| s.cache.len()..s.cache.len() + s.rows);
         let (cos, sin) = cos_sin(&self.inverse_frequencies, positions)?;
         let step = Step { config: &self.config, shape: self.kv_shape(), cos, sin };
-        let first = (range.start() - self.range.start()) as usize;
-        let blocks = self.blocks.iter().skip(first).take(range.len() as usize);
-        let mut hidden = hidden.contiguous()?;
-        for (index, block) in blocks.enumerate() {
+        for (index, block) in blocks.iter().enumerate() {
             hidden = block.forward(&step, &hidden, index, sequences)?;
         }
         Ok(hidden)
+    }
+
+    /// The sequences with their caches as `kind` of cache.
+    fn parts<'a, C>(
+        &self,
+        sequences: &'a mut [Sequence<'_>],
+        kind: impl Fn(&mut KvCache) -> Option<&mut C>,
+    ) -> Result<Vec<Part<'a, C>>, ModelError> {
+        let part = |sequence: &'a mut Sequence<'_>| {
+            let cache = kind(sequence.cache).ok_or_else(|| ModelError::WrongCache {
+                cache: "keys and values of another device".into(),
+                asked: format!("those of {}", self.numeric_class),
+            })?;
+            Ok(Part { cache, rows: sequence.rows })
+        };
+        sequences.iter_mut().map(part).collect()
     }
 
     fn check_hosted(&self, asked: BlockRange) -> Result<(), ModelError> {
@@ -201,12 +256,4 @@ impl Blocks {
         sequence.cache.check_kind(range, self.kv_shape())?;
         sequence.cache.check_room(sequence.rows)
     }
-}
-
-/// `<format>/fma/<arch>-<os>`: the order of additions is ours everywhere, but cosines and sines are the system's. Keys and
-/// values in another type than the activations' follow the format: `bf16+kv8/fma/x86_64-linux`.
-fn numeric_class(format: WeightFormat, kv: KvFormat) -> Result<NumericClass, ModelError> {
-    let (arch, os) = (std::env::consts::ARCH, std::env::consts::OS);
-    NumericClass::new(format!("{format}{}/fma/{arch}-{os}", kv.class_suffix()))
-        .map_err(|error| ModelError::config("numeric class", error.to_string()))
 }

@@ -4,16 +4,19 @@ use std::fmt;
 
 use blake3::Hasher;
 use swarm_protocol::block::{BlockIndex, BlockRange};
-use swarm_protocol::model_id::{ModelId, WeightFormat};
+use swarm_protocol::model_id::{BlockDigest, ModelId, WeightFormat};
 use swarm_protocol::wire::ElementType;
 
-use crate::block_loader::{BlockLoader, BlockNames};
-use crate::blocks::Blocks;
+use crate::block::Block;
+use crate::block_loader::{BlockLoader, BlockNames, Layer};
+use crate::blocks::{Blocks, Hosted};
 use crate::chat::ChatTemplate;
 use crate::config::ModelConfig;
+use crate::device::{ComputeDevice, DeviceBlocks};
 use crate::edges::Edges;
 use crate::error::ModelError;
 use crate::generation::GenerationDefaults;
+use crate::kv::KvFormat;
 use crate::manifest::model_id;
 use crate::source::Files;
 use crate::spec::ModelSpec;
@@ -106,6 +109,42 @@ impl Checkpoint {
         format: WeightFormat,
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Blocks, ModelError> {
+        self.load_blocks_on(&ComputeDevice::cpu(), range, format, progress)
+    }
+
+    /// Like [`Checkpoint::load_blocks`], on any device: an accelerator's memory gets a copy of the weights, one tensor after
+    /// the other. Digests do not depend on the device.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::load_blocks`], and [`ModelError::Tensor`] if the device has no memory left.
+    pub fn load_blocks_on(
+        &self,
+        device: &ComputeDevice,
+        range: BlockRange,
+        format: WeightFormat,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<Blocks, ModelError> {
+        let (hosted, digests) = match device.candle() {
+            None => {
+                let (blocks, digests) = self.read_blocks(&(), range, format, progress)?;
+                (Hosted::Host(blocks), digests)
+            }
+            Some(device) => {
+                let (blocks, digests) = self.read_blocks(device, range, format, progress)?;
+                (Hosted::Device(DeviceBlocks { device: device.clone(), blocks }), digests)
+            }
+        };
+        let class = device.numeric_class(format, KvFormat::default())?;
+        Ok(Blocks::new(self.config.clone(), range, format, class, hosted, digests))
+    }
+
+    fn read_blocks<L: Layer>(
+        &self,
+        place: &L::Place,
+        range: BlockRange,
+        format: WeightFormat,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<(Vec<Block<L>>, Vec<BlockDigest>), ModelError> {
         if range.end() > self.config.blocks {
             let blocks = self.config.blocks;
             return Err(ModelError::RangePastModel { range, blocks });
@@ -122,11 +161,12 @@ impl Checkpoint {
                 bytes_done += bytes;
                 progress(LoadProgress { block, bytes_done, bytes_total });
             };
-            let loaded = BlockLoader::new(&self.config, &self.tensors, block, format, &mut tensor_done).load()?;
-            blocks.push(loaded.0);
-            digests.push(loaded.1);
+            let loader = BlockLoader::new(place, &self.config, &self.tensors, block, format, &mut tensor_done);
+            let (block, digest) = loader.load()?;
+            blocks.push(block);
+            digests.push(digest);
         }
-        Blocks::new(self.config.clone(), range, format, blocks, digests)
+        Ok((blocks, digests))
     }
 
     /// Makes embedding, final norm and head ready. For a quantised format they are in the type of its activations: looking up

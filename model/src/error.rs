@@ -218,6 +218,32 @@ pub enum ModelError {
         /// The element format.
         format: WeightFormat,
     },
+    /// The text names no device.
+    #[error("\"{0}\" names no device; give auto, cpu, cuda:0 (or another number) or metal")]
+    BadDevice(String),
+    /// The device is of a kind that this program was built without.
+    #[error(
+        "this program was built without {device}; build it with `cargo build --release --features {feature}`, or use --device cpu"
+    )]
+    DeviceNotCompiled {
+        /// The device asked for.
+        device: String,
+        /// The cargo feature that brings it.
+        feature: &'static str,
+    },
+    /// Keys and values in 8 bits on an accelerator.
+    #[error("keys and values in 8 bits are for --device cpu; on an accelerator use --kv-bits 16")]
+    KvFormatOfDevice,
+    /// The device is not there or does not answer.
+    #[error(
+        "{device} cannot be used: {reason}; check the driver and that no other program fills it, or use --device cpu"
+    )]
+    DeviceUnavailable {
+        /// The device asked for.
+        device: String,
+        /// What its driver said.
+        reason: String,
+    },
     /// The compute threads could not be started.
     #[error("the compute threads could not be started: {0}")]
     Pool(String),

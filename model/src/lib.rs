@@ -14,13 +14,17 @@ mod attention;
 mod block;
 mod block_loader;
 mod blocks;
+mod cache;
 mod chat;
 mod checkpoint;
 mod config;
+mod device;
 mod edges;
 mod error;
 mod generation;
 mod kernels;
+// What is public in it is so through `cache`.
+#[allow(unreachable_pub)]
 mod kv;
 mod linear;
 mod manifest;
@@ -38,13 +42,15 @@ mod text;
 mod weights;
 
 pub use blocks::{Blocks, Sequence};
+pub use cache::KvCache;
 pub use chat::{ChatMessage, ChatTemplate};
 pub use checkpoint::{Checkpoint, LoadProgress};
 pub use config::ModelConfig;
+pub use device::{ComputeDevice, DeviceChoice};
 pub use edges::Edges;
 pub use error::ModelError;
 pub use generation::GenerationDefaults;
-pub use kv::{KvArena, KvCache, KvFormat, KvPage, PAGE_POSITIONS};
+pub use kv::{KvArena, KvFormat, KvPage, PAGE_POSITIONS};
 pub use pool::ComputePool;
 pub use rope::RopeScaling;
 pub use sampling::{Sampler, SamplingConfig};

@@ -1,11 +1,14 @@
 //! Linear layers and the gated activation as candle operations around our kernels.
 
+use blake3::Hasher;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result as CandleResult, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+use crate::block_loader::Layer;
 use crate::error::ModelError;
 use crate::kernels::{Element, Kernel, with_kernel};
 use crate::products::products;
+use crate::tensors::StoredMatrix;
 use crate::weights::Matrix;
 
 /// `y = x * weight^T + bias`: x `(rows, in)` f32, weight `(out, in)` in the weight format, bias `(out)` f32.
@@ -39,6 +42,23 @@ impl Linear {
             });
         }
         outputs.try_into().map_err(|_| candle_core::Error::Msg("a layer has no output".into()).into())
+    }
+}
+
+impl Layer for Linear {
+    /// The host's memory.
+    type Place = ();
+
+    fn load((): &(), stored: &StoredMatrix<'_>, digest: &mut Hasher) -> Result<Self, ModelError> {
+        Ok(Self { weight: stored.load(digest)?, bias: None })
+    }
+
+    fn with_bias(self, (): &(), bias: Tensor) -> Result<Self, ModelError> {
+        Ok(Self { bias: Some(bias), ..self })
+    }
+
+    fn vector((): &(), vector: Tensor) -> Result<Tensor, ModelError> {
+        Ok(vector)
     }
 }
 

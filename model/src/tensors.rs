@@ -12,7 +12,7 @@ use swarm_protocol::model_id::WeightFormat;
 use swarm_protocol::wire::ElementType;
 
 use crate::error::ModelError;
-use crate::kernels::{Element, QuantMatrix};
+use crate::kernels::{Element, GgmlRows, QuantMatrix};
 use crate::source::{ByteSource, Files};
 use crate::tensor_file::{TensorEntry, read_header};
 use crate::weights::{Floats, Matrix, Values};
@@ -31,6 +31,33 @@ const MAX_SHARDS: usize = 4096;
 pub(crate) struct Tensors {
     shards: Vec<Shard>,
     entries: HashMap<String, (usize, TensorEntry)>,
+}
+
+/// A matrix `(outputs, inner)` in a checkpoint, and the format it is wanted in.
+pub(crate) struct StoredMatrix<'a> {
+    pub(crate) tensors: &'a Tensors,
+    pub(crate) name: &'a str,
+    pub(crate) outputs: usize,
+    pub(crate) inner: usize,
+    pub(crate) format: WeightFormat,
+}
+
+impl StoredMatrix<'_> {
+    /// See [`Tensors::matrix`].
+    pub(crate) fn load(&self, digest: &mut Hasher) -> Result<Matrix, ModelError> {
+        self.tensors.matrix(self.name, (self.outputs, self.inner), self.format, digest)
+    }
+
+    /// The matrix in ggml's bytes if its format quantises; the digest is that of [`StoredMatrix::load`].
+    pub(crate) fn ggml(&self, digest: &mut Hasher) -> Result<Option<GgmlRows>, ModelError> {
+        let shape = (self.outputs, self.inner);
+        self.tensors.check_shape(self.name, &[self.outputs, self.inner])?;
+        match self.tensors.element_of(self.name)? {
+            ElementType::F32 => self.tensors.ggml::<f32>(self.name, shape, self.format, digest),
+            ElementType::F16 => self.tensors.ggml::<f16>(self.name, shape, self.format, digest),
+            ElementType::Bf16 => self.tensors.ggml::<bf16>(self.name, shape, self.format, digest),
+        }
+    }
 }
 
 struct Shard {
@@ -131,6 +158,23 @@ impl Tensors {
         QuantMatrix::quantise(format, stored.as_slice(), inner, &mut |bytes| {
             digest.update(bytes);
         })
+    }
+
+    /// The quantised matrix in ggml's bytes, hashed as [`Tensors::matrix`] does; `None` if `format` quantises nothing.
+    fn ggml<E: Element>(
+        &self,
+        name: &str,
+        (outputs, inner): (usize, usize),
+        format: WeightFormat,
+        digest: &mut Hasher,
+    ) -> Result<Option<GgmlRows>, ModelError> {
+        let stored = self.stored::<E>(name)?;
+        let rows = GgmlRows::quantise(format, stored.as_slice(), inner)?;
+        if let Some(rows) = &rows {
+            hash_header(digest, name, format.name(), &[outputs, inner]);
+            digest.update(&rows.bytes);
+        }
+        Ok(rows)
     }
 
     /// All elements of a tensor, rounded if they are stored in another type.

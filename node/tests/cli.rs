@@ -45,6 +45,25 @@ fn switches_take_the_usual_words_from_the_environment() {
 }
 
 #[test]
+fn a_device_is_there_or_the_error_says_what_to_do() {
+    let serve = |device: &str| {
+        let args = ["serve", "--model", "demo", "--blocks", "1", "--bootstrap"];
+        let nobody = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+        let output = command(&args).args([nobody, "--device", device]).output().unwrap();
+        (output.status.code(), text(&output.stderr).to_string())
+    };
+    let (code, stderr) = serve("gpu");
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("\"gpu\" names no device") && stderr.contains("cuda:0"), "{stderr}");
+    if cfg!(not(feature = "cuda")) {
+        let (code, stderr) = serve("cuda:0");
+        assert_eq!(code, Some(1), "{stderr}");
+        let error = stderr.lines().last().unwrap();
+        assert!(error.starts_with("error: ") && error.contains("--features cuda"), "{stderr}");
+    }
+}
+
+#[test]
 fn what_no_swarm_could_obey_is_bad_usage() {
     let cases: [(&[&str], &str); 4] = [
         (&["generate", "--model", "demo", "--prompt", "a", "--top-p", "3"], "top_p"),

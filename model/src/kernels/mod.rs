@@ -16,8 +16,8 @@ pub(crate) mod avx2;
 
 pub(crate) use element::{Element, Stored};
 pub(crate) use matmul::{PANEL_STEP, panel};
-pub(crate) use quant::QuantMatrix;
 use quant::{Cell, Format};
+pub(crate) use quant::{GgmlRows, QuantMatrix};
 pub(crate) use slab::{Piece, Slabs};
 
 /// Partial sums of one dot product.

@@ -3,7 +3,7 @@
 
 use candle_transformers::models::llama as reference;
 use swarm_model::synthetic::SyntheticSpec;
-use swarm_model::{Blocks, Checkpoint, DType, Device, Edges, KvCache, ModelConfig, ModelSpec};
+use swarm_model::{Blocks, Checkpoint, ComputeDevice, DType, Device, Edges, KvCache, ModelConfig, ModelSpec};
 use swarm_model::{RopeScaling, Sequence, Tensor, activations};
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::WeightFormat;
@@ -20,9 +20,13 @@ pub struct Whole {
 
 impl Whole {
     pub fn load(checkpoint: &Checkpoint, format: WeightFormat) -> Self {
+        Self::load_on(&ComputeDevice::cpu(), checkpoint, format)
+    }
+
+    pub fn load_on(device: &ComputeDevice, checkpoint: &Checkpoint, format: WeightFormat) -> Self {
         let all = checkpoint.config().all_blocks().unwrap();
         Self {
-            blocks: checkpoint.load_blocks(all, format, &mut |_| ()).unwrap(),
+            blocks: checkpoint.load_blocks_on(device, all, format, &mut |_| ()).unwrap(),
             edges: checkpoint.load_edges(format).unwrap(),
         }
     }

@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
-use swarm_model::{KvFormat, ModelSpec};
+use swarm_model::{DeviceChoice, KvFormat, ModelSpec};
 use swarm_node::serve::{
     DEFAULT_ANNOUNCE_INTERVAL, DEFAULT_CACHE_TOKENS, DEFAULT_DRAIN_TIMEOUT, DEFAULT_IDLE_TIMEOUT, LoadProgress, Report,
     ServeConfig, ServeEvent, Wanted,
@@ -57,6 +57,10 @@ pub(crate) struct ServeArgs {
     /// memory and rounds a little. Only servers with the same bits stand in for one another
     #[arg(long, env = "SWARM_KV_BITS", value_name = "BITS", default_value = "16", value_parser = kv_format)]
     kv_bits: KvFormat,
+    /// What computes the blocks: cpu, cuda:0 (another number for another GPU), metal, or auto: the first of CUDA, Metal and the
+    /// CPU that this program was built for and finds. On a GPU texts are mended after a loss up to rounding, not bit for bit
+    #[arg(long, env = "SWARM_DEVICE", value_name = "DEVICE", default_value_t)]
+    device: DeviceChoice,
     /// Threads to compute on; they sleep while nobody asks for anything [default: one for each core, less one for the network
     /// where there is more than one]
     #[arg(long, env = "SWARM_THREADS", value_name = "N")]
@@ -124,6 +128,7 @@ fn config(args: &ServeArgs) -> anyhow::Result<ServeConfig> {
         prefix_cache: !args.no_prefix_cache,
         format: args.format,
         kv_format: args.kv_bits,
+        device: args.device,
         threads: args.threads.map(NonZeroUsize::get),
         drain_timeout: args.drain_timeout.unwrap_or(DEFAULT_DRAIN_TIMEOUT),
         idle_timeout: args.idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use swarm_model::{KvFormat, ModelSpec};
+use swarm_model::{DeviceChoice, KvFormat, ModelSpec};
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::WeightFormat;
 use swarm_protocol::p2p::NetworkConfig;
@@ -51,6 +51,8 @@ pub struct ServeConfig {
     pub format: Option<WeightFormat>,
     /// How KV caches hold keys and values.
     pub kv_format: KvFormat,
+    /// What computes the blocks.
+    pub device: DeviceChoice,
     /// Threads to compute on; if `None` one for each core, less one for the network where there are more.
     pub threads: Option<usize>,
     /// How long running sessions may go on after the server was told to stop.

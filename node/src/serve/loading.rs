@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use swarm_model::{Blocks, Checkpoint, ComputePool, KvFormat};
+use swarm_model::{Blocks, Checkpoint, ComputeDevice, ComputePool, KvFormat};
 use swarm_protocol::announcement::Rates;
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::{ModelId, WeightFormat};
@@ -23,14 +23,16 @@ pub(super) struct Served {
     pub(super) model_blocks: BlockRange,
     /// Which blocks, or how many.
     pub(super) wanted: Result<BlockRange, u32>,
+    pub(super) device: ComputeDevice,
     pub(super) threads: usize,
 }
 
 impl Served {
     /// Opens the model, and works out what of it is to be served.
     pub(super) async fn open(config: &ServeConfig) -> Result<Self, ServeError> {
-        let spec = config.model.clone();
-        let checkpoint = blocking(move || Checkpoint::open(&spec)).await??;
+        let (spec, choice) = (config.model.clone(), config.device);
+        let opened = blocking(move || Ok::<_, ServeError>((Checkpoint::open(&spec)?, choice.open()?)));
+        let (checkpoint, device) = opened.await??;
         let format = config.format.unwrap_or(checkpoint.native_format());
         let about = checkpoint.config();
         let model_blocks = about.all_blocks()?;
@@ -41,14 +43,14 @@ impl Served {
             }
             Wanted::Count(count) => Err(count),
             Wanted::Fitting => {
-                let memory = available().ok_or(ServeError::UnknownMemory)?;
+                let memory = device.free_memory().or_else(available).ok_or(ServeError::UnknownMemory)?;
                 Err(blocks_that_fit(about, format, config.kv_format, config.cache_tokens, memory)?)
             }
         };
         let model = checkpoint.id(format);
         let threads = config.threads.unwrap_or_else(default_threads);
         let (checkpoint, kv_format) = (Arc::new(checkpoint), config.kv_format);
-        Ok(Self { checkpoint, format, kv_format, model, model_blocks, wanted, threads })
+        Ok(Self { checkpoint, format, kv_format, model, model_blocks, wanted, device, threads })
     }
 }
 
@@ -67,18 +69,18 @@ pub(super) struct Loaded {
 
 /// Loads the blocks and runs the self-check, on a thread where it may take its time.
 pub(super) async fn load(plan: &Served, blocks: BlockRange, report: Report) -> Result<Loaded, ServeError> {
-    let (checkpoint, format, threads) = (plan.checkpoint.clone(), plan.format, plan.threads);
-    let kv_format = plan.kv_format;
+    let (checkpoint, device) = (plan.checkpoint.clone(), plan.device.clone());
+    let (format, kv_format, threads) = (plan.format, plan.kv_format, plan.threads);
     blocking(move || {
         let pool = ComputePool::new(threads)?;
         let (blocks, rates) = pool.run(|| -> Result<_, ServeError> {
-            let blocks =
-                checkpoint.load_blocks(blocks, format, &mut |progress| report(ServeEvent::Loading(progress)))?;
+            let mut progress = |progress| report(ServeEvent::Loading(progress));
+            let blocks = checkpoint.load_blocks_on(&device, blocks, format, &mut progress)?;
             let blocks = blocks.with_kv_format(kv_format)?;
             let rates = self_check(&blocks)?;
             Ok((blocks, rates))
         })?;
-        info!(blocks = %blocks.range(), ?rates, "the self-check passed");
+        info!(blocks = %blocks.range(), %device, ?rates, "the self-check passed");
         Ok(Loaded { blocks, pool, rates })
     })
     .await?

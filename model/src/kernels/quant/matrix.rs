@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use candle_core::quantized::QTensor;
+use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use memmap2::MmapMut;
 use rayon::prelude::*;
@@ -130,14 +130,8 @@ impl<F: Format> Packed<F> {
 
 /// Quantises at most eight rows; returns them in ggml's bytes.
 fn pack_group<F: Format, E: Element>(slabs: &mut [F::Slab], values: &[E], inner: usize) -> Result<Vec<u8>, ModelError> {
-    let padded = inner.next_multiple_of(F::GGML.block_size());
     let rows = values.len() / inner;
-    let mut floats = vec![0.0; rows * padded];
-    for (row, values) in floats.chunks_exact_mut(padded).zip(values.chunks_exact(inner)) {
-        row.iter_mut().zip(values).for_each(|(to, from)| *to = from.widen());
-    }
-    let floats = Tensor::from_vec(floats, (rows, padded), &Device::Cpu)?;
-    let bytes = QTensor::quantize(&floats, F::GGML)?.data()?.into_owned();
+    let bytes = ggml_bytes(F::GGML, values, inner)?;
     let block_cells = F::GGML.block_size() / CELL;
     for (output, row) in bytes.chunks_exact(bytes.len() / rows).enumerate() {
         for (block, bytes) in row.chunks_exact(F::GGML.type_size()).enumerate() {
@@ -146,6 +140,51 @@ fn pack_group<F: Format, E: Element>(slabs: &mut [F::Slab], values: &[E], inner:
         }
     }
     Ok(bytes)
+}
+
+/// Rows of `inner` elements in ggml's bytes; each is padded with zeros to whole blocks.
+fn ggml_bytes<E: Element>(dtype: GgmlDType, values: &[E], inner: usize) -> Result<Vec<u8>, ModelError> {
+    let padded = inner.next_multiple_of(dtype.block_size());
+    let rows = values.len() / inner;
+    let mut floats = vec![0.0; rows * padded];
+    for (row, values) in floats.chunks_exact_mut(padded).zip(values.chunks_exact(inner)) {
+        row.iter_mut().zip(values).for_each(|(to, from)| *to = from.widen());
+    }
+    let floats = Tensor::from_vec(floats, (rows, padded), &Device::Cpu)?;
+    Ok(QTensor::quantize(&floats, dtype)?.data()?.into_owned())
+}
+
+/// A matrix in ggml's bytes, as other programs and accelerators hold it.
+pub(crate) struct GgmlRows {
+    pub(crate) dtype: GgmlDType,
+    /// Elements of a row, padded with zeros to whole blocks.
+    pub(crate) width: usize,
+    /// Row by row: the bytes that [`QuantMatrix::quantise`] shows its hash.
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl GgmlRows {
+    /// Quantises rows of `inner` elements; `None` if `format` quantises nothing.
+    pub(crate) fn quantise<E: Element>(
+        format: WeightFormat,
+        values: &[E],
+        inner: usize,
+    ) -> Result<Option<Self>, ModelError> {
+        let Some(dtype) = ggml_type(format) else { return Ok(None) };
+        let groups = values.par_chunks(inner * GROUP).map(|values| ggml_bytes(dtype, values, inner));
+        let groups = groups.collect::<Result<Vec<_>, _>>()?;
+        Ok(Some(Self { dtype, width: inner.next_multiple_of(dtype.block_size()), bytes: groups.concat() }))
+    }
+}
+
+/// The quantised format's name in candle.
+fn ggml_type(format: WeightFormat) -> Option<GgmlDType> {
+    match format {
+        WeightFormat::Q8_0 => Some(Q8_0::GGML),
+        WeightFormat::Q4_0 => Some(Q4_0::GGML),
+        WeightFormat::Q4K => Some(Q4K::GGML),
+        WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => None,
+    }
 }
 
 /// Memory of its own, in large pages where the system has them: a matrix is read from end to end again and again, and with

@@ -29,7 +29,7 @@ use super::Lanes;
 
 pub(crate) use cell::{Cell, quantise_row};
 pub(crate) use matmul::{Rows, panel};
-pub(crate) use matrix::QuantMatrix;
+pub(crate) use matrix::{GgmlRows, QuantMatrix};
 use nibbles::{Nibbles, dot_nibbles, pack_nibble};
 pub(crate) use q4_0::Q4_0;
 pub(crate) use q4_k::Q4K;
