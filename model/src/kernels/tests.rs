@@ -16,6 +16,10 @@ const CASES: u32 = if cfg!(miri) { 4 } else { 200 };
 /// Shapes of products for [`products_have_one_value`]: every tile and every remainder also where they are small.
 const SHAPES: [Range<usize>; 3] = if cfg!(miri) { [1..10, 1..36, 1..14] } else { [1..10, 1..70, 1..40] };
 
+/// Scores and the width of values for [`elementwise_loops_have_one_value`].
+const SCORES: Range<usize> = if cfg!(miri) { 1..34 } else { 1..100 };
+const WIDTH: Range<usize> = if cfg!(miri) { 1..20 } else { 1..90 };
+
 /// Floats of every kind: ordinary, huge, tiny, subnormal, zeros of both signs.
 fn any_value() -> impl Strategy<Value = f32> {
     prop_oneof![
@@ -73,9 +77,9 @@ proptest! {
 
     #[test]
     fn elementwise_loops_have_one_value(
-        scores in prop::collection::vec(any_value(), 1..100),
+        scores in prop::collection::vec(any_value(), SCORES),
         up in prop::collection::vec(any_value(), 100),
-        width in 1usize..90,
+        width in WIDTH,
     ) {
         super::with_kernel!(kernel => {
             let (mut fast, mut slow) = (scores.clone(), scores.clone());
