@@ -8,7 +8,9 @@ use std::slice::from_mut;
 
 use common::{Whole, bits, largest_difference, range, synthetic};
 use swarm_model::synthetic::SyntheticSpec;
-use swarm_model::{Checkpoint, ComputeDevice, DType, DeviceChoice, KvCache, ModelError, ModelSpec, Sequence, Tensor};
+use swarm_model::{
+    Checkpoint, ComputeDevice, DType, DeviceChoice, KvCache, KvFormat, ModelError, ModelSpec, Sequence, Tensor,
+};
 use swarm_protocol::model_id::WeightFormat;
 
 const FORMATS: [WeightFormat; 6] = WeightFormat::ALL;
@@ -196,7 +198,7 @@ fn what_was_truncated_leaves_no_trace() {
 fn memory_is_taken_by_the_page_and_given_back() {
     let whole = on_device(&demo(), WeightFormat::Bf16);
     let mut cache = whole.blocks.new_cache(whole.blocks.range(), 200).unwrap();
-    let page = 12 * 64 * whole.edges.config().kv_bytes_per_token_block(WeightFormat::Bf16);
+    let page = 12 * 64 * whole.edges.config().kv_bytes_per_token_block(WeightFormat::Bf16, KvFormat::Activations);
     assert_eq!(cache.bytes(), 0);
     for (rows, pages) in [(1, 1), (63, 1), (1, 2), (100, 3)] {
         chunked(&whole, &mut cache, &tokens(rows, 1), &[rows]);

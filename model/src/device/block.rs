@@ -110,7 +110,7 @@ impl Block<DeviceLinear> {
             let own = |of_all: &Tensor| of_all.narrow(0, first, part.rows);
             let kv = part.cache.block(index);
             let stored = |of_all: &Tensor| -> Result<Tensor, ModelError> {
-                let rounded = own(of_all)?.to_dtype(activations::dtype(part.cache.shape().element.into()))?;
+                let rounded = own(of_all)?.to_dtype(activations::dtype(part.cache.element().into()))?;
                 Ok(rounded.transpose(0, 1)?.contiguous()?)
             };
             kv.store(&stored(&keys)?, &stored(&values)?, part.cache.len())?;

@@ -116,6 +116,11 @@ impl DeviceKv {
         self.shape
     }
 
+    /// The type of keys and values.
+    pub(super) fn element(&self) -> ElementType {
+        self.element
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.len
     }
