@@ -223,7 +223,7 @@ pub enum ModelError {
     BadDevice(String),
     /// The device is of a kind that this program was built without.
     #[error(
-        "this program was built without {device}; build it with `cargo build --release --features {feature}`, or use --device cpu"
+        "this program was built without {device}; build it with `cargo build --release -p swarm-node --features {feature}`, or use --device cpu"
     )]
     DeviceNotCompiled {
         /// The device asked for.
