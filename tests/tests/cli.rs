@@ -249,7 +249,7 @@ fn every_setting_may_come_from_the_environment() {
         ("SWARM_BOOTSTRAP", &swarm.bootstrap.address),
         ("SWARM_SWARM", "lab"),
         ("SWARM_LISTEN", "/ip4/127.0.0.1/tcp/0"),
-        ("SWARM_CACHE_TOKENS", "333"),
+        ("SWARM_CACHE_TOKENS", "320"),
         ("SWARM_THREADS", "1"),
         ("SWARM_JSON", "true"),
     ]);
@@ -268,7 +268,7 @@ fn every_setting_may_come_from_the_environment() {
     let mut status = swarm.node("status");
     status.env("SWARM_JSON", "true");
     let status: Value = serde_json::from_str(&swarm.run("status", status).stdout).unwrap();
-    assert_eq!(status["models"][0]["servers"][0]["total_tokens"], 333);
+    assert_eq!(status["models"][0]["servers"][0]["total_tokens"], 320);
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub(crate) struct ServeArgs {
     /// A name that others see
     #[arg(long, env = "SWARM_NAME", value_name = "TEXT")]
     name: Option<String>,
-    /// Room for tokens in the KV caches of all sessions together
+    /// Room for tokens in the KV caches of all sessions together, in whole pages of 64
     #[arg(long, env = "SWARM_CACHE_TOKENS", value_name = "N", default_value_t = DEFAULT_CACHE_TOKENS.0,
           value_parser = clap::value_parser!(u32).range(1..))]
     cache_tokens: u32,
