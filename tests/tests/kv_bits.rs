@@ -19,7 +19,7 @@ async fn a_text_with_eight_bits_survives_losses_among_servers_with_sixteen() {
     // With the nearest of these a route would be complete, and its text another one's.
     let others: Vec<PeerId> = swarm.serve(&[(0, 6), (0, 6)], &[]).iter().map(|server| server.peer).collect();
     let client = Client::of(&swarm).await;
-    let class = client.info(&swarm.servers[0]).await.unwrap().class;
+    let class = client.info(&swarm.servers[0]).await.unwrap().announcement.class;
     assert!(class.as_str().starts_with("bf16+kv8/"), "{class}");
     let mut lost = Vec::new();
     let meanwhile = async |tokens: usize, route: &[swarm_client::HopInfo]| {
