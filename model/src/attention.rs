@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use swarm_protocol::wire::ElementType;
 
 use crate::error::ModelError;
-use crate::kernels::{Element, Kernel, Stored, with_kernel};
+use crate::kernels::{Element, Kernel, Lanes, Stored, sum_lanes, with_kernel};
 use crate::kv::{KvCache, KvElement, KvPage, KvShape, PAGE_POSITIONS, Side, quantise};
 use crate::linear::contiguous;
 
@@ -181,13 +181,10 @@ impl Attention<'_> {
         let seen = task.position + task.rows;
         let mut scores = SCORES.take();
         self.score::<_, E>(kernel, task, &queries, seen, &mut scores);
-        let scale = 1.0 / (self.shape.head_dim as f32).sqrt();
-        let visible = |index: usize| task.position + index / self.group() + 1;
-        let soften = |(index, scores): (usize, &mut [f32])| kernel.softmax(&mut scores[..visible(index)], scale);
-        let sums: Vec<f32> = scores.chunks_exact_mut(seen).enumerate().map(soften).collect();
         let mut out = vec![0.0; queries.len()];
-        self.weigh::<_, E>(kernel, task, &scores, &mut out);
+        let sums = self.weigh::<_, E>(kernel, task, &mut scores, &mut out);
         for (out, sum) in out.chunks_exact_mut(self.shape.head_dim).zip(sums) {
+            let sum = sum_lanes(&sum);
             out.iter_mut().for_each(|value| *value /= sum);
         }
         SCORES.set(scores);
@@ -229,20 +226,37 @@ impl Attention<'_> {
         }
     }
 
-    /// Adds every position's values to `out`, by the softened scores of those that see it.
-    fn weigh<K: Kernel, E: Stored>(&self, kernel: K, task: &Task<'_>, scores: &[f32], out: &mut [f32]) {
+    /// Softens the scores page by page and adds the page's values to `out` by them; returns the sum of each query's softened
+    /// scores. So memory brings the next page while exponentials are computed.
+    fn weigh<K: Kernel, E: Stored>(
+        &self,
+        kernel: K,
+        task: &Task<'_>,
+        scores: &mut [f32],
+        out: &mut [f32],
+    ) -> Vec<Lanes> {
         let (group, dim) = (self.group(), self.shape.head_dim);
         let seen = task.position + task.rows;
+        // All heads of a row see as much.
+        let visible = |row: usize| task.position + row + 1;
+        let scale = 1.0 / (dim as f32).sqrt();
+        let largest = |(index, scores): (usize, &[f32])| kernel.largest(&scores[..visible(index / group)]);
+        let largest: Vec<f32> = scores.chunks_exact(seen).enumerate().map(largest).collect();
+        let mut sums = vec![Lanes::default(); largest.len()];
         let mut scaled = [[0.0; PAGE_POSITIONS]; TILE_QUERIES];
         for start in (0..seen).step_by(PAGE_POSITIONS) {
             let (values, scales) = self.part::<E>(task, start, Side::Values);
             let (mut next, _) = self.part::<E>(task, start + PAGE_POSITIONS, Side::Values);
-            let rows = scores.chunks_exact(group * seen).zip(out.chunks_exact_mut(group * dim));
+            let rows = scores.chunks_exact_mut(group * seen).zip(out.chunks_exact_mut(group * dim));
             for (row, (scores, out)) in rows.enumerate() {
-                // All heads of a row see as much.
-                let end = (task.position + row + 1).min(start + PAGE_POSITIONS);
+                let end = visible(row).min(start + PAGE_POSITIONS);
                 if end <= start {
                     continue;
+                }
+                let queries = row * group..(row + 1) * group;
+                let softening = largest[queries.clone()].iter().zip(&mut sums[queries]);
+                for (scores, (max, sums)) in scores.chunks_exact_mut(seen).zip(softening) {
+                    kernel.soften(&mut scores[start..end], *max, scale, sums);
                 }
                 let tiles = scores.chunks(TILE_QUERIES * seen).zip(out.chunks_mut(TILE_QUERIES * dim));
                 for (scores, out) in tiles {
@@ -251,6 +265,7 @@ impl Attention<'_> {
                 }
             }
         }
+        sums
     }
 
     /// Keys or values of the task's head from position `start` (the first of a page) on, and their scales, if they have any;

@@ -5,7 +5,6 @@ use swarm_protocol::block::BlockRange;
 
 use super::*;
 use crate::kernels::scalar::Scalar;
-use crate::kernels::{Lanes, sum_lanes};
 use crate::kv::KvArena;
 
 /// Some positions of one block, and queries at the last of them.
@@ -124,7 +123,9 @@ fn attend_one(
         sum_lanes(&lanes[0][0]) * scale
     };
     let mut scores: Vec<f32> = (0..seen).map(score).collect();
-    let sum = Scalar.softmax(&mut scores, 1.0 / (shape.head_dim as f32).sqrt());
+    let (max, mut sums) = (Scalar.largest(&scores), Lanes::default());
+    Scalar.soften(&mut scores, max, 1.0 / (shape.head_dim as f32).sqrt(), &mut sums);
+    let sum = sum_lanes(&sums);
     let mut out = vec![0.0f32; shape.head_dim];
     for (position, weight) in scores.into_iter().enumerate() {
         let (value, scale) = of(values, position);

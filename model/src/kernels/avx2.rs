@@ -76,9 +76,14 @@ impl Kernel for Avx2 {
         unsafe { attention::weighted_sums(weights, values, sums) }
     }
 
-    fn softmax(self, scores: &mut [f32], scale: f32) -> f32 {
+    fn largest(self, scores: &[f32]) -> f32 {
         // SAFETY: `self` proves that the processor has the features.
-        unsafe { softmax(scores, scale) }
+        unsafe { largest(scores) }
+    }
+
+    fn soften(self, scores: &mut [f32], max: f32, scale: f32, sums: &mut Lanes) {
+        // SAFETY: `self` proves that the processor has the features.
+        unsafe { soften(scores, max, scale, sums) }
     }
 
     fn silu_mul(self, gate: &mut [f32], up: &[f32]) {
@@ -282,8 +287,13 @@ fn widen<E: Stored>(from: &[E], to: &mut [f32]) {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn softmax(scores: &mut [f32], scale: f32) -> f32 {
-    portable::softmax(scores, scale)
+fn largest(scores: &[f32]) -> f32 {
+    portable::largest(scores)
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn soften(scores: &mut [f32], max: f32, scale: f32, sums: &mut Lanes) {
+    portable::soften(scores, max, scale, sums);
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -62,8 +62,12 @@ pub(crate) trait Kernel: Copy + Send + Sync {
         sums: &mut [f32],
     );
 
-    /// Replaces each score by `exp(scale * (score - max))` and returns their sum.
-    fn softmax(self, scores: &mut [f32], scale: f32) -> f32;
+    /// The largest score; minus infinity of none.
+    fn largest(self, scores: &[f32]) -> f32;
+
+    /// Replaces each score by `exp(scale * (score - max))` and adds number `i` of them to lane `i % 8` of `sums`. A row of
+    /// scores may so be softened piece by piece, all but the last of which have a multiple of eight.
+    fn soften(self, scores: &mut [f32], max: f32, scale: f32, sums: &mut Lanes);
 
     /// Replaces each element of `gate` by `silu(gate) * up`.
     fn silu_mul(self, gate: &mut [f32], up: &[f32]);

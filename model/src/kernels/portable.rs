@@ -3,7 +3,7 @@
 
 use std::f32::consts::LOG2_E;
 
-use super::{LANES, Lanes, sum_lanes};
+use super::{LANES, Lanes};
 
 /// Adding and subtracting 1.5 * 2^23 rounds a small float to the nearest integer, kept in the sum's low bits.
 const ROUND: f32 = 12_582_912.0;
@@ -33,28 +33,33 @@ pub(super) fn exp(x: f32) -> f32 {
 }
 
 #[inline(always)]
-pub(super) fn softmax(scores: &mut [f32], scale: f32) -> f32 {
+pub(super) fn largest(scores: &[f32]) -> f32 {
     let mut max = [f32::NEG_INFINITY; LANES];
     let larger = |score: f32, max: f32| if score > max { score } else { max };
-    let (whole, rest) = scores.as_chunks_mut::<LANES>();
-    for chunk in &*whole {
+    let (whole, rest) = scores.as_chunks::<LANES>();
+    for chunk in whole {
         for lane in 0..LANES {
             max[lane] = larger(chunk[lane], max[lane]);
         }
     }
-    let max = max.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, |a, b| larger(b, a));
-    let mut sums: Lanes = [0.0; LANES];
+    max.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, |a, b| larger(b, a))
+}
+
+#[inline(always)]
+pub(super) fn soften(scores: &mut [f32], max: f32, scale: f32, sums: &mut Lanes) {
+    let (whole, rest) = scores.as_chunks_mut::<LANES>();
+    let mut lanes = *sums;
     for chunk in whole {
         for lane in 0..LANES {
             chunk[lane] = exp((chunk[lane] - max) * scale);
-            sums[lane] += chunk[lane];
+            lanes[lane] += chunk[lane];
         }
     }
-    for (score, sum) in rest.iter_mut().zip(&mut sums) {
+    for (score, sum) in rest.iter_mut().zip(&mut lanes) {
         *score = exp((*score - max) * scale);
         *sum += *score;
     }
-    sum_lanes(&sums)
+    *sums = lanes;
 }
 
 #[inline(always)]

@@ -55,8 +55,12 @@ impl Kernel for Scalar {
         }
     }
 
-    fn softmax(self, scores: &mut [f32], scale: f32) -> f32 {
-        portable::softmax(scores, scale)
+    fn largest(self, scores: &[f32]) -> f32 {
+        portable::largest(scores)
+    }
+
+    fn soften(self, scores: &mut [f32], max: f32, scale: f32, sums: &mut Lanes) {
+        portable::soften(scores, max, scale, sums);
     }
 
     fn silu_mul(self, gate: &mut [f32], up: &[f32]) {
