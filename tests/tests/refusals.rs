@@ -146,7 +146,7 @@ fn what_is_missing_is_said() {
     swarm.serve(&[(4, 8)], &["--cache-tokens", "100"]);
     still_tells(&swarm);
     let long = PROMPT.repeat(20);
-    names(&reason(&generate(&swarm, &["--prompt", &long, "--max-tokens", "5"])), &["4..8", "room", "100"]);
+    names(&reason(&generate(&swarm, &["--prompt", &long, "--max-tokens", "5"])), &["4..8", "room", "128"]);
     let longer = PROMPT.repeat(300);
     let said = reason(&generate(&swarm, &["--prompt", &longer]));
     let context = "2048";

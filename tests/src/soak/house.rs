@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use swarm_model::{Checkpoint, KvFormat, ModelSpec, activations};
 use swarm_protocol::announcement::Load;
 use swarm_protocol::p2p::BootstrapPeer;
 
@@ -17,13 +18,15 @@ const STAYING: [(u32, u32); 2] = [(0, 6), (6, 12)];
 const MORTAL: [(u32, u32); 3] = [(0, 6), (6, 12), (0, 12)];
 
 /// KV room in tokens: no session is refused, also if all of them are on one server and some have moved.
-const CACHE_TOKENS: &str = "65536";
+const CACHE_TOKENS: u32 = 65_536;
 
 /// A server that was there all the time, and its memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenant {
     /// Its blocks.
     pub blocks: String,
+    /// Bytes of pages that it may keep for later sessions.
+    pub keeps: u64,
     /// Bytes of anonymous memory when it was ready, and after each round, at rest.
     pub memory: Vec<u64>,
 }
@@ -53,14 +56,17 @@ impl House {
     /// All servers are ready.
     pub(super) fn open() -> Self {
         let mut swarm = TestSwarm::empty("demo", &[]);
-        swarm.serve(&STAYING, &["--cache-tokens", CACHE_TOKENS]);
+        let [keeping, forgetting] = STAYING;
+        swarm.serve(&[keeping], &["--cache-tokens", &CACHE_TOKENS.to_string()]);
+        swarm.serve(&[forgetting], &["--cache-tokens", &CACHE_TOKENS.to_string(), "--no-prefix-cache"]);
         let mortals = MORTAL.map(|blocks| {
             let identity = swarm.new_identity();
             let server = serve(&swarm, &identity, blocks);
             Mortal { identity, blocks, server }
         });
-        let tenant = |server: &Server| Tenant { blocks: server.blocks.to_string(), memory: Vec::new() };
-        let tenants = swarm.servers.iter().map(tenant).collect();
+        let tenant =
+            |(server, keeps): (&Server, u64)| Tenant { blocks: server.blocks.to_string(), keeps, memory: Vec::new() };
+        let tenants = swarm.servers.iter().zip([kept_bytes(keeping), 0]).map(tenant).collect();
         let mut house = Self { mortals: mortals.into(), tenants, swarm };
         house.weigh();
         house
@@ -134,8 +140,16 @@ impl House {
     }
 }
 
+/// Keys, values and outputs of as many tokens as there is room for.
+fn kept_bytes((start, end): (u32, u32)) -> u64 {
+    let demo = Checkpoint::open(&ModelSpec::Demo).expect("the bundled model");
+    let (config, format) = (demo.config(), demo.native_format());
+    let keys_and_values = config.kv_bytes_per_token_block(format, KvFormat::Activations) * u64::from(end - start);
+    (keys_and_values + activations::byte_count(format, 1, config.hidden) as u64) * u64::from(CACHE_TOKENS)
+}
+
 fn serve(swarm: &TestSwarm, identity: &std::path::Path, (start, end): (u32, u32)) -> Server {
     let mut command = swarm.serve_command_as(identity, &format!("{start}..{end}"));
-    command.args(["--cache-tokens", CACHE_TOKENS]);
+    command.args(["--cache-tokens", &CACHE_TOKENS.to_string()]);
     ready(swarm.start(&format!("mortal-{start}-{end}"), command))
 }
