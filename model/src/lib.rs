@@ -44,6 +44,8 @@ pub use config::ModelConfig;
 pub use edges::Edges;
 pub use error::ModelError;
 pub use generation::GenerationDefaults;
+#[doc(hidden)]
+pub use kernels::peak::multiply_adds;
 pub use kv::{KvCache, PAGE_POSITIONS};
 pub use pool::ComputePool;
 pub use rope::RopeScaling;

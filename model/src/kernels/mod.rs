@@ -6,6 +6,7 @@
 
 mod element;
 mod matmul;
+pub(crate) mod peak;
 mod portable;
 pub(crate) mod quant;
 pub(crate) mod scalar;
