@@ -4,11 +4,8 @@ use std::hint::black_box;
 
 /// Sums that do not wait for each other: enough for the latency of a multiply-add times two of them a cycle.
 const CHAINS: usize = 12;
-/// f32 lanes of a register of 32 bytes.
-const AVX2_LANES: usize = 8;
-/// f32 lanes of a register of 64 bytes.
-#[cfg(target_arch = "x86_64")]
-const AVX512_LANES: usize = 16;
+/// f32 lanes of sums where the processor has no wide registers that we know.
+const LANES: usize = 8;
 
 /// Does nothing but f32 multiply-adds in the widest registers there are, on this thread; returns how many floating point
 /// operations that were (a multiply-add is two).
@@ -18,40 +15,57 @@ pub fn multiply_adds(rounds: usize) -> usize {
         if is_x86_feature_detected!("avx512f") {
             // SAFETY: the processor has the feature.
             #[allow(unsafe_code)]
-            return unsafe { in_512_bits(rounds) };
+            return unsafe { wide::in_512_bits(rounds) };
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             // SAFETY: the processor has the features.
             #[allow(unsafe_code)]
-            return unsafe { in_256_bits(rounds) };
+            return unsafe { wide::in_256_bits(rounds) };
         }
     }
-    chains::<AVX2_LANES>(rounds)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn in_512_bits(rounds: usize) -> usize {
-    chains::<AVX512_LANES>(rounds)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn in_256_bits(rounds: usize) -> usize {
-    chains::<AVX2_LANES>(rounds)
-}
-
-#[inline(always)]
-fn chains<const LANES: usize>(rounds: usize) -> usize {
     let mut sums = [[1.0_f32; LANES]; CHAINS];
-    let (factor, term) = (black_box(0.999_f32), black_box(0.001_f32));
+    let (factor, term) = (black_box(FACTOR), black_box(TERM));
     for _ in 0..rounds {
-        for sums in &mut sums {
-            for sum in sums {
-                *sum = sum.mul_add(factor, term);
-            }
-        }
+        sums.as_flattened_mut().iter_mut().for_each(|sum| *sum = sum.mul_add(factor, term));
     }
     black_box(sums);
     rounds * CHAINS * LANES * 2
+}
+
+/// Numbers that stay what they are, neither large nor denormal.
+const FACTOR: f32 = 0.999;
+const TERM: f32 = 0.001;
+
+#[cfg(target_arch = "x86_64")]
+mod wide {
+    use std::arch::x86_64::*;
+    use std::hint::black_box;
+
+    use super::{CHAINS, FACTOR, TERM};
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn in_512_bits(rounds: usize) -> usize {
+        let (factor, term) = (_mm512_set1_ps(black_box(FACTOR)), _mm512_set1_ps(black_box(TERM)));
+        let mut sums = [term; CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_fmadd_ps(*sum, factor, term);
+            }
+        }
+        black_box(sums);
+        rounds * CHAINS * 16 * 2
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn in_256_bits(rounds: usize) -> usize {
+        let (factor, term) = (_mm256_set1_ps(black_box(FACTOR)), _mm256_set1_ps(black_box(TERM)));
+        let mut sums = [term; CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm256_fmadd_ps(*sum, factor, term);
+            }
+        }
+        black_box(sums);
+        rounds * CHAINS * 8 * 2
+    }
 }
