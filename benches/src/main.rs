@@ -13,6 +13,7 @@ mod goal;
 mod hop;
 mod idle_client;
 mod local_swarm;
+mod long;
 mod machine;
 mod memory;
 mod pipeline;
@@ -22,6 +23,7 @@ mod report;
 mod start;
 mod stats;
 mod table;
+mod throughput;
 mod wan;
 mod workload;
 
@@ -57,8 +59,12 @@ enum Benchmark {
     Failover(failover::Settings),
     /// What many clients get of two servers together, against one alone.
     Batch(batch::Settings),
-    /// Block compute beside candle-transformers and the machine's read bandwidth.
+    /// Block compute beside candle-transformers, llama.cpp, and the machine's read bandwidth and arithmetic.
     Compute(compute::Settings),
+    /// Decoding far into a text, beside what reading weights, keys and values takes.
+    Long(long::Settings),
+    /// What three servers get done of many prompts at once, beside what their cores could.
+    Pipeline(throughput::Settings),
     /// The process whose start and memory `start` measures.
     #[command(hide = true)]
     IdleClient(idle_client::Settings),
@@ -71,6 +77,8 @@ fn main() -> Result<()> {
         Benchmark::Compute(settings) => stoppable(compute::run(settings))?.print(json),
         Benchmark::Failover(settings) => stoppable(failover::run(settings))?.print(json),
         Benchmark::Hop(settings) => stoppable(hop::run(settings))?.print(json),
+        Benchmark::Long(settings) => stoppable(long::run(settings))?.print(json),
+        Benchmark::Pipeline(settings) => stoppable(throughput::run(settings))?.print(json),
         Benchmark::Prefill(settings) => {
             let hosts = FarHosts::enter(settings.link())?;
             stoppable(prefill::run(settings, &hosts))?.print(json)

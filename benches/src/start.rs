@@ -1,4 +1,4 @@
-//! How long it takes to start, and what idling costs: servers of eight blocks, and clients that want one token.
+//! How long it takes to start, and what idling costs: a server of eight large blocks, and clients that want one token.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
+use swarm_model::synthetic::SyntheticSpec;
+use swarm_protocol::block::BlockRange;
 
 use crate::goal::Goal;
 use crate::idle_client::{FIRST_TOKEN, IDLE};
@@ -16,17 +18,14 @@ use crate::process::Process;
 use crate::report::{Report, Tables};
 use crate::stats::Summary;
 use crate::table::Table;
-use crate::workload::{RandomModel, even_ranges, small_llama};
+use crate::workload::{RandomModel, one_billion_shape};
 
-const GOAL_READY_S: f64 = 2.0;
+const GOAL_READY_S: f64 = 0.5;
 const GOAL_FIRST_TOKEN_S: f64 = 2.0;
 const GOAL_IDLE_MB: f64 = 100.0;
 
-/// Servers of eight blocks that the model needs.
-const SERVERS: u32 = 2;
-
-/// Bytes of a bf16 weight.
-const WEIGHT_BYTES: usize = 2;
+/// Blocks of the server.
+const BLOCKS: usize = 8;
 
 const PROMPT: &str = "Once upon a time, there was a brave fox named Luna.";
 
@@ -59,22 +58,17 @@ pub(crate) struct Results {
 /// Megabytes of an idle process.
 #[derive(Debug, Serialize)]
 struct Memory {
+    /// With what is mapped: weights lie in the page cache.
     resident_mb: Summary,
+    /// Its own; no KV cache is held.
     anonymous_mb: Summary,
-    weights_mb: f64,
-    /// Anonymous memory without weights; no KV cache is held.
-    beyond_mb: f64,
 }
 
 impl Memory {
-    fn of(samples: &[Resident], weights: usize) -> Self {
-        let anonymous_mb = Summary::of(samples.iter().map(|resident| megabytes(resident.anonymous)));
-        let weights_mb = megabytes((weights * WEIGHT_BYTES) as u64);
+    fn of(samples: &[Resident]) -> Self {
         Self {
             resident_mb: Summary::of(samples.iter().map(|resident| megabytes(resident.total))),
-            anonymous_mb,
-            weights_mb,
-            beyond_mb: anonymous_mb.median - weights_mb,
+            anonymous_mb: Summary::of(samples.iter().map(|resident| megabytes(resident.anonymous))),
         }
     }
 }
@@ -97,7 +91,9 @@ struct Samples {
 /// If something does not start.
 pub(crate) async fn run(settings: Settings) -> Result<Report<Settings, Results>> {
     let machine = Machine::here();
-    let model = RandomModel::write(small_llama())?;
+    // With tokens to speak in.
+    let vocab = SyntheticSpec::default().vocab;
+    let model = RandomModel::write(SyntheticSpec { vocab, ..one_billion_shape(BLOCKS) })?;
     let mut samples = Samples::default();
     for _ in 0..settings.repetitions {
         repeat(&settings, &model, &mut samples).await?;
@@ -106,8 +102,8 @@ pub(crate) async fn run(settings: Settings) -> Result<Report<Settings, Results>>
         model: format!("{} random weights in {} blocks, bf16", model.spec.parameters(), model.spec.blocks),
         server_ready_s: seconds(&samples.ready),
         first_token_s: seconds(&samples.first_token),
-        server_memory: Memory::of(&samples.servers, model.block_weights() * model.spec.blocks / SERVERS as usize),
-        client_memory: Memory::of(&samples.clients, model.edge_weights()),
+        server_memory: Memory::of(&samples.servers),
+        client_memory: Memory::of(&samples.clients),
     };
     let goals = results.goals();
     Ok(Report { benchmark: "start", machine, settings, results, goals })
@@ -119,9 +115,8 @@ fn seconds(samples: &[Duration]) -> Summary {
 
 async fn repeat(settings: &Settings, model: &RandomModel, samples: &mut Samples) -> Result<()> {
     let mut swarm = LocalSwarm::start().await?;
-    for blocks in even_ranges(model.spec.blocks as u32, SERVERS)? {
-        samples.ready.push(swarm.serve(model.path(), blocks, settings.threads).await?);
-    }
+    let blocks = BlockRange::new(0, BLOCKS as u32)?;
+    samples.ready.push(swarm.serve(model.path(), blocks, settings.threads).await?);
     for _ in 0..settings.clients {
         samples.first_token.push(first_token(&swarm, model.path()).await?);
         samples.clients.push(idle_client(&swarm, model.path()).await?);
@@ -166,8 +161,8 @@ impl Results {
         vec![
             Goal::new("a server of 8 blocks is ready after", "s", GOAL_READY_S, self.server_ready_s.median),
             Goal::new("a cold client's first token after", "s", GOAL_FIRST_TOKEN_S, self.first_token_s.median),
-            Goal::new("an idle server beyond its weights takes", "MB", GOAL_IDLE_MB, self.server_memory.beyond_mb),
-            Goal::new("an idle client beyond its weights takes", "MB", GOAL_IDLE_MB, self.client_memory.beyond_mb),
+            Goal::new("an idle server's own memory is", "MB", GOAL_IDLE_MB, self.server_memory.anonymous_mb.median),
+            Goal::new("an idle client's own memory is", "MB", GOAL_IDLE_MB, self.client_memory.anonymous_mb.median),
         ]
     }
 }
@@ -175,13 +170,7 @@ impl Results {
 impl Tables for Results {
     fn tables(&self) -> Vec<Table> {
         let memory = |name: &str, memory: &Memory| {
-            vec![
-                name.to_string(),
-                format!("{:.0}", memory.resident_mb),
-                format!("{:.0}", memory.anonymous_mb),
-                format!("{:.0}", memory.weights_mb),
-                format!("{:.0}", memory.beyond_mb),
-            ]
+            vec![name.to_string(), format!("{:.0}", memory.resident_mb), format!("{:.0}", memory.anonymous_mb)]
         };
         let times = Table {
             title: format!("Seconds, median (quartiles): {}", self.model),
@@ -192,7 +181,7 @@ impl Tables for Results {
         };
         let memory = Table {
             title: "Megabytes while idle, median (quartiles)".to_string(),
-            header: vec!["process", "resident", "anonymous", "weights", "anonymous without weights"],
+            header: vec!["process", "resident", "of that its own"],
             rows: vec![memory("server", &self.server_memory), memory("client", &self.client_memory)],
         };
         vec![times, memory]

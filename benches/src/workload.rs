@@ -45,15 +45,6 @@ impl RandomModel {
     pub(crate) fn open(&self) -> Result<Checkpoint> {
         Ok(Checkpoint::open(&ModelSpec::Directory(self.path().to_path_buf()))?)
     }
-
-    pub(crate) fn block_weights(&self) -> usize {
-        (self.spec.parameters() - self.edge_weights()) / self.spec.blocks
-    }
-
-    /// Weights of embedding, final norm and head.
-    pub(crate) fn edge_weights(&self) -> usize {
-        SyntheticSpec { blocks: 0, ..self.spec.clone() }.parameters()
-    }
 }
 
 /// Takes away the tokens that end a text: a random model would end it anywhere.
@@ -138,6 +129,15 @@ pub(crate) fn one_billion_shape(blocks: usize) -> SyntheticSpec {
         dtype: WeightFormat::Bf16,
         ..SyntheticSpec::default()
     }
+}
+
+/// Formats in a report's settings: their names.
+pub(crate) fn format_names<S: serde::Serializer>(
+    formats: &[WeightFormat],
+    to: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    let names: Vec<&str> = formats.iter().map(|format| format.name()).collect();
+    to.collect_str(&names.join(","))
 }
 
 /// `blocks` blocks in `parts` ranges as equal as can be.

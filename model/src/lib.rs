@@ -50,6 +50,8 @@ pub use device::{ComputeDevice, DeviceChoice};
 pub use edges::Edges;
 pub use error::ModelError;
 pub use generation::GenerationDefaults;
+#[doc(hidden)]
+pub use kernels::peak::multiply_adds;
 pub use kv::{KvArena, KvFormat, KvPage, PAGE_POSITIONS};
 pub use pool::ComputePool;
 pub use rope::RopeScaling;

@@ -189,7 +189,8 @@ impl Tensors {
     fn hashed<E: Element>(&self, name: &str, digest: &mut Hasher) -> Result<Floats<E>, ModelError> {
         hash_header(digest, name, E::NAME, &self.entry(name)?.1.shape);
         let stored = self.stored::<E>(name)?;
-        digest.update(bytemuck::cast_slice(stored.as_slice()));
+        // On the threads of the pool that this is called in.
+        digest.update_rayon(bytemuck::cast_slice(stored.as_slice()));
         Ok(stored)
     }
 

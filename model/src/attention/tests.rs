@@ -117,10 +117,10 @@ fn attend_one(
         (side.0[run * shape.head_dim..][..shape.head_dim].to_vec(), side.1[run])
     };
     let score = |position| {
-        let mut lanes = [[Lanes::default(); 1]; 1];
+        let mut lanes = [Lanes::default()];
         let (key, scale) = of(keys, position);
-        Scalar.dot_tile([query], [&key[..]], &mut lanes);
-        sum_lanes(&lanes[0][0]) * scale
+        Scalar.dot_tile([query], [&key[..]], &mut lanes, (0, 1));
+        sum_lanes(&lanes[0]) * scale
     };
     let mut scores: Vec<f32> = (0..seen).map(score).collect();
     let (max, mut sums) = (Scalar.largest(&scores), Lanes::default());

@@ -41,10 +41,11 @@ impl Kernel for Avx2 {
         self,
         x: [&[f32]; R],
         w: [&[E]; O],
-        sums: &mut [[Lanes; O]; R],
+        sums: &mut [Lanes],
+        first_and_stride: (usize, usize),
     ) {
         // SAFETY: `self` proves that the processor has the features.
-        unsafe { dot_tile(x, w, sums) }
+        unsafe { dot_tile(x, w, sums, first_and_stride) }
     }
 
     #[inline]
@@ -153,12 +154,17 @@ pub(super) fn store(lanes: __m256, to: &mut Lanes) {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn dot_tile<E: Stored, const R: usize, const O: usize>(x: [&[f32]; R], w: [&[E]; O], sums: &mut [[Lanes; O]; R]) {
+fn dot_tile<E: Stored, const R: usize, const O: usize>(
+    x: [&[f32]; R],
+    w: [&[E]; O],
+    sums: &mut [Lanes],
+    place: (usize, usize),
+) {
     let shortest = |least: usize, length: usize| least.min(length);
     let length = x.iter().map(|x| x.len()).fold(usize::MAX, shortest);
     let length = w.iter().map(|w| w.len()).fold(length, shortest);
     let pieces = length / LANES;
-    add_pieces(x.map(|x| x.as_chunks().0), w.map(|w| w.as_chunks().0), pieces, sums);
+    add_pieces(x.map(|x| x.as_chunks().0), w.map(|w| w.as_chunks().0), pieces, (sums, place));
     let whole = pieces * LANES;
     if whole == length {
         return;
@@ -172,7 +178,7 @@ fn dot_tile<E: Stored, const R: usize, const O: usize>(x: [&[f32]; R], w: [&[E];
     for ([last], w) in last_w.iter_mut().zip(w) {
         last[..length - whole].copy_from_slice(&w[whole..length]);
     }
-    add_pieces(last_x.each_ref().map(|x| &x[..]), last_w.each_ref().map(|w| &w[..]), 1, sums);
+    add_pieces(last_x.each_ref().map(|x| &x[..]), last_w.each_ref().map(|w| &w[..]), 1, (sums, place));
 }
 
 /// Adds the products of `pieces` pieces of eight to `sums`, which stay in registers meanwhile. Plain loops over
@@ -184,7 +190,7 @@ fn add_pieces<E: Stored, const R: usize, const O: usize>(
     mut x: [&[[f32; LANES]]; R],
     mut w: [&[[E; LANES]]; O],
     pieces: usize,
-    sums: &mut [[Lanes; O]; R],
+    (sums, (first, stride)): (&mut [Lanes], (usize, usize)),
 ) {
     // Of one length, so that no access in the loop needs a check.
     for r in 0..R {
@@ -196,7 +202,7 @@ fn add_pieces<E: Stored, const R: usize, const O: usize>(
     let mut tile = [[_mm256_setzero_ps(); O]; R];
     for r in 0..R {
         for o in 0..O {
-            tile[r][o] = load::f32x8(&sums[r][o]);
+            tile[r][o] = load::f32x8(&sums[first + r * stride + o]);
         }
     }
     for piece in 0..pieces {
@@ -220,7 +226,7 @@ fn add_pieces<E: Stored, const R: usize, const O: usize>(
     }
     for r in 0..R {
         for o in 0..O {
-            store(tile[r][o], &mut sums[r][o]);
+            store(tile[r][o], &mut sums[first + r * stride + o]);
         }
     }
 }

@@ -122,31 +122,13 @@ fn add_lines<K: Kernel, E: Stored, const R: usize, const O: usize>(
     span: &Range<usize>,
     lanes: &mut [Lanes],
 ) {
-    let whole = w.count / O * O;
+    let (outputs, whole) = (lanes.len() / R, w.count / O * O);
     for first in (0..whole).step_by(O) {
-        add_some::<K, E, R, O>(kernel, x, std::array::from_fn(|o| w.part(first + o, span)), first, lanes);
+        let w: [_; O] = std::array::from_fn(|o| w.part(first + o, span));
+        kernel.dot_tile(x, w, lanes, (first, outputs));
     }
     for last in whole..w.count {
-        add_some::<K, E, R, 1>(kernel, x, [w.part(last, span)], last, lanes);
-    }
-}
-
-/// One tile: outputs `first .. first + O` of `lanes`, `(R, outputs)`.
-fn add_some<K: Kernel, E: Stored, const R: usize, const O: usize>(
-    kernel: K,
-    x: [&[f32]; R],
-    w: [&[E]; O],
-    first: usize,
-    lanes: &mut [Lanes],
-) {
-    let outputs = lanes.len() / R;
-    let mut tile = [[Lanes::default(); O]; R];
-    for (tile, lanes) in tile.iter_mut().zip(lanes.chunks_exact(outputs)) {
-        tile.copy_from_slice(&lanes[first..first + O]);
-    }
-    kernel.dot_tile(x, w, &mut tile);
-    for (tile, lanes) in tile.iter().zip(lanes.chunks_exact_mut(outputs)) {
-        lanes[first..first + O].copy_from_slice(tile);
+        kernel.dot_tile(x, [w.part(last, span)], lanes, (last, outputs));
     }
 }
 
@@ -164,11 +146,13 @@ pub(super) fn short_dots<K: Kernel, E: Stored, const R: usize, const O: usize>(
     for at in (0..outputs).step_by(O) {
         let mut tile = [[Lanes::default(); O]; R];
         if at + O <= outputs {
-            kernel.dot_tile(x, std::array::from_fn(|o| w.part(at + o, &span)), &mut tile);
+            let w: [_; O] = std::array::from_fn(|o| w.part(at + o, &span));
+            kernel.dot_tile(x, w, tile.as_flattened_mut(), (0, O));
         } else {
             // Products that nobody reads fill up the tile.
             let last = outputs - 1;
-            kernel.dot_tile(x, std::array::from_fn(|o| w.part(last.min(at + o), &span)), &mut tile);
+            let w: [_; O] = std::array::from_fn(|o| w.part(last.min(at + o), &span));
+            kernel.dot_tile(x, w, tile.as_flattened_mut(), (0, O));
         }
         let mut sums = [[0.0; O]; R];
         kernel.sum_all(tile.as_flattened(), sums.as_flattened_mut());

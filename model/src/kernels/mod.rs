@@ -6,6 +6,7 @@
 
 mod element;
 mod matmul;
+pub(crate) mod peak;
 mod portable;
 pub(crate) mod quant;
 pub(crate) mod scalar;
@@ -28,13 +29,15 @@ pub(crate) type Lanes = [f32; LANES];
 
 /// The inner loops of one instruction set. Implementations differ in speed only, never in a bit of the result.
 pub(crate) trait Kernel: Copy + Send + Sync {
-    /// Adds the products of every row of `x` with every weight row of `w` to `sums`. Element `i` of a row goes to lane
-    /// `i % 8` in order of `i`; a last piece shorter than 8 is padded with zeros. All rows have one length.
+    /// Adds the products of every row of `x` with every weight row of `w` to `sums`: those of row `r` lie at
+    /// `sums[first + r * stride..]`. Element `i` of a row goes to lane `i % 8` in order of `i`; a last piece shorter than 8 is
+    /// padded with zeros. All rows have one length.
     fn dot_tile<E: Stored, const R: usize, const O: usize>(
         self,
         x: [&[f32]; R],
         w: [&[E]; O],
-        sums: &mut [[Lanes; O]; R],
+        sums: &mut [Lanes],
+        first_and_stride: (usize, usize),
     );
 
     /// The sum of each of `lanes`, in the one order of [`sum_lanes`].

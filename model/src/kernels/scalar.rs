@@ -12,10 +12,11 @@ impl Kernel for Scalar {
         self,
         x: [&[f32]; R],
         w: [&[E]; O],
-        sums: &mut [[Lanes; O]; R],
+        sums: &mut [Lanes],
+        (first, stride): (usize, usize),
     ) {
-        for (x, sums) in x.iter().zip(sums) {
-            for (w, sums) in w.iter().zip(sums) {
+        for (row, x) in x.iter().enumerate() {
+            for (w, sums) in w.iter().zip(&mut sums[first + row * stride..][..O]) {
                 dot(x, w, sums);
             }
         }

@@ -4,31 +4,50 @@ use std::time::{Duration, Instant};
 
 use swarm_model::{Blocks, DType, Device, KvCache, ModelError, Sequence, Tensor, activations};
 use swarm_protocol::announcement::Rates;
+use swarm_protocol::block::BlockRange;
 
 use super::error::ServeError;
 
-/// Rows of the prefill that is timed: enough for the matrix kernels to reach their speed, few enough for a second or two
-/// on large blocks.
-const PREFILL_ROWS: usize = 32;
+/// Rows of the prefill that is timed, through one block: enough for the matrix kernels to come near their speed, few enough
+/// for two seconds on the largest blocks there are.
+const PREFILL_ROWS: usize = 16;
 
-/// Decode steps that are timed; their median leaves out the first, which warms up caches.
+/// Decode steps that are timed at most; their median leaves out the first, which warms up caches.
 const DECODE_STEPS: usize = 7;
 
-/// Runs a prefill and some decode steps through `blocks` and looks at what comes out. The KV cache is freed.
+/// No further step is timed after this time: somebody waits for the server, and what takes so long needs no warming up.
+const DECODE_TIME: Duration = Duration::from_millis(50);
+
+/// Runs some decode steps through all of `blocks`, and a prefill through one, and looks at what comes out. The KV caches are
+/// freed.
 ///
 /// # Errors
 /// [`ServeError`] if the blocks fail or give numbers that are none.
 pub(super) fn self_check(blocks: &Blocks) -> Result<Rates, ServeError> {
-    let mut cache = blocks.new_cache(blocks.range(), 2 * PREFILL_ROWS + DECODE_STEPS)?;
-    // Warms up threads, pages and caches.
-    step(blocks, &mut cache, PREFILL_ROWS)?;
-    let prefill = step(blocks, &mut cache, PREFILL_ROWS)?;
-    let decode = (0..DECODE_STEPS).map(|_| step(blocks, &mut cache, 1)).collect::<Result<Vec<_>, _>>()?;
-    let per_block = |time: Duration| time.as_nanos() as u64 / u64::from(blocks.range().len());
-    let decode_us = per_block(median(decode)) / 1000;
-    let prefill_ns = per_block(prefill) / PREFILL_ROWS as u64;
+    let decode = decode(blocks)?;
+    let prefill = prefill(blocks)?;
+    let decode_us = (decode.as_micros() as u64) / u64::from(blocks.range().len());
+    let prefill_ns = prefill.as_nanos() as u64 / PREFILL_ROWS as u64;
     let at_least_one = |value: u64| u32::try_from(value).unwrap_or(u32::MAX).max(1);
     Ok(Rates { decode_us_per_block: at_least_one(decode_us), prefill_ns_per_token_block: at_least_one(prefill_ns) })
+}
+
+/// The median time of a step through all blocks.
+fn decode(blocks: &Blocks) -> Result<Duration, ServeError> {
+    let range = blocks.range();
+    let mut cache = blocks.new_cache(range, DECODE_STEPS)?;
+    let mut times = vec![step(blocks, range, &mut cache, 1)?];
+    while times.len() < DECODE_STEPS && times.iter().sum::<Duration>() < DECODE_TIME {
+        times.push(step(blocks, range, &mut cache, 1)?);
+    }
+    Ok(median(times))
+}
+
+/// The time of a prefill through the first block: all have one shape, and what their weights are, the decode steps have shown.
+fn prefill(blocks: &Blocks) -> Result<Duration, ServeError> {
+    let first = blocks.range().start();
+    let first = BlockRange::new(first, first + 1).map_err(|error| ServeError::SelfCheck(error.to_string()))?;
+    step(blocks, first, &mut blocks.new_cache(first, PREFILL_ROWS)?, PREFILL_ROWS)
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {
@@ -36,10 +55,10 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-fn step(blocks: &Blocks, cache: &mut KvCache, rows: usize) -> Result<Duration, ServeError> {
+fn step(blocks: &Blocks, range: BlockRange, cache: &mut KvCache, rows: usize) -> Result<Duration, ServeError> {
     let input = rows_like_embeddings(blocks, cache.len(), rows)?;
     let began = Instant::now();
-    let output = blocks.forward(blocks.range(), &input, &mut [Sequence { cache, rows }])?;
+    let output = blocks.forward(range, &input, &mut [Sequence { cache, rows }])?;
     let took = began.elapsed();
     let values = || -> Result<Vec<f32>, ModelError> { Ok(output.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?) };
     if values()?.iter().any(|value| !value.is_finite()) {
@@ -63,7 +82,6 @@ fn rows_like_embeddings(blocks: &Blocks, position: usize, rows: usize) -> Result
 #[cfg(test)]
 mod tests {
     use swarm_model::{Checkpoint, ModelSpec};
-    use swarm_protocol::block::BlockRange;
 
     use super::*;
 

@@ -117,35 +117,62 @@ unsafe fn add_bytes(dots: __m256i, unsigned: __m256i, signed: __m256i) -> __m256
     unsafe { _mm256_dpbusd_epi32(dots, unsigned, signed) }
 }
 
-/// Adds the products of one quad of eight outputs with each row's to `dots`.
+/// What a signed weight is more when its sign bit is flipped and it is read as unsigned.
+const BIAS: f32 = 128.0;
+
+/// `times` the sum of each row's cell: whole numbers far below 2^24.
+#[allow(clippy::needless_range_loop)]
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn multiples<const CELLS: usize, const R: usize>(
+    x: &[&[Cell; CELLS]; R],
+    cell: usize,
+    times: f32,
+) -> [__m256i; R] {
+    let mut products = zeros::<R>();
+    for row in 0..R {
+        products[row] = _mm256_cvtps_epi32(_mm256_set1_ps(x[row][cell].sum * times));
+    }
+    products
+}
+
+/// The products of one cell of signed weights of eight outputs with each row's.
 ///
 /// # Safety
 /// For `VNNI` the processor must have AVX512-VNNI and AVX512-VL.
 #[allow(clippy::needless_range_loop)]
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn add_signed<const VNNI: bool, const CELLS: usize, const R: usize>(
-    weights: &[Quad; GROUP],
+pub(super) unsafe fn signed_dots<const VNNI: bool, const CELLS: usize, const R: usize>(
+    weights: &[[Quad; GROUP]; QUADS],
     x: &[&[Cell; CELLS]; R],
     cell: usize,
-    quad: usize,
-    dots: &mut [__m256i; R],
-) {
-    let weights = load(weights);
-    let magnitudes = _mm256_abs_epi8(weights);
-    for row in 0..R {
-        let x = &x[row][cell].quads[quad];
-        dots[row] = if VNNI {
-            // SAFETY: the caller has promised the features.
-            unsafe { add_bytes(dots[row], magnitudes, _mm256_sign_epi8(everywhere(x), weights)) }
-        } else {
-            let products = signed_products(weights, magnitudes, x);
-            _mm256_add_epi32(dots[row], _mm256_madd_epi16(products, _mm256_set1_epi16(1)))
-        };
+) -> [__m256i; R] {
+    if VNNI {
+        // Each weight is taken as unsigned, BIAS too large: integers, so what is too much can be taken off exactly.
+        let mut dots = multiples(x, cell, -BIAS);
+        for quad in 0..QUADS {
+            let biased = _mm256_xor_si256(load(&weights[quad]), _mm256_set1_epi8(i8::MIN));
+            for row in 0..R {
+                // SAFETY: the caller has promised the features.
+                dots[row] = unsafe { add_bytes(dots[row], biased, everywhere(&x[row][cell].quads[quad])) };
+            }
+        }
+        return dots;
     }
+    let mut dots = zeros::<R>();
+    for quad in 0..QUADS {
+        let weights = load(&weights[quad]);
+        let magnitudes = _mm256_abs_epi8(weights);
+        for row in 0..R {
+            let products = signed_products(weights, magnitudes, &x[row][cell].quads[quad]);
+            dots[row] = _mm256_add_epi32(dots[row], _mm256_madd_epi16(products, _mm256_set1_epi16(1)));
+        }
+    }
+    dots
 }
 
-/// The products of one cell of eight outputs with each row's.
+/// `start` and the products of one cell of nibbles of eight outputs with each row's.
 ///
 /// # Safety
 /// For `VNNI` the processor must have AVX512-VNNI and AVX512-VL.
@@ -156,9 +183,10 @@ pub(super) unsafe fn nibble_dots<const VNNI: bool, const CELLS: usize, const R: 
     nibbles: &Nibbles,
     x: &[&[Cell; CELLS]; R],
     cell: usize,
+    start: [__m256i; R],
 ) -> [__m256i; R] {
     let mask = _mm256_set1_epi8(15);
-    let mut dots = zeros::<R>();
+    let mut dots = if VNNI { start } else { zeros::<R>() };
     for pair in 0..QUADS / 2 {
         let both = load(&nibbles[pair]);
         let low = _mm256_and_si256(both, mask);
@@ -178,7 +206,7 @@ pub(super) unsafe fn nibble_dots<const VNNI: bool, const CELLS: usize, const R: 
     }
     if !VNNI {
         for row in 0..R {
-            dots[row] = _mm256_madd_epi16(dots[row], _mm256_set1_epi16(1));
+            dots[row] = _mm256_add_epi32(start[row], _mm256_madd_epi16(dots[row], _mm256_set1_epi16(1)));
         }
     }
     dots

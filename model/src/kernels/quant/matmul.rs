@@ -7,8 +7,9 @@ use crate::kernels::{Kernel, Lanes, with_kernel};
 
 /// Every row is padded to a multiple of every format's slab.
 const ROW_CELLS: usize = 8;
-/// Rows of the largest tile.
-const TILE_ROWS: usize = 4;
+/// Rows of the tiles, the largest first: what is over is one of the small ones. Of eight rows, weights are unpacked half as
+/// often as of four, and their sums are enough for the processor to have always something to add to.
+const TILE_ROWS: [usize; 5] = [8, 4, 3, 2, 1];
 /// Rows up to which a row is worked on from end to end: weights then are read in the order in which they lie.
 const FEW_ROWS: usize = 8;
 /// Cells of a row worked on at once above that: those of a tile's rows (10 KiB) stay in L1 while a panel passes over them.
@@ -64,11 +65,14 @@ pub(crate) fn panel<K: Kernel, F: Format>(
     let mut sums = vec![Lanes::default(); count * groups];
     for start in (0..group_slabs).step_by(piece) {
         let span = start..group_slabs.min(start + piece);
-        for (tile, sums) in sums.chunks_mut(TILE_ROWS * groups).enumerate() {
+        let (mut row, mut rest) = (0, &mut sums[..]);
+        while let Some(tile) = TILE_ROWS.into_iter().find(|tile| *tile <= count - row) {
+            let (sums, later) = rest.split_at_mut(tile * groups);
             for (group, slabs) in slabs.chunks_exact(group_slabs).enumerate() {
-                let place = Place { row: tile * TILE_ROWS, cell: span.start * F::CELLS, group };
-                add_tile::<K, F>(kernel, rows, &slabs[span.clone()], place, sums);
+                let place = Place { row, cell: span.start * F::CELLS, group };
+                add_tile::<K, F>(kernel, rows, tile, &slabs[span.clone()], place, sums);
             }
+            (row, rest) = (row + tile, later);
         }
     }
     for (y, sums) in y.chunks_exact_mut(outputs).zip(sums.chunks_exact(groups)) {
@@ -83,13 +87,21 @@ struct Place {
     group: usize,
 }
 
-/// Adds the products of some slabs of a group with one to [`TILE_ROWS`] rows to `sums`, `(rows, groups)`.
-fn add_tile<K: Kernel, F: Format>(kernel: K, rows: &Rows, slabs: &[F::Slab], place: Place, sums: &mut [Lanes]) {
-    match rows.count() - place.row {
+/// Adds the products of some slabs of a group with a tile of rows to `sums`, `(rows, groups)`.
+fn add_tile<K: Kernel, F: Format>(
+    kernel: K,
+    rows: &Rows,
+    tile: usize,
+    slabs: &[F::Slab],
+    place: Place,
+    sums: &mut [Lanes],
+) {
+    match tile {
         1 => add_rows::<K, F, 1>(kernel, rows, slabs, place, sums),
         2 => add_rows::<K, F, 2>(kernel, rows, slabs, place, sums),
         3 => add_rows::<K, F, 3>(kernel, rows, slabs, place, sums),
-        _ => add_rows::<K, F, TILE_ROWS>(kernel, rows, slabs, place, sums),
+        4 => add_rows::<K, F, 4>(kernel, rows, slabs, place, sums),
+        _ => add_rows::<K, F, 8>(kernel, rows, slabs, place, sums),
     }
 }
 

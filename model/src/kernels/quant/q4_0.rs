@@ -45,7 +45,7 @@ impl Format for Q4_0 {
     }
 
     #[cfg(target_arch = "x86_64")]
-    #[allow(unsafe_code, clippy::needless_range_loop)]
+    #[allow(unsafe_code)]
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn add_avx2<const VNNI: bool, const R: usize>(
@@ -54,20 +54,13 @@ impl Format for Q4_0 {
         x: &[&[Cell]; R],
         sums: &mut [std::arch::x86_64::__m256; R],
     ) {
-        use std::arch::x86_64::*;
-
-        use super::avx2::{cells_of, nibble_dots, scales};
+        use super::avx2::{add_dots, cells_of, multiples, nibble_dots, scales};
         let x = cells_of::<CELLS, R>(x, index);
         for cell in 0..CELLS {
+            let start = multiples(&x, cell, -OFFSET);
             // SAFETY: the caller has promised the features.
-            let dots = unsafe { nibble_dots::<VNNI, CELLS, R>(&slab.nibbles[cell], &x, cell) };
-            let scales = scales(&slab.scales[cell]);
-            for row in 0..R {
-                let offset = _mm256_set1_ps(x[row][cell].sum);
-                let centred = _mm256_fmadd_ps(offset, _mm256_set1_ps(-OFFSET), _mm256_cvtepi32_ps(dots[row]));
-                let scales = _mm256_mul_ps(scales, _mm256_set1_ps(x[row][cell].scale));
-                sums[row] = _mm256_fmadd_ps(scales, centred, sums[row]);
-            }
+            let dots = unsafe { nibble_dots::<VNNI, CELLS, R>(&slab.nibbles[cell], &x, cell, start) };
+            add_dots(scales(&slab.scales[cell]), &dots, &x, cell, sums);
         }
     }
 }

@@ -84,12 +84,12 @@ impl Format for Q4K {
     ) {
         use std::arch::x86_64::*;
 
-        use super::avx2::{bytes_to_floats, cells_of, nibble_dots, scales};
+        use super::avx2::{bytes_to_floats, cells_of, nibble_dots, scales, zeros};
         let x = cells_of::<CELLS, R>(x, index);
         let (scale, minimum) = (scales(&slab.scale), scales(&slab.minimum));
         for cell in 0..CELLS {
             // SAFETY: the caller has promised the features.
-            let dots = unsafe { nibble_dots::<VNNI, CELLS, R>(&slab.nibbles[cell], &x, cell) };
+            let dots = unsafe { nibble_dots::<VNNI, CELLS, R>(&slab.nibbles[cell], &x, cell, zeros::<R>()) };
             let (cell_scales, cell_minima) = slab.factors(cell);
             let scale = _mm256_mul_ps(scale, bytes_to_floats(cell_scales));
             let minimum = _mm256_mul_ps(minimum, bytes_to_floats(cell_minima));

@@ -40,7 +40,7 @@ impl Format for Q8_0 {
     }
 
     #[cfg(target_arch = "x86_64")]
-    #[allow(unsafe_code, clippy::needless_range_loop)]
+    #[allow(unsafe_code)]
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn add_avx2<const VNNI: bool, const R: usize>(
@@ -49,14 +49,11 @@ impl Format for Q8_0 {
         x: &[&[Cell]; R],
         sums: &mut [std::arch::x86_64::__m256; R],
     ) {
-        use super::avx2::{add_dots, add_signed, cells_of, scales, zeros};
+        use super::avx2::{add_dots, cells_of, scales, signed_dots};
         let x = cells_of::<CELLS, R>(x, index);
         for cell in 0..CELLS {
-            let mut dots = zeros::<R>();
-            for quad in 0..QUADS {
-                // SAFETY: the caller has promised the features.
-                unsafe { add_signed::<VNNI, CELLS, R>(&slab.quads[cell][quad], &x, cell, quad, &mut dots) };
-            }
+            // SAFETY: the caller has promised the features.
+            let dots = unsafe { signed_dots::<VNNI, CELLS, R>(&slab.quads[cell], &x, cell) };
             add_dots(scales(&slab.scales[cell]), &dots, &x, cell, sums);
         }
     }
