@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 use swarm_model::synthetic::SyntheticSpec;
-use swarm_model::{Checkpoint, ComputePool, ModelSpec};
+use swarm_model::{Checkpoint, ComputePool, KvFormat, ModelSpec};
 use swarm_protocol::model_id::WeightFormat;
 use tokio::sync::oneshot;
 
@@ -136,7 +136,9 @@ fn measure(directory: &Path, settings: &Settings) -> Result<Results> {
         format: loaded.format.name(),
         step: Summary::of(loaded.times.iter().skip(1).copied()),
         weights_ms: config.block_bytes(loaded.format) as f64 / 1e6 / read.median,
-        kv_ms: (config.kv_bytes_per_token_block(loaded.format) * settings.context as u64) as f64 / 1e6 / read.median,
+        kv_ms: (config.kv_bytes_per_token_block(loaded.format, KvFormat::Activations) * settings.context as u64) as f64
+            / 1e6
+            / read.median,
     };
     Ok(Results {
         model: format!("{} random blocks, the shape of Llama 3.2 1B", config.blocks),
