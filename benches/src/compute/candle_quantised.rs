@@ -129,8 +129,16 @@ mod tests {
     #[test]
     fn a_quantised_copy_of_a_checkpoint_computes_one_row_at_a_time() -> Result<()> {
         let directory = tempfile::tempdir()?;
-        SyntheticSpec { hidden: 256, intermediate: 256, blocks: 2, vocab: 64, ..SyntheticSpec::default() }
-            .write(directory.path())?;
+        SyntheticSpec {
+            hidden: 256,
+            intermediate: 256,
+            blocks: 2,
+            heads: 4,
+            head_dim: 64,
+            vocab: 64,
+            ..SyntheticSpec::default()
+        }
+        .write(directory.path())?;
         let checkpoint = Checkpoint::open(&ModelSpec::Directory(directory.path().into()))?;
         let weights = directory.path().join("model.safetensors");
         for format in [WeightFormat::Q8_0, WeightFormat::Q4_0, WeightFormat::Q4K] {

@@ -6,6 +6,8 @@ mod attention;
 use std::arch::x86_64::*;
 
 use super::quant::{self, Cell, Format};
+use super::strip::WideStrip;
+use super::wide::Wide;
 use super::{Kernel, LANES, Lanes, Stored, portable, sum_lanes};
 
 /// How far ahead of use a single row's weights are asked for, in bytes: about the time memory takes to answer.
@@ -18,6 +20,8 @@ pub(super) const LINE_BYTES: usize = 64;
 pub(crate) struct Avx2 {
     /// Whether it also has AVX512-VNNI and AVX512-VL.
     vnni: bool,
+    /// Proof of wider registers, if it has them.
+    wide: Option<Wide>,
 }
 
 impl Avx2 {
@@ -25,13 +29,16 @@ impl Avx2 {
     pub(crate) fn detect() -> Option<Self> {
         let has =
             is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
-        has.then(|| Self { vnni: is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl") })
+        has.then(|| Self {
+            vnni: is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl"),
+            wide: Wide::detect(),
+        })
     }
 
     /// The kernel of an older processor.
     #[cfg(test)]
-    pub(super) fn without_vnni(self) -> Self {
-        Self { vnni: false }
+    pub(super) fn without_512_bits(self) -> Self {
+        Self { vnni: false, wide: None }
     }
 }
 
@@ -46,6 +53,11 @@ impl Kernel for Avx2 {
     ) {
         // SAFETY: `self` proves that the processor has the features.
         unsafe { dot_tile(x, w, sums, first_and_stride) }
+    }
+
+    #[inline]
+    fn wide_strip(self) -> Option<WideStrip> {
+        self.wide.map(WideStrip::new)
     }
 
     #[inline]

@@ -70,11 +70,19 @@ fn many_rows<K: Kernel, E: Stored>(kernel: K, x: Lines<'_, f32>, w: Lines<'_, E>
     let mut widened = [0.0; STRIP_OUTPUTS * STRIP_PIECE];
     let mut all_lanes = vec![Lanes::default(); x.count * STRIP_OUTPUTS];
     let mut all_sums = vec![0.0; x.count * STRIP_OUTPUTS];
+    #[cfg(target_arch = "x86_64")]
+    let mut wide = kernel.wide_strip();
     for first in (0..outputs).step_by(STRIP_OUTPUTS) {
         let strip = w.some(first, STRIP_OUTPUTS);
         let lanes = &mut all_lanes[..x.count * strip.count];
         lanes.fill(Lanes::default());
         for span in pieces(w.stride, STRIP_PIECE) {
+            #[cfg(target_arch = "x86_64")]
+            if let Some(wide) = wide.as_mut().filter(|wide| wide.takes(strip.count, span.len())) {
+                wide.hold(kernel, std::array::from_fn(|output| strip.part(output, &span)));
+                wide.add(|row| x.part(row, &span), lanes);
+                continue;
+            }
             for (output, to) in widened.chunks_exact_mut(STRIP_PIECE).take(strip.count).enumerate() {
                 kernel.widen(strip.part(output, &span), &mut to[..span.len()]);
             }

@@ -14,6 +14,10 @@ mod slab;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod strip;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
 pub(crate) use element::{Element, Stored};
 pub(crate) use matmul::{PANEL_STEP, panel};
@@ -39,6 +43,14 @@ pub(crate) trait Kernel: Copy + Send + Sync {
         sums: &mut [Lanes],
         first_and_stride: (usize, usize),
     );
+
+    /// A strip of weights for many rows in the widest registers there are, if the processor has wider ones than
+    /// [`Kernel::dot_tile`] uses.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    fn wide_strip(self) -> Option<strip::WideStrip> {
+        None
+    }
 
     /// The sum of each of `lanes`, in the one order of [`sum_lanes`].
     fn sum_all(self, lanes: &[Lanes], sums: &mut [f32]);

@@ -56,6 +56,13 @@ fn check<E: Element>(x: &[f32], rows: usize, w: &[f32], inner: usize, values: im
     y.truncate(rows * outputs);
     panel(Scalar, x, rows, &w, inner, &mut y);
     assert_eq!(bits(&y), expected, "scalar {rows}x{inner}x{outputs}");
+    #[cfg(target_arch = "x86_64")]
+    if let Some(kernel) = super::avx2::Avx2::detect() {
+        for (kernel, what) in [(kernel, "newest"), (kernel.without_512_bits(), "without 512 bits")] {
+            panel(kernel, x, rows, &w, inner, &mut y);
+            assert_eq!(bits(&y), expected, "{what} {rows}x{inner}x{outputs}");
+        }
+    }
 }
 
 proptest! {
@@ -141,7 +148,8 @@ proptest! {
 #[test]
 fn pieces_panels_and_threads_change_no_bit() {
     let value = |i: usize| ((i * 7919 % 2003) as f32 - 1000.0) / 500.0;
-    let shapes = [(1, 2500, 211), (5, 2500, 100), (13, 1031, 97), (64, 300, 64)];
+    // Rows that are no multiple of a tile's, pieces that are none of eight, outputs that are none of a strip's, and all that are.
+    let shapes = [(1, 2500, 211), (5, 2500, 100), (13, 1031, 97), (64, 300, 64), (131, 520, 30), (12, 1024, 24)];
     // Long enough for two pieces, and wide enough for two panels.
     let small = [(1, 264, 49), (5, 1032, 3), (9, 264, 25)];
     for (rows, inner, outputs) in if cfg!(miri) { &small[..] } else { &shapes } {

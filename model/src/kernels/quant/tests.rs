@@ -71,7 +71,7 @@ fn check<F: Format>(x: &[f32], rows: usize, w: &[f32], inner: usize) {
     #[cfg(target_arch = "x86_64")]
     if let Some(kernel) = crate::kernels::avx2::Avx2::detect() {
         y.fill(f32::NAN);
-        panel::<_, F>(kernel.without_vnni(), &quantised, slabs, group_slabs, &mut y);
+        panel::<_, F>(kernel.without_512_bits(), &quantised, slabs, group_slabs, &mut y);
         assert_eq!(bits(&y), bits(&expected), "AVX2 {:?} {rows}x{inner}x{outputs}", F::GGML);
     }
     y.fill(f32::NAN);
@@ -144,7 +144,7 @@ proptest! {
             #[cfg(target_arch = "x86_64")]
             if let Some(kernel) = crate::kernels::avx2::Avx2::detect() {
                 let mut older = [[0.5; 8]; 2];
-                crate::kernels::Kernel::add_slabs::<F, 2>(kernel.without_vnni(), &slabs, x, &mut older);
+                crate::kernels::Kernel::add_slabs::<F, 2>(kernel.without_512_bits(), &slabs, x, &mut older);
                 assert_eq!(bits(older.as_flattened()), bits(slow.as_flattened()), "AVX2 {:?}", F::GGML);
             }
             assert_eq!(bits(&fast[0]), bits(&slow[0]), "{:?}", F::GGML);
