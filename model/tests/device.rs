@@ -75,7 +75,6 @@ fn is_near(found: &[f32], expected: &[f32], format: WeightFormat, what: &str) {
     assert!(found.iter().all(|value| value.is_finite()), "{format}, {what}");
     let largest = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
     let difference = largest_difference(found, expected) / largest;
-    println!("{format}, {what}: {difference:.2e} of the largest");
     assert!(difference < bound(format), "{format}, {what}: {difference} of {largest}");
 }
 
