@@ -6,7 +6,6 @@ mod attention;
 use std::arch::x86_64::*;
 
 use super::quant::{self, Cell, Format};
-use super::strip::WideStrip;
 use super::wide::Wide;
 use super::{Kernel, LANES, Lanes, Stored, portable, sum_lanes};
 
@@ -56,8 +55,8 @@ impl Kernel for Avx2 {
     }
 
     #[inline]
-    fn wide_strip(self) -> Option<WideStrip> {
-        self.wide.map(WideStrip::new)
+    fn wide(self) -> Option<Wide> {
+        self.wide
     }
 
     #[inline]

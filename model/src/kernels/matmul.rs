@@ -3,12 +3,21 @@
 
 use std::ops::Range;
 
+#[cfg(target_arch = "x86_64")]
+use super::LANES;
+#[cfg(target_arch = "x86_64")]
+use super::strip::WideStrip;
+#[cfg(target_arch = "x86_64")]
+use super::wide::{self, Wide};
 use super::{Kernel, Lanes, Stored};
 
 /// A panel's outputs are a multiple of this, and so of every tile's outputs (8, 6, 4 and 3).
 pub(crate) const PANEL_STEP: usize = 24;
 /// The longest piece of a row worked on at once when two tiles share it, so that a tile's rows stay in L1.
 const PIECE: usize = 1024;
+/// The same where wide registers take up to eight rows at once.
+#[cfg(target_arch = "x86_64")]
+const WIDE_PIECE: usize = 512;
 /// Rows of the largest tile.
 const TILE_ROWS: usize = 4;
 /// Rows up to which weights are widened again for every tile: above, they are widened once for many.
@@ -53,6 +62,15 @@ pub(crate) fn panel<K: Kernel, E: Stored>(kernel: K, x: &[f32], rows: usize, w: 
         blocks.for_each(|(block, y)| many_rows(kernel, x.some(block * BLOCK_ROWS, BLOCK_ROWS), w, y));
         return;
     }
+    #[cfg(target_arch = "x86_64")]
+    if let Some(wide) = kernel.wide().filter(|_| rows > TILE_ROWS) {
+        return match rows {
+            5 => some_rows::<K, E, 5>(kernel, wide, x, w, y),
+            6 => some_rows::<K, E, 6>(kernel, wide, x, w, y),
+            7 => some_rows::<K, E, 7>(kernel, wide, x, w, y),
+            _ => some_rows::<K, E, FEW_ROWS>(kernel, wide, x, w, y),
+        };
+    }
     let piece = if rows > TILE_ROWS { PIECE } else { inner };
     for (tile, y) in y.chunks_mut(TILE_ROWS * outputs).enumerate() {
         let x = x.some(tile * TILE_ROWS, TILE_ROWS);
@@ -64,6 +82,33 @@ pub(crate) fn panel<K: Kernel, E: Stored>(kernel: K, x: &[f32], rows: usize, w: 
     }
 }
 
+/// A few rows at once, in wide registers.
+#[cfg(target_arch = "x86_64")]
+fn some_rows<K: Kernel, E: Stored, const R: usize>(
+    kernel: K,
+    wide: Wide,
+    x: Lines<'_, f32>,
+    w: Lines<'_, E>,
+    y: &mut [f32],
+) {
+    let outputs = w.count;
+    let mut lanes = vec![Lanes::default(); R * outputs];
+    for span in pieces(w.stride, WIDE_PIECE) {
+        let whole = if span.len().is_multiple_of(LANES) { outputs / wide::FEW_OUTPUTS * wide::FEW_OUTPUTS } else { 0 };
+        let rows: [&[f32]; R] = std::array::from_fn(|row| x.part(row, &span));
+        for first in (0..whole).step_by(wide::FEW_OUTPUTS) {
+            let w = std::array::from_fn(|output| w.part(first + output, &span).as_chunks().0);
+            wide.add_rows(rows.map(|row| row.as_chunks().0), w, &mut lanes, (first, outputs));
+        }
+        for last in whole..outputs {
+            for (row, x) in rows.into_iter().enumerate() {
+                kernel.dot_tile([x], [w.part(last, &span)], &mut lanes, (row * outputs + last, outputs));
+            }
+        }
+    }
+    kernel.sum_all(&lanes, y);
+}
+
 /// Rows that pass over one strip of widened weights after the other.
 fn many_rows<K: Kernel, E: Stored>(kernel: K, x: Lines<'_, f32>, w: Lines<'_, E>, y: &mut [f32]) {
     let outputs = y.len() / x.count;
@@ -71,7 +116,7 @@ fn many_rows<K: Kernel, E: Stored>(kernel: K, x: Lines<'_, f32>, w: Lines<'_, E>
     let mut all_lanes = vec![Lanes::default(); x.count * STRIP_OUTPUTS];
     let mut all_sums = vec![0.0; x.count * STRIP_OUTPUTS];
     #[cfg(target_arch = "x86_64")]
-    let mut wide = kernel.wide_strip();
+    let mut wide = kernel.wide().map(WideStrip::new);
     for first in (0..outputs).step_by(STRIP_OUTPUTS) {
         let strip = w.some(first, STRIP_OUTPUTS);
         let lanes = &mut all_lanes[..x.count * strip.count];

@@ -44,11 +44,10 @@ pub(crate) trait Kernel: Copy + Send + Sync {
         first_and_stride: (usize, usize),
     );
 
-    /// A strip of weights for many rows in the widest registers there are, if the processor has wider ones than
-    /// [`Kernel::dot_tile`] uses.
+    /// Wider registers than [`Kernel::dot_tile`] uses, if the processor has any.
     #[cfg(target_arch = "x86_64")]
     #[inline]
-    fn wide_strip(self) -> Option<strip::WideStrip> {
+    fn wide(self) -> Option<wide::Wide> {
         None
     }
 

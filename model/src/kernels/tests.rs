@@ -149,7 +149,17 @@ proptest! {
 fn pieces_panels_and_threads_change_no_bit() {
     let value = |i: usize| ((i * 7919 % 2003) as f32 - 1000.0) / 500.0;
     // Rows that are no multiple of a tile's, pieces that are none of eight, outputs that are none of a strip's, and all that are.
-    let shapes = [(1, 2500, 211), (5, 2500, 100), (13, 1031, 97), (64, 300, 64), (131, 520, 30), (12, 1024, 24)];
+    let shapes = [
+        (1, 2500, 211),
+        (5, 2500, 100),
+        (13, 1031, 97),
+        (64, 300, 64),
+        (6, 1032, 40),
+        (7, 520, 12),
+        (8, 1100, 31),
+        (131, 520, 30),
+        (12, 1024, 24),
+    ];
     // Long enough for two pieces, and wide enough for two panels.
     let small = [(1, 264, 49), (5, 1032, 3), (9, 264, 25)];
     for (rows, inner, outputs) in if cfg!(miri) { &small[..] } else { &shapes } {

@@ -4,12 +4,15 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, Lanes};
+use super::{LANES, Lanes, Stored};
 
 /// Rows of a tile.
 pub(crate) const ROWS: usize = 4;
 /// Outputs of a tile: their sums for all rows take 24 of the 32 registers.
 pub(crate) const OUTPUTS: usize = 12;
+/// Outputs of a tile of a few rows, up to eight: as many sums.
+pub(crate) const FEW_OUTPUTS: usize = 6;
+const FEW_PAIRS: usize = FEW_OUTPUTS / PAIR;
 /// Outputs that share a register.
 const PAIR: usize = 2;
 const PAIRS: usize = OUTPUTS / PAIR;
@@ -17,14 +20,17 @@ const PAIRS: usize = OUTPUTS / PAIR;
 /// Eight elements of each output of a tile, in order of the outputs.
 pub(crate) type Piece = [[f32; LANES * PAIR]; PAIRS];
 
-/// Proof that this processor has AVX-512F and AVX-512DQ.
+/// Proof that this processor has AVX-512F and AVX-512DQ, and AVX2, FMA and F16C.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wide(());
 
 impl Wide {
     /// The kernel, if the processor can run it.
     pub(crate) fn detect() -> Option<Self> {
-        (is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq")).then_some(Self(()))
+        let older =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        let has = older && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq");
+        has.then_some(Self(()))
     }
 
     /// Adds the products of each row's pieces with those of the outputs to `sums`, `(rows, outputs)`; what one has more pieces
@@ -32,6 +38,19 @@ impl Wide {
     pub(crate) fn add_tile(self, x: [&[[f32; LANES]]; ROWS], w: &[Piece], sums: &mut [[Lanes; OUTPUTS]; ROWS]) {
         // SAFETY: `self` proves that the processor has the features.
         unsafe { add_tile(x, w, sums) }
+    }
+
+    /// Adds the products of every row of `x` with every weight row of `w` to `sums`: those of row `r` lie at
+    /// `sums[first + r * stride..]`. What one has more pieces than the others is left out.
+    pub(crate) fn add_rows<E: Stored, const R: usize>(
+        self,
+        x: [&[[f32; LANES]]; R],
+        w: [&[[E; LANES]]; FEW_OUTPUTS],
+        sums: &mut [Lanes],
+        first_and_stride: (usize, usize),
+    ) {
+        // SAFETY: `self` proves that the processor has the features.
+        unsafe { add_rows(x, w, sums, first_and_stride) }
     }
 }
 
@@ -80,6 +99,61 @@ fn add_tile(mut x: [&[[f32; LANES]]; ROWS], w: &[Piece], sums: &mut [[Lanes; OUT
     for r in 0..ROWS {
         let (pairs, _) = sums[r].as_chunks_mut();
         for p in 0..PAIRS {
+            // SAFETY: a register of 64 bytes holds sixteen floats.
+            pairs[p] = unsafe { std::mem::transmute::<__m512, [Lanes; PAIR]>(tile[r][p]) };
+        }
+    }
+}
+
+/// Plain loops over indices, as in [`add_tile`].
+#[allow(clippy::needless_range_loop)]
+#[target_feature(enable = "avx512f,avx512dq,avx2,fma,f16c")]
+fn add_rows<E: Stored, const R: usize>(
+    mut x: [&[[f32; LANES]]; R],
+    mut w: [&[[E; LANES]]; FEW_OUTPUTS],
+    sums: &mut [Lanes],
+    (first, stride): (usize, usize),
+) {
+    let mut pieces = w[0].len();
+    for r in 0..R {
+        pieces = pieces.min(x[r].len());
+    }
+    for o in 0..FEW_OUTPUTS {
+        pieces = pieces.min(w[o].len());
+    }
+    // Of one length, so that no access in the loop needs a check.
+    for r in 0..R {
+        x[r] = &x[r][..pieces];
+    }
+    for o in 0..FEW_OUTPUTS {
+        w[o] = &w[o][..pieces];
+    }
+    let mut tile = [[_mm512_setzero_ps(); FEW_PAIRS]; R];
+    for r in 0..R {
+        let (pairs, _) = sums[first + r * stride..][..FEW_OUTPUTS].as_chunks();
+        for p in 0..FEW_PAIRS {
+            tile[r][p] = both(&pairs[p]);
+        }
+    }
+    for piece in 0..pieces {
+        let mut weights = [_mm512_setzero_ps(); FEW_PAIRS];
+        for p in 0..FEW_PAIRS {
+            // SAFETY: this function has the features that `load8` needs.
+            let (low, high) = unsafe { (E::load8(&w[PAIR * p][piece]), E::load8(&w[PAIR * p + 1][piece])) };
+            weights[p] = _mm512_insertf32x8::<1>(_mm512_castps256_ps512(low), high);
+        }
+        for r in 0..R {
+            // SAFETY: a register of 32 bytes holds eight floats.
+            let row = unsafe { std::mem::transmute::<[f32; LANES], __m256>(x[r][piece]) };
+            let row = _mm512_broadcast_f32x8(row);
+            for p in 0..FEW_PAIRS {
+                tile[r][p] = _mm512_fmadd_ps(row, weights[p], tile[r][p]);
+            }
+        }
+    }
+    for r in 0..R {
+        let (pairs, _) = sums[first + r * stride..][..FEW_OUTPUTS].as_chunks_mut();
+        for p in 0..FEW_PAIRS {
             // SAFETY: a register of 64 bytes holds sixteen floats.
             pairs[p] = unsafe { std::mem::transmute::<__m512, [Lanes; PAIR]>(tile[r][p]) };
         }
