@@ -18,11 +18,14 @@ const READ_BYTES: usize = 512 << 20;
 const PEAK_ROUNDS: usize = 4_000_000;
 
 /// Name, sequences, rows of each, positions before.
-const WORKLOADS: [(&str, usize, usize, usize); 6] = [
+const WORKLOADS: [(&str, usize, usize, usize); 9] = [
     ("decode 1", 1, 1, 128),
     ("decode 2", 2, 1, 128),
     ("decode 4", 4, 1, 128),
     ("decode 8", 8, 1, 128),
+    ("decode 6", 6, 1, 128),
+    ("decode 12", 12, 1, 128),
+    ("decode 16", 16, 1, 128),
     ("prefill 512", 1, 512, 0),
     ("decode 1 at 8192", 1, 1, 8192),
 ];

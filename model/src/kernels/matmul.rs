@@ -15,7 +15,11 @@ use super::{Kernel, Lanes, Stored};
 pub(crate) const PANEL_STEP: usize = 24;
 /// The longest piece of a row worked on at once when two tiles share it, so that a tile's rows stay in L1.
 const PIECE: usize = 1024;
-/// The same where wide registers take up to eight rows at once.
+/// Numbers of rows for which wide registers take up to eight at once: fewer wait for memory anyway, for more it pays to widen
+/// weights once.
+#[cfg(target_arch = "x86_64")]
+const WIDE_ROWS: std::ops::RangeInclusive<usize> = 3..=24;
+/// The longest piece of a row worked on at once where wide registers take up to eight rows.
 #[cfg(target_arch = "x86_64")]
 const WIDE_PIECE: usize = 512;
 /// Rows of the largest tile.
@@ -57,20 +61,29 @@ impl<'a, E> Lines<'a, E> {
 pub(crate) fn panel<K: Kernel, E: Stored>(kernel: K, x: &[f32], rows: usize, w: &[E], inner: usize, y: &mut [f32]) {
     let outputs = y.len() / rows;
     let (x, w) = (Lines::new(x, inner), Lines::new(w, inner));
+    #[cfg(target_arch = "x86_64")]
+    if let Some(wide) = kernel.wide().filter(|_| WIDE_ROWS.contains(&rows)) {
+        for (group, y) in y.chunks_mut(FEW_ROWS * outputs).enumerate() {
+            let x = x.some(group * FEW_ROWS, FEW_ROWS);
+            match x.count {
+                1 => some_rows::<K, E, 1>(kernel, wide, x, w, y),
+                2 => some_rows::<K, E, 2>(kernel, wide, x, w, y),
+                3 => some_rows::<K, E, 3>(kernel, wide, x, w, y),
+                4 => some_rows::<K, E, 4>(kernel, wide, x, w, y),
+                5 => some_rows::<K, E, 5>(kernel, wide, x, w, y),
+                6 => some_rows::<K, E, 6>(kernel, wide, x, w, y),
+                7 => some_rows::<K, E, 7>(kernel, wide, x, w, y),
+                _ => some_rows::<K, E, FEW_ROWS>(kernel, wide, x, w, y),
+            }
+        }
+        return;
+    }
     if rows > FEW_ROWS {
         let blocks = y.chunks_mut(BLOCK_ROWS * outputs).enumerate();
         blocks.for_each(|(block, y)| many_rows(kernel, x.some(block * BLOCK_ROWS, BLOCK_ROWS), w, y));
         return;
     }
     #[cfg(target_arch = "x86_64")]
-    if let Some(wide) = kernel.wide().filter(|_| rows > TILE_ROWS) {
-        return match rows {
-            5 => some_rows::<K, E, 5>(kernel, wide, x, w, y),
-            6 => some_rows::<K, E, 6>(kernel, wide, x, w, y),
-            7 => some_rows::<K, E, 7>(kernel, wide, x, w, y),
-            _ => some_rows::<K, E, FEW_ROWS>(kernel, wide, x, w, y),
-        };
-    }
     let piece = if rows > TILE_ROWS { PIECE } else { inner };
     for (tile, y) in y.chunks_mut(TILE_ROWS * outputs).enumerate() {
         let x = x.some(tile * TILE_ROWS, TILE_ROWS);
