@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use swarm_protocol::activations::{ActivationRows, Rows};
-use swarm_protocol::session::TokenCount;
 use swarm_protocol::wire::{Keep, MAX_PAGE_KEYS, PAGE_POSITIONS, PageKey, PageScope, Recall, SessionReply};
 
 use super::End;
@@ -25,7 +24,7 @@ impl Actor<'_> {
         // A session that has begun has positions of its own, or will have in a moment.
         let most = if self.state.is_untouched() { self.session.reserved.as_usize() / PAGE } else { 0 };
         let pages = self.host.prefixes.recall(&names[..names.len().min(most)]);
-        let position = pages.len() * PAGE;
+        let mut position = pages.len() * PAGE;
         if position > 0 {
             let outputs = all_outputs(&pages);
             let attached = self.host.compute.attach(self.session.slot, pages.into_iter().map(|page| page.kv).collect());
@@ -33,11 +32,12 @@ impl Actor<'_> {
                 self.state.recalled(epoch, position, outputs);
                 self.pages = names;
                 self.pages.truncate(position / PAGE);
+            } else {
+                position = 0;
             }
         }
-        let position = TokenCount(self.state.len() as u32);
-        tracing::debug!(session = %self.session.id, %position, "recalled");
-        self.say(SessionReply::Recalled { position: position.0 }).await
+        tracing::debug!(session = %self.session.id, position, "recalled");
+        self.say(SessionReply::Recalled { position: position as u32 }).await
     }
 
     /// Has pages of this session kept, those that are whole and still what their names say.
