@@ -16,6 +16,7 @@ pub use page::{KvPage, PAGE_POSITIONS};
 pub use shape::KvFormat;
 pub(crate) use shape::{KvElement, KvShape, Side};
 use swarm_protocol::block::BlockRange;
+pub(crate) use transfer::rows_after;
 
 use crate::error::ModelError;
 

@@ -13,7 +13,7 @@ use swarm_protocol::wire::ElementType;
 
 use crate::activations;
 use crate::error::ModelError;
-use crate::kv::{KvShape, PAGE_POSITIONS};
+use crate::kv::{KvShape, PAGE_POSITIONS, rows_after};
 
 /// Keys and values of a sequence for a range of blocks. A clone shares memory with it until one of them grows.
 #[derive(Debug, Clone)]
@@ -222,14 +222,7 @@ impl DeviceKv {
     }
 
     fn check_import(&self, position: usize, bytes: &[u8]) -> Result<usize, ModelError> {
-        if position != self.len {
-            return Err(ModelError::WrongPosition { position, len: self.len });
-        }
-        let (found, per_position) = (bytes.len(), self.bytes_per_position());
-        if bytes.is_empty() || !found.is_multiple_of(per_position) {
-            return Err(ModelError::WrongKvBytes { found, per_position });
-        }
-        let rows = found / per_position;
+        let rows = rows_after(self.len, position, bytes, self.bytes_per_position())?;
         self.check_room(rows).map(|()| rows)
     }
 }

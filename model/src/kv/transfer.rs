@@ -65,16 +65,24 @@ impl KvCache {
 
     /// How many positions `bytes` are, if they can be appended at `position`.
     fn check_import(&self, position: usize, bytes: &[u8]) -> Result<usize, ModelError> {
-        if position != self.len {
-            return Err(ModelError::WrongPosition { position, len: self.len });
-        }
-        let (found, per_position) = (bytes.len(), self.bytes_per_position());
-        if bytes.is_empty() || !found.is_multiple_of(per_position) {
-            return Err(ModelError::WrongKvBytes { found, per_position });
-        }
-        let rows = found / per_position;
+        let rows = rows_after(self.len, position, bytes, self.bytes_per_position())?;
         self.check_room(rows).map(|()| rows)
     }
+}
+
+/// How many positions of `per_position` bytes each `bytes` are, if they follow the `len` that are held.
+///
+/// # Errors
+/// [`ModelError::WrongPosition`] and [`ModelError::WrongKvBytes`], see [`crate::KvCache::import`].
+pub(crate) fn rows_after(len: usize, position: usize, bytes: &[u8], per_position: usize) -> Result<usize, ModelError> {
+    if position != len {
+        return Err(ModelError::WrongPosition { position, len });
+    }
+    let found = bytes.len();
+    if bytes.is_empty() || !found.is_multiple_of(per_position) {
+        return Err(ModelError::WrongKvBytes { found, per_position });
+    }
+    Ok(found / per_position)
 }
 
 /// Appends what the heads of one side of a page hold in `slot`.
