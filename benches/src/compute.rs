@@ -19,12 +19,12 @@ use clap::Args;
 use serde::Serialize;
 use swarm_model::{Checkpoint, ComputePool, ModelSpec};
 use swarm_protocol::model_id::WeightFormat;
-use tokio::sync::oneshot;
 
 use self::contest::Loaded;
 use self::limits::Limits;
 use self::llama_cpp::LlamaCpp;
 use self::results::{Results, Row};
+use crate::aside::aside;
 use crate::machine::{Machine, cores};
 use crate::report::Report;
 use crate::stats::Summary;
@@ -46,7 +46,7 @@ pub(crate) struct Settings {
     #[arg(long, default_value_t = cores())]
     threads: usize,
     /// Weight formats.
-    #[arg(long, value_delimiter = ',', default_values_t = WeightFormat::ALL)]
+    #[arg(long, value_delimiter = ',', default_values_t = WeightFormat::CONVERTED)]
     #[serde(serialize_with = "format_names")]
     formats: Vec<WeightFormat>,
     /// A Python with `llama-cpp-python` and `numpy`: measure llama.cpp as well.
@@ -63,14 +63,8 @@ pub(crate) async fn run(settings: Settings) -> Result<Report<Settings, Results>>
     let machine = Machine::here();
     let model = RandomModel::write(one_billion_shape(settings.blocks))?;
     let directory = model.path().to_path_buf();
-    let (done, results) = oneshot::channel();
     let measured = settings.clone();
-    // A thread of its own, which nobody waits for when this process is told to stop.
-    std::thread::spawn(move || {
-        // Then nobody is there to be told.
-        let _ = done.send(measure(&directory, &measured));
-    });
-    let results = results.await??;
+    let results = aside(move || measure(&directory, &measured)).await?;
     let goals = results.goals();
     Ok(Report { benchmark: "compute", machine, settings, results, goals })
 }

@@ -46,6 +46,20 @@ impl FarHosts {
         Ok(Self { wan })
     }
 
+    /// Replaces the links between all hosts.
+    ///
+    /// # Errors
+    /// If the network has ended.
+    pub(crate) fn relink(&mut self, link: Link) -> Result<()> {
+        let hosts: Vec<&str> = [CLIENT, ENTRY].into_iter().chain(SERVERS).collect();
+        for (index, one) in hosts.iter().enumerate() {
+            for other in &hosts[index + 1..] {
+                self.wan.set_link(one, other, link)?;
+            }
+        }
+        Ok(())
+    }
+
     /// A swarm with the blocks of `model` in even ranges on the servers' hosts.
     ///
     /// # Errors

@@ -9,8 +9,8 @@ use serde::Serialize;
 use swarm_model::synthetic::SyntheticSpec;
 use swarm_model::{Checkpoint, ComputePool, KvFormat, ModelSpec};
 use swarm_protocol::model_id::WeightFormat;
-use tokio::sync::oneshot;
 
+use crate::aside::aside;
 use crate::compute::limits::Limits;
 use crate::compute::ours::{Ours, Prepared};
 use crate::compute::workloads::Workload;
@@ -40,7 +40,7 @@ pub(crate) struct Settings {
     #[arg(long, default_value_t = cores())]
     threads: usize,
     /// Weight formats.
-    #[arg(long, value_delimiter = ',', default_values_t = WeightFormat::ALL)]
+    #[arg(long, value_delimiter = ',', default_values_t = WeightFormat::CONVERTED)]
     #[serde(serialize_with = "format_names")]
     formats: Vec<WeightFormat>,
 }
@@ -80,14 +80,8 @@ pub(crate) async fn run(settings: Settings) -> Result<Report<Settings, Results>>
     let max_positions = settings.context + 1;
     let model = RandomModel::write(SyntheticSpec { max_positions, ..one_billion_shape(settings.blocks) })?;
     let directory = model.path().to_path_buf();
-    let (done, results) = oneshot::channel();
     let measured = settings.clone();
-    // A thread of its own, which nobody waits for when this process is told to stop.
-    std::thread::spawn(move || {
-        // Then nobody is there to be told.
-        let _ = done.send(measure(&directory, &measured));
-    });
-    let results = results.await??;
+    let results = aside(move || measure(&directory, &measured)).await?;
     let goals = results.goals();
     Ok(Report { benchmark: "long", machine, settings, results, goals })
 }

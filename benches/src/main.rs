@@ -4,14 +4,18 @@
 //! Every number is a median of interleaved measurements of one run; numbers of different runs are not compared.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod api;
+mod aside;
 mod bare;
 mod batch;
 mod compute;
 mod failover;
 mod far_hosts;
+mod gguf;
 mod goal;
 mod hop;
 mod idle_client;
+mod load;
 mod local_swarm;
 mod long;
 mod machine;
@@ -25,6 +29,7 @@ mod stats;
 mod table;
 mod throughput;
 mod wan;
+mod wire;
 mod workload;
 
 use anyhow::{Result, bail};
@@ -47,14 +52,20 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Benchmark {
+    /// What the HTTP API adds to the client library.
+    Api(api::Settings),
     /// Time that each server of a chain adds to a token, against the same blocks in this process.
     Hop(hop::Settings),
     /// Time to start a server and to get a first token, and memory while idle.
     Start(start::Settings),
+    /// Time and bytes from an empty cache to a server of eight blocks, from a hub on this machine.
+    Load(load::Settings),
     /// Time of a token over three far servers (takes root: the hosts are network namespaces).
     Wan(wan::Settings),
     /// Time to the first token of a long prompt over three far servers, against perfect pipelining (takes root).
     Prefill(prefill::Settings),
+    /// Tokens a second in each wire format over slow and fast links (takes root).
+    Wire(wire::Settings),
     /// What the loss of a server costs a session.
     Failover(failover::Settings),
     /// What many clients get of two servers together, against one alone.
@@ -63,6 +74,8 @@ enum Benchmark {
     Compute(compute::Settings),
     /// Decoding far into a text, beside what reading weights, keys and values takes.
     Long(long::Settings),
+    /// Blocks out of a GGUF file beside the same format quantised at load.
+    Gguf(gguf::Settings),
     /// What three servers get done of many prompts at once, beside what their cores could.
     Pipeline(throughput::Settings),
     /// The process whose start and memory `start` measures.
@@ -73,10 +86,13 @@ enum Benchmark {
 fn main() -> Result<()> {
     let Cli { benchmark, json } = Cli::parse();
     match benchmark {
+        Benchmark::Api(settings) => stoppable(api::run(settings))?.print(json),
         Benchmark::Batch(settings) => stoppable(batch::run(settings))?.print(json),
         Benchmark::Compute(settings) => stoppable(compute::run(settings))?.print(json),
         Benchmark::Failover(settings) => stoppable(failover::run(settings))?.print(json),
+        Benchmark::Gguf(settings) => stoppable(gguf::run(settings))?.print(json),
         Benchmark::Hop(settings) => stoppable(hop::run(settings))?.print(json),
+        Benchmark::Load(settings) => stoppable(load::run(settings))?.print(json),
         Benchmark::Long(settings) => stoppable(long::run(settings))?.print(json),
         Benchmark::Pipeline(settings) => stoppable(throughput::run(settings))?.print(json),
         Benchmark::Prefill(settings) => {
@@ -86,6 +102,10 @@ fn main() -> Result<()> {
         Benchmark::Wan(settings) => {
             let hosts = FarHosts::enter(settings.link())?;
             stoppable(wan::run(settings, &hosts))?.print(json)
+        }
+        Benchmark::Wire(settings) => {
+            let hosts = FarHosts::enter(settings.link())?;
+            stoppable(wire::run(settings, hosts))?.print(json)
         }
         Benchmark::Start(settings) => stoppable(start::run(settings))?.print(json),
         Benchmark::IdleClient(settings) => stoppable(idle_client::run(settings)),

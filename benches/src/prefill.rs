@@ -186,7 +186,7 @@ impl Near {
         let rows = self.model.embed(&some_ids(tokens)).await?;
         let mut times = Vec::new();
         for server in self.swarm.servers() {
-            let hop = HopInfo { peer: server.peer, blocks: server.blocks };
+            let hop = HopInfo { peer: server.peer, blocks: server.blocks, bytes_in: 0, bytes_out: 0 };
             times.push(self.alone(hop, &rows).await?);
         }
         Ok(times)

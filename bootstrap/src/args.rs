@@ -1,5 +1,6 @@
 //! The command line. Every flag has an environment twin.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::bail;
@@ -8,10 +9,18 @@ use clap::builder::FalseyValueParser;
 use swarm_protocol::p2p::{BootstrapPeer, DhtMode, Identity, NetworkConfig, StreamKind, SwarmKey};
 use swarm_protocol::swarm_name::{DEFAULT_SWARM, SwarmName};
 use swarm_protocol::{Multiaddr, PeerId};
+use swarm_telemetry::logs::{LogFormat, check_filter};
 
 /// An entry point to a swarm: other members join through it.
 #[derive(Debug, Parser)]
-#[command(name = "swarm-bootstrap", version, max_term_width = 100)]
+#[command(
+    name = "swarm-bootstrap",
+    version,
+    max_term_width = 100,
+    after_help = "Examples:
+  swarm-bootstrap
+  swarm-bootstrap --identity bootstrap.key --swarm-key swarm.key --swarm our-lab --announce /dns4/swarm.example.org/tcp/4001"
+)]
 pub(crate) struct Args {
     /// An address to listen on (repeatable)
     #[arg(
@@ -46,6 +55,19 @@ pub(crate) struct Args {
     /// Print one JSON object a line
     #[arg(long, env = "SWARM_JSON", value_parser = FalseyValueParser::new())]
     pub(crate) json: bool,
+    /// Write how to join through this node to FILE, which `swarm-node --config FILE` reads
+    #[arg(long, env = "SWARM_JOIN_FILE", value_name = "FILE")]
+    pub(crate) join_file: Option<PathBuf>,
+    /// Where to answer HTTP: `/metrics` for Prometheus, `/health` and `/ready` [default: nowhere]
+    #[arg(long, env = "SWARM_HTTP", value_name = "ADDRESS:PORT")]
+    pub(crate) http: Option<SocketAddr>,
+    /// What is logged on stderr: a level (error, warn, info, debug, trace), or target=level joined by commas [default: RUST_LOG,
+    /// or warn]
+    #[arg(long, env = "SWARM_LOG", value_name = "FILTER", value_parser = check_filter)]
+    pub(crate) log: Option<String>,
+    /// How it is logged: `text` for people, `json` for machines: one object a line, everything else on stderr included
+    #[arg(long, env = "SWARM_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
 }
 
 impl Args {

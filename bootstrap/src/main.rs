@@ -1,6 +1,8 @@
 //! `swarm-bootstrap`: an entry point to a swarm. It keeps the DHT and runs no model code.
 
 mod args;
+mod http;
+mod join_file;
 mod output;
 
 use std::process::ExitCode;
@@ -10,11 +12,11 @@ use clap::Parser;
 use swarm_protocol::p2p::{Network, addresses_settled, answer_as_bootstrap};
 
 use self::args::Args;
-use self::output::{init_logs, print_error, print_listening};
+use self::output::{print_error, print_listening};
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    init_logs();
+    swarm_telemetry::logs::init(args.log.as_deref(), args.log_format);
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -30,6 +32,13 @@ fn run(args: &Args) -> anyhow::Result<()> {
         let (network, inbound) = Network::start(args.network_config()?).await?;
         addresses_settled(&network).await;
         print_listening(args, &network);
+        if let Some(path) = &args.join_file {
+            join_file::write(args, path, &network)?;
+        }
+        let _watched = match args.http {
+            Some(address) => Some(http::Watched::start(args, address, &network).await?),
+            None => None,
+        };
         // Other entry points may come later; this one answers without them.
         tokio::select! {
             () = answer_as_bootstrap(inbound) => {}

@@ -1,23 +1,14 @@
 //! What a person or a script sees: results on stdout, the rest on stderr.
 
 use std::fmt;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
 use serde_json::json;
 use swarm_protocol::p2p::{Network, join_flags, pasteable};
-use tracing_subscriber::EnvFilter;
+use swarm_telemetry::logs;
+use tracing::Level;
 
 use super::args::Args;
-
-/// What is logged when `RUST_LOG` is silent.
-const DEFAULT_LOG: &str = "warn,libp2p_kad=error";
-
-/// Sends logs to stderr.
-pub(crate) fn init_logs() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
-    let ansi = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
-}
 
 /// Prints where the node listens and how others join through it.
 pub(crate) fn print_listening(args: &Args, network: &Network) {
@@ -63,15 +54,17 @@ pub(crate) fn print_error(error: &anyhow::Error) {
             parts.push(cause);
         }
     }
-    note(format_args!("error: {}", parts.join(": ")));
+    logs::say(Level::ERROR, format_args!("error: {}", parts.join(": ")));
 }
 
-fn result(what: impl fmt::Display) {
+pub(crate) fn result(what: impl fmt::Display) {
     line(std::io::stdout(), what);
 }
 
 fn note(what: impl fmt::Display) {
-    line(std::io::stderr(), what);
+    let what = what.to_string();
+    let level = if what.starts_with("warning: ") { Level::WARN } else { Level::INFO };
+    logs::say(level, what);
 }
 
 /// Whoever reads may have gone; that ends nothing here.

@@ -3,8 +3,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use swarm_hub::HubConfig;
 use swarm_protocol::PeerId;
 use swarm_protocol::session::TokenCount;
+use swarm_protocol::wire::LinkFormat;
 
 /// Which servers a client uses.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +37,39 @@ pub enum PrefixReuse {
     Shared(String),
 }
 
+/// In which format activations travel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Wire {
+    /// Bit for bit, and packed where links are so slow that it pays: about 70 % of the bytes of bf16.
+    #[default]
+    Auto,
+    /// As they were computed.
+    Exact,
+    /// Rounded to eight bits wherever the session's first route has a link: about half the bytes. The text is another one
+    /// than with exact rows, and another one over other cuts of the model; it stays what it is whichever servers die.
+    Int8,
+}
+
+impl Wire {
+    /// What becomes of rows at the cuts of a session's first route.
+    pub(crate) fn rounding(self) -> LinkFormat {
+        match self {
+            Self::Auto | Self::Exact => LinkFormat::Exact,
+            Self::Int8 => LinkFormat::Int8,
+        }
+    }
+}
+
+/// Who holds embedding, final norm and head, and chooses the tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EdgesPlace {
+    /// This client: servers see hidden states only, and it samples as it likes.
+    #[default]
+    Own,
+    /// Servers that offer it: this client loads no weights at all. Such a server sees the tokens themselves.
+    Served,
+}
+
 /// How a client behaves; every value has a default for interactive use over the internet.
 #[derive(Debug, Clone)]
 pub struct ClientConfig {
@@ -56,6 +91,10 @@ pub struct ClientConfig {
     /// Whether a route may take servers of several numeric classes, if those of one do not cover the model. Then a text is
     /// no longer the same to the bit whoever computes it: after a loss it may go on differently.
     pub mixed_classes: bool,
+    /// In which format activations travel: with all but one of them, texts are the same.
+    pub wire: Wire,
+    /// Who holds embedding and head.
+    pub edges: EdgesPlace,
     /// Who profits from what servers have computed of a session of token ids, when it is over.
     pub prefixes: PrefixReuse,
     /// How long a new session looks for servers before it says that there is no route.
@@ -73,6 +112,9 @@ pub struct ClientConfig {
     /// Chunks the first hop may have unanswered: as many as keep a link of 100 Mbit/s
     /// busy over 50 ms there and back, also when the hop computes some of them late.
     pub window: usize,
+    /// Where models that are named as on the Hugging Face hub are fetched from and kept; as the environment says
+    /// (`HF_HOME`, `HF_TOKEN` and so on) by default.
+    pub hub: HubConfig,
 }
 
 impl Default for ClientConfig {
@@ -86,6 +128,8 @@ impl Default for ClientConfig {
             step_timeout: Duration::from_secs(120),
             standby: false,
             mixed_classes: false,
+            wire: Wire::default(),
+            edges: EdgesPlace::default(),
             prefixes: PrefixReuse::default(),
             start_patience: Duration::from_secs(4),
             repair_patience: Duration::from_secs(30),
@@ -93,6 +137,7 @@ impl Default for ClientConfig {
             prefill_chunk: TokenCount(64),
             least_chunk: TokenCount(16),
             window: 16,
+            hub: HubConfig::of_environment(),
         }
     }
 }

@@ -1,8 +1,13 @@
 //! Many texts at once: so many sessions side by side that every server of the route has something to compute. What one of
-//! them waits for, the others' steps fill, and servers compute steps that wait at the same time together.
+//! them waits for, the others' steps fill, and servers compute steps that wait at the same time together: texts go in
+//! [convoys].
+
+mod convoys;
+mod departures;
 
 use futures::stream::{self, Stream, StreamExt};
 
+use self::departures::Departures;
 use crate::generate::{GenerationConfig, GenerationEvent, Summary};
 use crate::model::Model;
 use crate::session::SessionError;
@@ -29,19 +34,24 @@ impl Model {
         prompts: impl IntoIterator<Item = Prompt> + 'a,
         parallel: usize,
     ) -> impl Stream<Item = (usize, Result<Summary, SessionError>)> + 'a {
-        let texts =
-            prompts.into_iter().enumerate().map(move |(place, prompt)| async move { (place, self.text(prompt).await) });
+        let departures = Departures::default();
+        let texts = prompts.into_iter().enumerate().map(move |(place, prompt)| {
+            let departures = departures.clone();
+            async move { (place, self.text(prompt, &departures).await) }
+        });
         stream::iter(texts).buffer_unordered(parallel.max(1))
     }
 
     /// One text, from a session of its own.
-    async fn text(&self, Prompt { ids, config }: Prompt) -> Result<Summary, SessionError> {
+    async fn text(&self, Prompt { ids, config }: Prompt, departures: &Departures) -> Result<Summary, SessionError> {
         let room = self.max_positions().min(ids.len().saturating_add(config.max_tokens));
         let mut session = self.text_session_for(&ids, room).await?;
         let mut generation = session.generate(&ids, config)?;
+        let seat = departures.join();
         loop {
             match generation.next().await? {
                 Some(GenerationEvent::Done(summary)) => return Ok(summary),
+                Some(GenerationEvent::Token { .. }) => seat.wait_for_company(generation.route()).await,
                 Some(_) => {}
                 None => return Err(SessionError::Stopped),
             }

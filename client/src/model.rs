@@ -1,7 +1,9 @@
 //! A model of the swarm as a client sees it.
 
-use swarm_model::{ChatMessage, ChatTemplate, GenerationDefaults, ModelConfig, ModelError, TextDecoder, TextTokenizer};
-use swarm_model::{Tensor, activations};
+use swarm_model::{
+    ChatMessage, ChatOptions, ChatTemplate, GenerationDefaults, Grammars, ModelConfig, ModelError, Sampler, StopFilter,
+    Tensor, TextDecoder, TextTokenizer, ToolFormat, activations,
+};
 use swarm_protocol::activations::{ActivationRows, Rows};
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::{ModelId, WeightFormat};
@@ -9,11 +11,13 @@ use swarm_protocol::p2p::Network;
 use swarm_protocol::session::{SessionId, TokenCount};
 
 use crate::chain::Outputs;
-use crate::config::ClientConfig;
-use crate::edges::EdgesWorker;
-use crate::finder::{Finder, Known, Need, NoPlan, Plan};
-use crate::generate::TextSession;
+use crate::config::{ClientConfig, PrefixReuse};
+use crate::edges::{ClientEdges, EdgesSource};
+use crate::finder::{EdgesPlan, Finder, Known, Need, NoPlan, Plan};
+use crate::generate::{GenerationConfig, TextSession};
+use crate::here::{BlocksHere, SessionHere};
 use crate::session::{HopInfo, RouteEvent, Session, SessionError, SessionParts};
+use crate::steps::Steps;
 
 /// What a client reads of a checkpoint.
 pub(crate) struct ModelParts {
@@ -30,9 +34,12 @@ pub struct Model {
     network: Network,
     config: ClientConfig,
     finder: Finder,
-    edges: EdgesWorker,
+    edges: EdgesSource,
     parts: ModelParts,
+    grammars: Grammars,
     id: ModelId,
+    /// Its blocks, if this process computes them itself.
+    here: Option<BlocksHere>,
 }
 
 impl Model {
@@ -40,11 +47,22 @@ impl Model {
         network: Network,
         config: ClientConfig,
         finder: Finder,
-        edges: EdgesWorker,
+        edges: EdgesSource,
         parts: ModelParts,
         id: ModelId,
     ) -> Self {
-        Self { network, config, finder, edges, parts, id }
+        let grammars = Grammars::new(parts.tokenizer.clone(), parts.config.vocab, &parts.defaults.eos);
+        Self { network, config, finder, edges, parts, grammars, id, here: None }
+    }
+
+    /// The same, with its blocks computed by this process.
+    pub(crate) fn with_blocks(self, blocks: BlocksHere) -> Self {
+        Self { here: Some(blocks), ..self }
+    }
+
+    /// Whether this process computes its texts: then they take no route, and other sessions than of texts are still the swarm's.
+    pub fn computes_here(&self) -> bool {
+        self.here.is_some()
     }
 
     /// What servers must share to serve it.
@@ -95,11 +113,49 @@ impl Model {
     /// # Errors
     /// [`ModelError`] if the model has no chat template, or it refuses these messages.
     pub fn encode_chat(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, ModelError> {
+        self.encode_chat_with(messages, &ChatOptions::default())
+    }
+
+    /// The same with tools that the model may call, and whatever else its chat template asks for.
+    ///
+    /// # Errors
+    /// [`ModelError`] if the model has no chat template, or it refuses these messages.
+    pub fn encode_chat_with(&self, messages: &[ChatMessage], options: &ChatOptions) -> Result<Vec<u32>, ModelError> {
         let template = self.parts.template.as_ref().ok_or_else(|| {
             ModelError::ChatTemplate("the model has none; use `generate` with a plain prompt".to_string())
         })?;
         // The template writes the special tokens itself.
-        self.parts.tokenizer.encode(&template.render(messages, true)?, false)
+        self.parts.tokenizer.encode(&template.render_with(messages, options)?, false)
+    }
+
+    /// How it writes calls of tools.
+    pub fn tool_format(&self) -> ToolFormat {
+        ToolFormat::of(self.parts.template.as_ref(), &self.parts.tokenizer)
+    }
+
+    /// Whether texts can be generated like this, before any server is asked: what a constraint is made of takes up to a second,
+    /// on a thread of its own.
+    ///
+    /// # Errors
+    /// [`SessionError`] says what is wrong with which option.
+    pub async fn check(&self, config: &GenerationConfig) -> Result<(), SessionError> {
+        Sampler::new(&config.sampling)?;
+        StopFilter::new(&config.stop)?;
+        let Some(constraint) = config.constraint.clone() else { return Ok(()) };
+        if let EdgesSource::Served(_) = self.edges {
+            return Err(SessionError::ConstraintElsewhere);
+        }
+        let grammars = self.grammars.clone();
+        let made = tokio::task::spawn_blocking(move || grammars.matcher(&constraint).map(|_| ()));
+        Ok(made.await.map_err(|_| SessionError::Stopped)??)
+    }
+
+    /// What token `id` adds to a text after token `before`; special tokens as they are written in the vocabulary.
+    ///
+    /// # Errors
+    /// [`ModelError`] if the tokenizer fails.
+    pub fn token_text(&self, before: u32, id: u32) -> Result<String, ModelError> {
+        self.parts.tokenizer.piece(before, id)
     }
 
     /// A decoder that gives text as soon as it is whole.
@@ -125,6 +181,15 @@ impl Model {
         self.finder.plan(need, true).await
     }
 
+    /// The server that a new session would leave embedding, head and sampling to, with its costs; `None` if they are this client's
+    /// own, or nobody offers them.
+    pub async fn edges_plan(&self) -> Option<EdgesPlan> {
+        match &self.edges {
+            EdgesSource::Own(_) => None,
+            EdgesSource::Served(_) => self.finder.edges(None).await,
+        }
+    }
+
     /// The servers that answered, as last probed.
     pub async fn servers(&self) -> Vec<Known> {
         self.finder.known().await
@@ -144,9 +209,32 @@ impl Model {
     /// # Errors
     /// [`SessionError`] if `tokens` is past the model's context, or no servers are to be had.
     pub async fn text_session_for(&self, prompt: &[u32], tokens: usize) -> Result<TextSession, SessionError> {
+        self.text_session_in(prompt, tokens, self.config.prefixes.clone()).await
+    }
+
+    /// The same, sharing what servers keep with others than this client's configuration says: for a program that generates
+    /// for several people.
+    ///
+    /// # Errors
+    /// Those of [`Model::text_session_for`].
+    pub async fn text_session_in(
+        &self,
+        prompt: &[u32],
+        tokens: usize,
+        prefixes: PrefixReuse,
+    ) -> Result<TextSession, SessionError> {
         let blocks = self.parts.config.all_blocks()?;
-        let session = Session::of_tokens(self.session_parts(tokens)?, blocks, prompt).await?;
-        Ok(TextSession::new(session, self.edges.clone(), self.parts.tokenizer.clone(), self.parts.defaults.eos.clone()))
+        let edges = self.edges.begin();
+        let mut parts = self.session_parts(tokens, edges.clone())?;
+        parts.config.prefixes = prefixes;
+        // Without edges there is nothing to reserve room on servers for.
+        edges.ready().await?;
+        let session = match &self.here {
+            Some(here) => Steps::Here(Box::new(SessionHere::new(here.clone(), edges.clone(), parts.tokens))),
+            None => Steps::Swarm(Box::new(Session::of_tokens(parts, blocks, prompt).await?)),
+        };
+        let (tokenizer, grammars) = (self.parts.tokenizer.clone(), self.grammars.clone());
+        Ok(TextSession::new(session, edges, tokenizer, grammars, self.parts.defaults.eos.clone()))
     }
 
     /// A session over any consecutive blocks, fed with hidden states, with room for `tokens` positions.
@@ -154,7 +242,7 @@ impl Model {
     /// # Errors
     /// [`SessionError`] if that is past the model's context, or no servers are to be had.
     pub async fn session(&self, blocks: BlockRange, tokens: usize) -> Result<HiddenSession, SessionError> {
-        let session = Session::of_rows(self.session_parts(tokens)?, blocks).await?;
+        let session = Session::of_rows(self.session_parts(tokens, self.edges.begin())?, blocks).await?;
         Ok(HiddenSession { session, format: self.parts.format, hidden: self.parts.config.hidden })
     }
 
@@ -163,7 +251,7 @@ impl Model {
     /// # Errors
     /// [`SessionError::Model`] if an id is not in the vocabulary.
     pub async fn embed(&self, ids: &[u32]) -> Result<Tensor, SessionError> {
-        let rows = self.edges.embed(ids.to_vec()).await?;
+        let rows = self.edges.begin().embed(ids.to_vec()).await?;
         tensor(self.parts.format, self.parts.config.hidden, &rows)
     }
 
@@ -173,10 +261,20 @@ impl Model {
     /// [`SessionError`] if the rows are not of the model's width and type.
     pub async fn logits(&self, hidden: &Tensor) -> Result<Vec<Vec<f32>>, SessionError> {
         let rows = rows(self.parts.format, self.parts.config.hidden, hidden)?;
-        self.edges.logits(rows).await
+        self.edges.begin().logits(rows).await
     }
 
-    fn session_parts(&self, tokens: usize) -> Result<SessionParts, SessionError> {
+    /// The last block's output `(rows, hidden)` after the final norm, row after row: what the head reads, and what stands for
+    /// a text's meaning.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the rows are not of the model's width and type, or this client has no norm.
+    pub async fn final_norm(&self, hidden: &Tensor) -> Result<Vec<Vec<f32>>, SessionError> {
+        let rows = rows(self.parts.format, self.parts.config.hidden, hidden)?;
+        self.edges.begin().final_norm(rows).await
+    }
+
+    fn session_parts(&self, tokens: usize, edges: ClientEdges) -> Result<SessionParts, SessionError> {
         if tokens > self.max_positions() {
             return Err(SessionError::PastContext { asked: count(tokens), most: count(self.max_positions()) });
         }
@@ -187,7 +285,7 @@ impl Model {
             model: self.id,
             format: self.parts.format,
             hidden: self.parts.config.hidden as u32,
-            edges: self.edges.clone(),
+            edges,
             id: SessionId::random(&mut rand::rng()),
             tokens: count(tokens.max(1)),
         })

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use swarm_model::{Checkpoint, ComputePool, ModelError, ModelSpec};
+use swarm_edges::EdgesWorker;
+use swarm_hub::HubConfig;
+use swarm_model::{Checkpoint, ComputePool, ModelError, ModelPart, ModelSpec};
 use swarm_protocol::PeerId;
 use swarm_protocol::announcement::DirectoryEntry;
 use swarm_protocol::block::BlockRange;
@@ -11,9 +13,10 @@ use swarm_protocol::p2p::{BootstrapPeer, JoinError, Network, NetworkConfig, Netw
 use swarm_protocol::swarm_view::SwarmView;
 use thiserror::Error;
 
-use crate::config::ClientConfig;
-use crate::edges::EdgesWorker;
+use crate::config::{ClientConfig, EdgesPlace};
+use crate::edges::{EdgesSource, ServedParts};
 use crate::finder::{self, Finder};
+use crate::here::BlocksHere;
 use crate::model::{Model, ModelParts};
 
 /// Threads for embedding and head: most of a step's work is the servers'.
@@ -86,16 +89,61 @@ impl Swarm {
     /// # Errors
     /// [`ClientError::Model`] if the model cannot be read.
     pub async fn open_model(&self, spec: &ModelSpec, format: Option<WeightFormat>) -> Result<Model, ClientError> {
-        let spec = spec.clone();
-        let loaded = tokio::task::spawn_blocking(move || load(&spec, format)).await;
+        self.open_model_watched(spec, format, |_, _| ()).await
+    }
+
+    /// Like [`Swarm::open_model`]; of a model on the hub, `fetched` is told how many bytes of embedding, norm and head have
+    /// come, and how many were not on this machine.
+    ///
+    /// # Errors
+    /// Those of [`Swarm::open_model`].
+    pub async fn open_model_watched(
+        &self,
+        spec: &ModelSpec,
+        format: Option<WeightFormat>,
+        fetched: impl FnMut(u64, u64) + Send + 'static,
+    ) -> Result<Model, ClientError> {
+        let (spec, hub) = (spec.clone(), self.config.hub.clone());
+        let place = self.config.edges;
+        let loaded = tokio::task::spawn_blocking(move || load(&spec, &hub, format, place, fetched)).await;
         let loaded = loaded.map_err(std::io::Error::other)??;
-        let pool = ComputePool::new(EDGE_THREADS)?.into();
         let blocks = loaded.checkpoint.config().all_blocks()?;
         let id = loaded.checkpoint.id(loaded.format);
         let (edges, parts) = loaded.into_parts();
-        let edges = EdgesWorker::start(edges, pool)?;
-        let finder = Finder::start(self.network.clone(), id, blocks, self.config.clone());
+        let (network, config) = (self.network.clone(), self.config.clone());
+        let finder = Finder::start(network.clone(), id, blocks, config.clone());
+        let edges = match edges {
+            Some(edges) => EdgesSource::Own(EdgesWorker::start(edges, ComputePool::new(EDGE_THREADS)?)?),
+            None => {
+                let parts = ServedParts::new(network, finder.clone(), config, id, &parts.config, parts.format);
+                EdgesSource::Served(Box::new(parts))
+            }
+        };
         Ok(Model::new(self.network.clone(), self.config.clone(), finder, edges, parts, id))
+    }
+
+    /// Opens a model whose texts this process computes itself, on `threads` threads: its blocks are loaded too. No server is asked.
+    ///
+    /// # Errors
+    /// Those of [`Swarm::open_model`].
+    pub async fn open_model_here(
+        &self,
+        spec: &ModelSpec,
+        format: Option<WeightFormat>,
+        threads: usize,
+    ) -> Result<Model, ClientError> {
+        // Whoever computes blocks holds the edges as well.
+        let own = Self { config: ClientConfig { edges: EdgesPlace::Own, ..self.config.clone() }, ..self.clone() };
+        let model = own.open_model(spec, format).await?;
+        let (spec, hub, format) = (spec.clone(), self.config.hub.clone(), model.format());
+        let loaded = tokio::task::spawn_blocking(move || {
+            let checkpoint = swarm_hub::open(&spec, &hub)?;
+            let all = checkpoint.config().all_blocks()?;
+            checkpoint.fetch(ModelPart::Blocks(all), &mut |_, _| ())?;
+            checkpoint.load_blocks(all, format, &mut |_| ())
+        });
+        let blocks = loaded.await.map_err(std::io::Error::other)??;
+        Ok(model.with_blocks(BlocksHere::start(blocks, ComputePool::new(threads.max(1))?)?))
     }
 
     /// Leaves the swarm.
@@ -108,14 +156,15 @@ impl Swarm {
 struct Loaded {
     checkpoint: Checkpoint,
     format: WeightFormat,
-    edges: swarm_model::Edges,
+    /// None if they are left to servers.
+    edges: Option<swarm_model::Edges>,
     tokenizer: swarm_model::TextTokenizer,
     template: Option<swarm_model::ChatTemplate>,
     defaults: swarm_model::GenerationDefaults,
 }
 
 impl Loaded {
-    fn into_parts(self) -> (swarm_model::Edges, ModelParts) {
+    fn into_parts(self) -> (Option<swarm_model::Edges>, ModelParts) {
         let parts = ModelParts {
             name: self.checkpoint.name().to_string(),
             config: self.checkpoint.config().clone(),
@@ -128,11 +177,24 @@ impl Loaded {
     }
 }
 
-fn load(spec: &ModelSpec, format: Option<WeightFormat>) -> Result<Loaded, ModelError> {
-    let checkpoint = Checkpoint::open(spec)?;
+fn load(
+    spec: &ModelSpec,
+    hub: &HubConfig,
+    format: Option<WeightFormat>,
+    place: EdgesPlace,
+    mut fetched: impl FnMut(u64, u64),
+) -> Result<Loaded, ModelError> {
+    let checkpoint = swarm_hub::open(spec, hub)?;
     let format = format.unwrap_or_else(|| checkpoint.native_format());
+    let edges = match place {
+        EdgesPlace::Own => {
+            checkpoint.fetch(ModelPart::Edges, &mut fetched)?;
+            Some(checkpoint.load_edges(format)?)
+        }
+        EdgesPlace::Served => None,
+    };
     Ok(Loaded {
-        edges: checkpoint.load_edges(format)?,
+        edges,
         tokenizer: checkpoint.tokenizer()?,
         template: checkpoint.chat_template()?,
         defaults: checkpoint.generation_defaults()?,

@@ -62,7 +62,7 @@ fn main() {
     let pool = ComputePool::new(threads).unwrap();
     let mut loaded = Vec::new();
     let mut contests = Vec::new();
-    for format in WeightFormat::ALL {
+    for format in WeightFormat::CONVERTED {
         let prepared: Vec<_> =
             WORKLOADS.into_iter().filter(|w| format!("{format} {}", w.0).contains(&filter)).collect();
         if prepared.is_empty() {

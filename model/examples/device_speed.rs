@@ -37,7 +37,7 @@ fn main() {
     spec.write(directory.path()).unwrap();
     let checkpoint = Checkpoint::open(&ModelSpec::Directory(directory.path().into())).unwrap();
     let all = checkpoint.config().all_blocks().unwrap();
-    for format in WeightFormat::ALL {
+    for format in WeightFormat::CONVERTED {
         let wanted: Vec<_> =
             WORKLOADS.into_iter().filter(|workload| format!("{format} {}", workload.0).contains(&filter)).collect();
         if wanted.is_empty() {

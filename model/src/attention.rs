@@ -1,7 +1,8 @@
 //! Causal grouped-query attention over paged keys and values, for several sequences in one call.
 //!
 //! Each query row and head is computed alone: scores, maximum, exponentials, their sum and the weighted values, all in
-//! order of position. So a row's result does not depend on what shares the call.
+//! order of position. So a row's result does not depend on what shares the call. Where a row sees a window, which position
+//! comes to which partial sum depends on the row's own position.
 
 #[cfg(test)]
 mod tests;
@@ -81,15 +82,36 @@ fn store_run(shape: &KvShape, head: &mut [u8], from: &[f32], slot: usize) {
     }
 }
 
+/// How products of queries and keys become weights of values.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Scoring {
+    /// What products are multiplied by.
+    pub(crate) scale: f32,
+    /// Scaled scores `s` become `cap * tanh(s / cap)`.
+    pub(crate) cap: Option<f32>,
+    /// How many positions a row sees, its own among them. No others are read, so a row costs no more behind a long text; their
+    /// pages are kept all the same, since a rewind needs them.
+    pub(crate) window: Option<usize>,
+    /// A score for each head that takes part in the softmax and brings no value.
+    pub(crate) sinks: Option<Vec<f32>>,
+}
+
 /// Queries `(rows, heads * head_dim)` f32 to attended values of the same shape.
-pub(crate) fn attend(queries: &Tensor, heads: usize, shape: KvShape, spans: &[Span<'_>]) -> Result<Tensor, ModelError> {
-    let op = Attention { heads, shape, spans };
+pub(crate) fn attend(
+    queries: &Tensor,
+    heads: usize,
+    shape: KvShape,
+    scoring: &Scoring,
+    spans: &[Span<'_>],
+) -> Result<Tensor, ModelError> {
+    let op = Attention { heads, shape, scoring, spans };
     Ok(queries.apply_op1_no_bwd(&op)?)
 }
 
 struct Attention<'a> {
     heads: usize,
     shape: KvShape,
+    scoring: &'a Scoring,
     spans: &'a [Span<'a>],
 }
 
@@ -118,12 +140,26 @@ struct Task<'a> {
     first_row: usize,
     rows: usize,
     position: usize,
+    /// The first position whose scores are held: that of the first page that a row sees.
+    base: usize,
+}
+
+impl Task<'_> {
+    /// The position behind the last that a row sees.
+    fn seen(&self) -> usize {
+        self.position + self.rows
+    }
+
+    /// Scores held for each query.
+    fn width(&self) -> usize {
+        self.seen() - self.base
+    }
 }
 
 impl Attention<'_> {
     fn run<E: Stored>(&self, queries: &[f32]) -> CandleResult<Vec<f32>> {
         let tasks = self.tasks();
-        let scores = |task: &Task<'_>| task.rows * (task.position + task.rows);
+        let scores = |task: &Task<'_>| task.rows * task.width();
         let work: usize = tasks.iter().map(scores).sum::<usize>() * self.group_width();
         let compute = |task: &Task<'_>| with_kernel!(kernel => self.compute::<_, E>(kernel, task, queries));
         let parts: Vec<Vec<f32>> = if work < PARALLEL_WORK || rayon::current_num_threads() == 1 {
@@ -144,7 +180,9 @@ impl Attention<'_> {
     fn tasks(&self) -> Vec<Task<'_>> {
         let mut tasks = Vec::new();
         for span in self.spans {
-            let row_scores = self.group() * (span.position + span.rows);
+            let held =
+                self.scoring.window.map_or(usize::MAX, |window| window.saturating_add(TASK_ROWS + PAGE_POSITIONS));
+            let row_scores = self.group() * held.min(span.position + span.rows);
             let step = (TASK_SCORES / row_scores).clamp(1, TASK_ROWS);
             for first in (0..span.rows).step_by(step) {
                 tasks.extend((0..self.shape.kv_heads).map(|kv_head| Task {
@@ -154,10 +192,22 @@ impl Attention<'_> {
                     first_row: span.first_row + first,
                     rows: step.min(span.rows - first),
                     position: span.position + first,
+                    base: self.first_seen(span.position + first) / PAGE_POSITIONS * PAGE_POSITIONS,
                 }));
             }
         }
         tasks
+    }
+
+    /// The first position that a row at `position` sees.
+    fn first_seen(&self, position: usize) -> usize {
+        self.scoring.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+
+    /// The scores of a task's row that count, among those held.
+    fn counted(&self, task: &Task<'_>, row: usize) -> Range<usize> {
+        let position = task.position + row;
+        self.first_seen(position) - task.base..position + 1 - task.base
     }
 
     /// Query heads that share one key and value head.
@@ -178,9 +228,8 @@ impl Attention<'_> {
     fn compute<K: Kernel, E: Stored>(&self, kernel: K, task: &Task<'_>, queries: &[f32]) -> Vec<f32> {
         let rows = |row: usize| &queries[self.query_start(task, row)..][..self.group_width()];
         let queries: Vec<f32> = (0..task.rows).flat_map(rows).copied().collect();
-        let seen = task.position + task.rows;
         let mut scores = SCORES.take();
-        self.score::<_, E>(kernel, task, &queries, seen, &mut scores);
+        self.score::<_, E>(kernel, task, &queries, &mut scores);
         let mut out = vec![0.0; queries.len()];
         let sums = self.weigh::<_, E>(kernel, task, &mut scores, &mut out);
         for (out, sum) in out.chunks_exact_mut(self.shape.head_dim).zip(sums) {
@@ -191,35 +240,29 @@ impl Attention<'_> {
         out
     }
 
-    /// Unscaled scores `(rows * group, seen)`; those past a row's own position are never read.
-    fn score<K: Kernel, E: Stored>(
-        &self,
-        kernel: K,
-        task: &Task<'_>,
-        queries: &[f32],
-        seen: usize,
-        scores: &mut Vec<f32>,
-    ) {
-        let dim = self.shape.head_dim;
-        scores.resize(queries.len() / dim * seen, 0.0);
-        for start in (0..seen).step_by(PAGE_POSITIONS) {
-            let positions = PAGE_POSITIONS.min(seen - start);
+    /// Unscaled scores `(rows * group, width)` from position `base` on; those that a row does not see are never read.
+    fn score<K: Kernel, E: Stored>(&self, kernel: K, task: &Task<'_>, queries: &[f32], scores: &mut Vec<f32>) {
+        let (dim, width) = (self.shape.head_dim, task.width());
+        scores.resize(queries.len() / dim * width, 0.0);
+        for start in (task.base..task.seen()).step_by(PAGE_POSITIONS) {
+            let positions = PAGE_POSITIONS.min(task.seen() - start);
+            let held = start - task.base;
             let (keys, scales) = self.part::<E>(task, start, Side::Keys);
             let keys = keys.get(..positions * dim).unwrap_or_default();
             let (next, _) = self.part::<E>(task, start + PAGE_POSITIONS, Side::Keys);
-            let tiles = queries.chunks(TILE_QUERIES * dim).zip(scores.chunks_mut(TILE_QUERIES * seen));
+            let tiles = queries.chunks(TILE_QUERIES * dim).zip(scores.chunks_mut(TILE_QUERIES * width));
             for (index, (queries, scores)) in tiles.enumerate() {
                 // The first tile's reads are those that wait for memory.
                 let keys = (keys, if index == 0 { next } else { &[] });
-                let place = (start, seen);
+                let place = (held, width);
                 match queries.len() / dim {
                     1 => kernel.short_dots::<E, 1, 8>(split(queries, dim), keys, scores, place),
                     2 => kernel.short_dots::<E, 2, 4>(split(queries, dim), keys, scores, place),
                     3 => kernel.short_dots::<E, 3, 2>(split(queries, dim), keys, scores, place),
                     _ => kernel.short_dots::<E, TILE_QUERIES, 2>(split(queries, dim), keys, scores, place),
                 }
-                for scores in scores.chunks_exact_mut(seen) {
-                    let pairs = scores[start..start + positions].iter_mut().zip(scales);
+                for scores in scores.chunks_exact_mut(width) {
+                    let pairs = scores[held..held + positions].iter_mut().zip(scales);
                     pairs.for_each(|(score, scale)| *score *= scale);
                 }
             }
@@ -235,37 +278,68 @@ impl Attention<'_> {
         scores: &mut [f32],
         out: &mut [f32],
     ) -> Vec<Lanes> {
-        let (group, dim) = (self.group(), self.shape.head_dim);
-        let seen = task.position + task.rows;
-        // All heads of a row see as much.
-        let visible = |row: usize| task.position + row + 1;
-        let scale = 1.0 / (dim as f32).sqrt();
-        let largest = |(index, scores): (usize, &[f32])| kernel.largest(&scores[..visible(index / group)]);
-        let largest: Vec<f32> = scores.chunks_exact(seen).enumerate().map(largest).collect();
-        let mut sums = vec![Lanes::default(); largest.len()];
+        let (group, dim, width) = (self.group(), self.shape.head_dim, task.width());
+        let scale = self.cap(kernel, task, scores);
+        let (largest, mut sums) = self.largest(kernel, task, scores, scale);
         let mut scaled = [[0.0; PAGE_POSITIONS]; TILE_QUERIES];
-        for start in (0..seen).step_by(PAGE_POSITIONS) {
+        for start in (task.base..task.seen()).step_by(PAGE_POSITIONS) {
             let (values, scales) = self.part::<E>(task, start, Side::Values);
             let (mut next, _) = self.part::<E>(task, start + PAGE_POSITIONS, Side::Values);
-            let rows = scores.chunks_exact_mut(group * seen).zip(out.chunks_exact_mut(group * dim));
+            let held = start - task.base;
+            let rows = scores.chunks_exact_mut(group * width).zip(out.chunks_exact_mut(group * dim));
             for (row, (scores, out)) in rows.enumerate() {
-                let end = visible(row).min(start + PAGE_POSITIONS);
-                if end <= start {
+                // All heads of a row see as much.
+                let counted = self.counted(task, row);
+                let span = counted.start.max(held)..counted.end.min(held + PAGE_POSITIONS);
+                if span.is_empty() {
                     continue;
                 }
                 let queries = row * group..(row + 1) * group;
                 let softening = largest[queries.clone()].iter().zip(&mut sums[queries]);
-                for (scores, (max, sums)) in scores.chunks_exact_mut(seen).zip(softening) {
-                    kernel.soften(&mut scores[start..end], *max, scale, sums);
+                for (scores, (max, sums)) in scores.chunks_exact_mut(width).zip(softening) {
+                    kernel.soften(&mut scores[span.clone()], *max, scale, sums);
                 }
-                let tiles = scores.chunks(TILE_QUERIES * seen).zip(out.chunks_mut(TILE_QUERIES * dim));
+                let hidden = span.start - held;
+                let (values, scales) = (&values[hidden * dim..], scales.get(hidden..).unwrap_or_default());
+                let tiles = scores.chunks(TILE_QUERIES * width).zip(out.chunks_mut(TILE_QUERIES * dim));
                 for (scores, out) in tiles {
-                    let weights = weights(scores, seen, start..end, scales, &mut scaled);
+                    let weights = weights(scores, width, span.clone(), scales, &mut scaled);
                     add_values(kernel, weights, (values, std::mem::take(&mut next)), out, dim);
                 }
             }
         }
         sums
+    }
+
+    /// Caps the scores that count, if the model does; returns what they are still to be multiplied by.
+    fn cap<K: Kernel>(&self, kernel: K, task: &Task<'_>, scores: &mut [f32]) -> f32 {
+        let Some(cap) = self.scoring.cap else {
+            return self.scoring.scale;
+        };
+        for (index, scores) in scores.chunks_exact_mut(task.width()).enumerate() {
+            let counted = self.counted(task, index / self.group());
+            kernel.cap(&mut scores[counted], self.scoring.scale, cap);
+        }
+        1.0
+    }
+
+    /// The largest score of each query, and the beginning of the sum of its softened ones: the head's sink, if it has one.
+    fn largest<K: Kernel>(&self, kernel: K, task: &Task<'_>, scores: &[f32], scale: f32) -> (Vec<f32>, Vec<Lanes>) {
+        let group = self.group();
+        let of_query = |(index, scores): (usize, &[f32])| {
+            let largest = kernel.largest(&scores[self.counted(task, index / group)]);
+            let head = task.kv_head * group + index % group;
+            let mut sums = Lanes::default();
+            let Some(sink) = self.scoring.sinks.as_ref().and_then(|sinks| sinks.get(head)) else {
+                return (largest, sums);
+            };
+            // As if it were the product of the query with one more key.
+            let mut sink = [sink / scale];
+            let largest = kernel.largest(&[largest, sink[0]]);
+            kernel.soften(&mut sink, largest, scale, &mut sums);
+            (largest, sums)
+        };
+        scores.chunks_exact(task.width()).enumerate().map(of_query).unzip()
     }
 
     /// Keys or values of the task's head from position `start` (the first of a page) on, and their scales, if they have any;
@@ -281,16 +355,16 @@ fn split<const R: usize>(values: &[f32], width: usize) -> [&[f32]; R] {
     std::array::from_fn(|row| &values[row * width..][..width])
 }
 
-/// The weights of one to [`TILE_QUERIES`] queries for the values of positions `span`: their softened scores, `seen` apart
+/// The weights of one to [`TILE_QUERIES`] queries for the values of scores `span`: their softened scores, `width` apart
 /// from one another; where the values have scales, these times `scales`, in `scaled`.
 fn weights<'a>(
     scores: &'a [f32],
-    seen: usize,
+    width: usize,
     span: Range<usize>,
     scales: &[f32],
     scaled: &'a mut [[f32; PAGE_POSITIONS]; TILE_QUERIES],
 ) -> [&'a [f32]; TILE_QUERIES] {
-    let row = |query: usize| scores.get(query * seen..(query + 1) * seen);
+    let row = |query: usize| scores.get(query * width..(query + 1) * width);
     let query = |query: usize| row(query).map_or(&[][..], |scores| &scores[span.clone()]);
     if scales.is_empty() {
         return std::array::from_fn(query);

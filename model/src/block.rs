@@ -1,38 +1,45 @@
-//! One Llama block: attention and feed-forward, each behind a norm and a residual sum. Everything inside is f32.
+//! One block of any family: attention and feed-forward part, each behind a norm and a residual sum. What differs between families
+//! is in [`ModelConfig`]. Everything inside is f32.
 
 use candle_core::{DType, Tensor};
-use candle_nn::{ops::rms_norm, rotary_emb::rope_thd};
+use candle_nn::ops::rms_norm;
 
-use crate::attention::{Span, attend, store};
+use crate::attention::{Scoring, Span, attend, store};
 use crate::cache::Part;
-use crate::config::ModelConfig;
+use crate::config::{BlockKind, ModelConfig};
+use crate::elementwise::{rotated, sum};
 use crate::error::ModelError;
+use crate::feed_forward::FeedForward;
 use crate::kv::{KvCache, KvShape};
-use crate::linear::{Linear, contiguous, silu_mul, sum};
+use crate::linear::{Linear, contiguous};
+use crate::rope::Turns;
 
 /// The weights of one block; matrices in the weight format, norms `(hidden)` in f32. The kind of linear layers decides what
 /// computes with them: ours here, candle's in [`crate::device`].
 #[derive(Debug, Clone)]
 pub(crate) struct Block<L = Linear> {
+    pub(crate) kind: BlockKind,
     pub(crate) attention_norm: Tensor,
     pub(crate) query: L,
     pub(crate) key: L,
     pub(crate) value: L,
+    /// Of each head's queries and keys, `(head_dim)`.
+    pub(crate) query_key_norms: Option<(Tensor, Tensor)>,
+    /// A score for each head, `(heads)`.
+    pub(crate) sinks: Option<Tensor>,
     pub(crate) output: L,
+    pub(crate) after_attention_norm: Option<Tensor>,
     pub(crate) feed_forward_norm: Tensor,
-    pub(crate) gate: L,
-    pub(crate) up: L,
-    pub(crate) down: L,
+    pub(crate) feed_forward: FeedForward<L>,
+    pub(crate) after_feed_forward_norm: Option<Tensor>,
 }
 
 /// What all blocks of one call share.
 pub(crate) struct Step<'a> {
     pub(crate) config: &'a ModelConfig,
     pub(crate) shape: KvShape,
-    /// `(rows, head_dim / 2)`, for each row's position.
-    pub(crate) cos: Tensor,
-    /// Like `cos`.
-    pub(crate) sin: Tensor,
+    /// For each row's position.
+    pub(crate) turns: Turns,
 }
 
 impl Block {
@@ -48,11 +55,11 @@ impl Block {
         let eps = step.config.rms_eps as f32;
         let x = hidden.to_dtype(DType::F32)?;
         let normed = rms_norm(&x, &self.attention_norm, eps)?;
-        let x = sum(&x, &self.attention(step, &normed, index, sequences)?)?;
+        let attended = self.attention(step, &normed, index, sequences)?;
+        let x = sum(&x, &after(attended, self.after_attention_norm.as_ref(), eps)?)?;
         let normed = rms_norm(&x, &self.feed_forward_norm, eps)?;
-        let [gate, up] = Linear::forward_all([&self.gate, &self.up], &normed)?;
-        let gated = silu_mul(&gate, &up)?;
-        let x = sum(&x, &self.down.forward(&gated)?)?;
+        let fed = self.feed_forward.forward(step.config, &normed)?;
+        let x = sum(&x, &after(fed, self.after_feed_forward_norm.as_ref(), eps)?)?;
         Ok(x.to_dtype(hidden.dtype())?)
     }
 
@@ -65,8 +72,9 @@ impl Block {
     ) -> Result<Tensor, ModelError> {
         let config = step.config;
         let [queries, keys, values] = Linear::forward_all([&self.query, &self.key, &self.value], normed)?;
-        let queries = rotate(step, &queries, config.heads)?;
-        let keys = rotate(step, &keys, config.kv_heads)?;
+        let norms = self.query_key_norms.as_ref();
+        let queries = self.by_position(step, queries, norms.map(|norms| &norms.0))?;
+        let keys = self.by_position(step, keys, norms.map(|norms| &norms.1))?;
         store_all(step.shape, &keys, &values, index, sequences)?;
         let mut first_row = 0;
         let spans = sequences.iter().map(|sequence| {
@@ -81,15 +89,37 @@ impl Block {
             span
         });
         let spans: Vec<Span<'_>> = spans.collect();
-        self.output.forward(&attend(&queries, config.heads, step.shape, &spans)?)
+        let scoring = Scoring {
+            scale: config.query_scale,
+            cap: config.attention_cap,
+            window: self.kind.window,
+            sinks: self.sinks.as_ref().map(|sinks| sinks.to_vec1()).transpose()?,
+        };
+        self.output.forward(&attend(&queries, config.heads, step.shape, &scoring, &spans)?)
+    }
+
+    /// Queries or keys `(rows, heads * head_dim)` through their norm, if they have one, and rotated by the rows' positions.
+    fn by_position(&self, step: &Step<'_>, x: Tensor, norm: Option<&Tensor>) -> Result<Tensor, ModelError> {
+        let head_dim = step.config.head_dim;
+        let x = match norm {
+            Some(norm) => {
+                let (rows, width) = x.dims2()?;
+                let heads = x.reshape((rows * width / head_dim, head_dim))?;
+                rms_norm(&heads, norm, step.config.rms_eps as f32)?.reshape((rows, width))?
+            }
+            None => x,
+        };
+        let (cos, sin) = step.turns.of(self.kind);
+        rotated(&x, cos, sin, head_dim)
     }
 }
 
-/// Rotates `(rows, heads * head_dim)` by the rows' positions.
-fn rotate(step: &Step<'_>, x: &Tensor, heads: usize) -> Result<Tensor, ModelError> {
-    let (rows, width) = x.dims2()?;
-    let split = x.reshape((1, rows, heads, width / heads))?;
-    Ok(rope_thd(&split, &step.cos, &step.sin)?.reshape((rows, width))?)
+/// `x` through the norm behind it, if there is one.
+fn after(x: Tensor, norm: Option<&Tensor>, eps: f32) -> Result<Tensor, ModelError> {
+    match norm {
+        Some(norm) => Ok(rms_norm(&x, norm, eps)?),
+        None => Ok(x),
+    }
 }
 
 /// Stores every sequence's part of `keys` and `values`, both `(rows, kv_heads * head_dim)`.

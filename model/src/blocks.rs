@@ -11,7 +11,7 @@ use crate::config::ModelConfig;
 use crate::device::{ComputeDevice, DeviceBlocks, DeviceKv};
 use crate::error::ModelError;
 use crate::kv::{self, KvArena, KvFormat, KvShape};
-use crate::rope::cos_sin;
+use crate::rope::Frequencies;
 
 /// A range of blocks in memory; made by [`crate::Checkpoint::load_blocks`].
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Blocks {
     kv_format: KvFormat,
     hosted: Hosted,
     digests: Vec<BlockDigest>,
-    inverse_frequencies: Vec<f32>,
+    frequencies: Frequencies,
     numeric_class: NumericClass,
     /// Where caches come from whose memory nobody counts.
     uncounted: KvArena,
@@ -55,9 +55,9 @@ impl Blocks {
         hosted: Hosted,
         digests: Vec<BlockDigest>,
     ) -> Self {
-        let inverse_frequencies = config.inverse_frequencies();
+        let frequencies = Frequencies::new(&config);
         let (kv_format, uncounted) = (KvFormat::default(), KvArena::unlimited());
-        Self { config, range, format, kv_format, hosted, digests, inverse_frequencies, numeric_class, uncounted }
+        Self { config, range, format, kv_format, hosted, digests, frequencies, numeric_class, uncounted }
     }
 
     /// The same blocks with KV caches in `kv_format` from now on, which makes their numeric class another.
@@ -173,7 +173,7 @@ impl Blocks {
             }
             Hosted::Device(blocks) => {
                 let mut parts = self.parts(sequences, KvCache::as_device)?;
-                blocks.forward(asked, &self.config, &self.inverse_frequencies, &hidden, &mut parts)
+                blocks.forward(asked, &self.config, &self.frequencies, &hidden, &mut parts)
             }
         }
     }
@@ -205,8 +205,8 @@ impl Blocks {
         sequences: &mut [Part<'_, kv::KvCache>],
     ) -> Result<Tensor, ModelError> {
         let positions = sequences.iter().flat_map(|s| s.cache.len()..s.cache.len() + s.rows);
-        let (cos, sin) = cos_sin(&self.inverse_frequencies, positions)?;
-        let step = Step { config: &self.config, shape: self.kv_shape(), cos, sin };
+        let turns = self.frequencies.turns(positions)?;
+        let step = Step { config: &self.config, shape: self.kv_shape(), turns };
         for (index, block) in blocks.iter().enumerate() {
             hidden = block.forward(&step, &hidden, index, sequences)?;
         }

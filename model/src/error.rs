@@ -13,15 +13,15 @@ use thiserror::Error;
 pub enum ModelError {
     /// The text names no model.
     #[error(
-        "\"{0}\" names no model; give `demo`, a directory with config.json, *.safetensors and tokenizer.json, or org/name[@revision]"
+        "\"{0}\" names no model; give `demo`, a directory with config.json, *.safetensors and tokenizer.json, a .gguf file, or org/name[@revision][:FILE.gguf]"
     )]
     BadSpec(String),
     /// The text looks like a directory, and there is none.
-    #[error("there is no directory {}; MODEL must be `demo` or an existing directory with config.json, *.safetensors and tokenizer.json", .0.display())]
+    #[error("there is no directory {}; MODEL must be `demo`, an existing directory with config.json, *.safetensors and tokenizer.json, a .gguf file, or org/name[@revision][:FILE.gguf]", .0.display())]
     NoSuchDirectory(PathBuf),
     /// The kind of model is known but not read yet.
     #[error(
-        "{what} cannot be read by this version; use a directory with config.json, *.safetensors and tokenizer.json, or `demo`"
+        "{what} cannot be read here; use a directory with config.json, *.safetensors and tokenizer.json, a .gguf file, or `demo`"
     )]
     UnsupportedSource {
         /// The model as given.
@@ -35,6 +35,9 @@ pub enum ModelError {
         /// The missing file.
         file: String,
     },
+    /// The model lies elsewhere and cannot be had; what brings it here says why and what to do.
+    #[error(transparent)]
+    Source(Box<dyn std::error::Error + Send + Sync>),
     /// A file could not be read.
     #[error("reading {file} failed: {error}")]
     Io {
@@ -70,6 +73,16 @@ pub enum ModelError {
         /// The tensor's name.
         tensor: String,
     },
+    /// The checkpoint holds more than the architecture has.
+    #[error(
+        "tensor {tensor} is in the checkpoint, but {architecture} has none of that name: the model is of another kind than config.json says, or of one that is not supported"
+    )]
+    UnknownTensor {
+        /// The tensor's name.
+        tensor: String,
+        /// What config.json says the model is.
+        architecture: String,
+    },
     /// A tensor's shape contradicts config.json.
     #[error(
         "tensor {tensor} has shape {found:?}, but config.json asks for {expected:?}; config.json and weights belong to different models"
@@ -83,18 +96,28 @@ pub enum ModelError {
         found: Vec<usize>,
     },
     /// A tensor's element type is not supported.
-    #[error("tensor {tensor} is stored as {found}; supported are F32, F16 and BF16")]
+    #[error("tensor {tensor} is stored as {found}; supported are floats, and quantised weights in GGUF files")]
     WrongType {
         /// The tensor's name.
         tensor: String,
         /// The type in the file.
         found: String,
     },
+    /// Weights as a GGUF file stores them were asked of another checkpoint.
+    #[error("{name} is no GGUF file, so there is no --format gguf of it; leave --format out for its own, {native}")]
+    NoGguf {
+        /// The model.
+        name: String,
+        /// What it is stored in.
+        native: WeightFormat,
+    },
     /// The architecture is not supported.
-    #[error("the architecture {found} is not supported; supported is LlamaForCausalLM")]
+    #[error("the architecture {found} is not supported; supported are {supported}")]
     UnknownArchitecture {
         /// What config.json says.
         found: String,
+        /// What is.
+        supported: String,
     },
     /// A key of config.json is missing, out of bounds or not supported.
     #[error("config.json: {key} {reason}")]
@@ -105,7 +128,9 @@ pub enum ModelError {
         reason: String,
     },
     /// The model has no such blocks.
-    #[error("the model has blocks 0..{blocks}; {range} is not among them")]
+    #[error(
+        "the model has blocks 0..{blocks}; {range} is not among them; choose --block-range within these, or --blocks N"
+    )]
     RangePastModel {
         /// What was asked for.
         range: BlockRange,
@@ -198,6 +223,23 @@ pub enum ModelError {
         /// Its bounds.
         expected: &'static str,
     },
+    /// A constraint cannot be used.
+    #[error("{what} cannot be used: {reason}")]
+    BadConstraint {
+        /// What kind of constraint it is.
+        what: &'static str,
+        /// What is wrong with it, and where.
+        reason: String,
+    },
+    /// A constraint that became too complex on the way, or does not fit the text.
+    #[error("the constraint cannot be followed any further: {0}; make it simpler")]
+    ConstraintFailed(String),
+    /// Constraints cannot be used with this vocabulary.
+    #[error("this model's texts cannot be constrained: {0}")]
+    NoConstraints(String),
+    /// A constraint leaves no token to choose.
+    #[error("the constraint allows no token here; it asks for what the vocabulary cannot write")]
+    NothingAllowed,
     /// The tokenizer failed.
     #[error("the tokenizer failed: {0}")]
     Tokenizer(String),

@@ -4,7 +4,6 @@ use serde::Deserialize;
 
 use crate::config::ModelConfig;
 use crate::error::ModelError;
-use crate::raw_config::TokenIds;
 
 /// The parts of `generation_config.json` that matter, with `config.json` where it is silent.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +24,23 @@ pub struct GenerationDefaults {
     pub repetition_penalty: Option<f32>,
     /// Suggested length of an answer, in tokens.
     pub max_new_tokens: Option<u32>,
+}
+
+/// One token id or a list of them.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum TokenIds {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+impl TokenIds {
+    fn into_vec(self) -> Vec<u32> {
+        match self {
+            Self::One(id) => vec![id],
+            Self::Many(ids) => ids,
+        }
+    }
 }
 
 #[derive(Default, Deserialize)]

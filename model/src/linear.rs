@@ -1,12 +1,11 @@
-//! Linear layers and the gated activation as candle operations around our kernels.
+//! Linear layers as candle operations around our kernels.
 
 use blake3::Hasher;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result as CandleResult, Shape, Tensor, bail};
-use rayon::prelude::*;
 
 use crate::block_loader::Layer;
 use crate::error::ModelError;
-use crate::kernels::{Element, Kernel, with_kernel};
+use crate::kernels::Element;
 use crate::products::products;
 use crate::tensors::StoredMatrix;
 use crate::weights::Matrix;
@@ -81,46 +80,7 @@ impl CustomOp1 for RowsTimesMatrices<'_> {
     }
 }
 
-/// `silu(gate) * up`, both `(rows, width)` f32.
-pub(crate) fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor, ModelError> {
-    Ok(gate.apply_op2_no_bwd(up, &SiluMul)?)
-}
-
-/// Elements below which one thread does it all.
-const PARALLEL_ELEMENTS: usize = 64 * 1024;
-
-struct SiluMul;
-
-impl CustomOp2 for SiluMul {
-    fn name(&self) -> &'static str {
-        "silu-mul"
-    }
-
-    fn cpu_fwd(
-        &self,
-        gate: &CpuStorage,
-        gate_layout: &Layout,
-        up: &CpuStorage,
-        up_layout: &Layout,
-    ) -> CandleResult<(CpuStorage, Shape)> {
-        let shape = gate_layout.shape().clone();
-        let (rows, width) = shape.dims2()?;
-        if up_layout.shape() != &shape {
-            bail!("gate {shape:?} and up {:?} differ in shape", up_layout.shape());
-        }
-        let mut out = contiguous::<f32>(gate, gate_layout)?.to_vec();
-        let up = contiguous::<f32>(up, up_layout)?;
-        with_kernel!(kernel => if rows * width < PARALLEL_ELEMENTS {
-            kernel.silu_mul(&mut out, up);
-        } else {
-            let pairs = out.par_chunks_mut(width).zip(up.par_chunks(width));
-            pairs.for_each(|(gate, up)| kernel.silu_mul(gate, up));
-        });
-        Ok((CpuStorage::F32(out), shape))
-    }
-}
-
-/// `x + bias` for each row of x `(rows, width)`, both in f32: on this thread, as [`sum`] says.
+/// `x + bias` for each row of x `(rows, width)`, both in f32: on this thread, as [`crate::elementwise::sum`] says.
 struct AddBias;
 
 impl CustomOp2 for AddBias {
@@ -145,37 +105,6 @@ impl CustomOp2 for AddBias {
         for row in out.chunks_exact_mut(width.max(1)) {
             row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
         }
-        Ok((CpuStorage::F32(out), shape))
-    }
-}
-
-/// `x + y`, both `(rows, width)` in f32. candle's own sum takes threads of candle's, which wait by spinning, beside those that
-/// the user gave.
-pub(crate) fn sum(x: &Tensor, y: &Tensor) -> Result<Tensor, ModelError> {
-    Ok(x.apply_op2_no_bwd(y, &Sum)?)
-}
-
-struct Sum;
-
-impl CustomOp2 for Sum {
-    fn name(&self) -> &'static str {
-        "sum"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        y: &CpuStorage,
-        y_layout: &Layout,
-    ) -> CandleResult<(CpuStorage, Shape)> {
-        let shape = x_layout.shape().clone();
-        if y_layout.shape() != &shape {
-            bail!("{shape:?} and {:?} differ in shape", y_layout.shape());
-        }
-        let mut out = contiguous::<f32>(x, x_layout)?.to_vec();
-        let y = contiguous::<f32>(y, y_layout)?;
-        out.iter_mut().zip(y).for_each(|(x, y)| *x += y);
         Ok((CpuStorage::F32(out), shape))
     }
 }

@@ -1,7 +1,9 @@
-//! Bytes at offsets: files on disk, or files inside the binary.
+//! Where a checkpoint's files lie, and bytes at offsets in them: on disk, inside the binary, or wherever another
+//! [`CheckpointFiles`] brings them from.
 
 mod map;
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -12,16 +14,53 @@ use memmap2::Mmap;
 
 use crate::error::ModelError;
 
-pub(crate) use map::FileBytes;
+pub use map::FileBytes;
+
+/// A checkpoint's files: a directory, the bundled model, or a cache that gets from elsewhere what it does not have.
+pub trait CheckpointFiles: fmt::Debug + Send + Sync {
+    /// The file's name for error messages.
+    fn label(&self, name: &str) -> String;
+
+    /// Opens a file. Its bytes need not be there yet, only its length: [`ByteSource::read_at`] gets those it is asked for,
+    /// [`CheckpointFiles::fetch`] many at once.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingFile`] if there is none, another [`ModelError`] if it cannot be had.
+    fn open(&self, name: &str) -> Result<Box<dyn ByteSource>, ModelError>;
+
+    /// Sees to it that all bytes of `ranges` are there before they are used in place. `progress` is told how many of the
+    /// bytes that were missing have come, and how many were missing in all.
+    ///
+    /// # Errors
+    /// [`ModelError`] if some cannot be had.
+    fn fetch(&self, ranges: &[FileRange], progress: &mut dyn FnMut(u64, u64)) -> Result<(), ModelError> {
+        let _ = (ranges, progress);
+        Ok(())
+    }
+}
+
+/// Some bytes of one of a checkpoint's files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileRange {
+    /// The file's name within the checkpoint.
+    pub file: String,
+    /// Offsets from its start.
+    pub bytes: Range<u64>,
+}
 
 /// A file of known length that is read piece by piece.
-pub(crate) trait ByteSource: Send + Sync {
+#[allow(clippy::len_without_is_empty)]
+pub trait ByteSource: Send + Sync {
+    /// Its length in bytes.
     fn len(&self) -> u64;
 
-    /// Fills `buffer` with the bytes from `offset` on; an error if the file ends before.
+    /// Fills `buffer` with the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// If the file ends before, or cannot be read.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 
-    /// The bytes of `range` where they lie, if they lie in memory.
+    /// The bytes of `range` where they lie, if they lie in memory (or in a mapped file) and are all there.
     fn in_place(&self, range: Range<u64>) -> Option<FileBytes> {
         let _ = range;
         None
@@ -86,15 +125,6 @@ fn within(range: Range<u64>, len: usize) -> Option<Range<usize>> {
     (start <= end && end <= len).then_some(start..end)
 }
 
-/// Where a checkpoint's files lie.
-#[derive(Debug, Clone)]
-pub(crate) enum Files {
-    /// Inside the binary.
-    Demo,
-    /// In a directory.
-    Directory(PathBuf),
-}
-
 /// The demo model's files.
 const DEMO: [(&str, &[u8]); 6] = [
     ("config.json", include_bytes!("../demo/config.json")),
@@ -110,51 +140,64 @@ pub(crate) fn demo_tokenizer_files() -> impl Iterator<Item = (&'static str, &'st
     DEMO.into_iter().filter(|(name, _)| name.contains("token"))
 }
 
-impl Files {
-    /// The file's name for error messages.
-    pub(crate) fn label(&self, name: &str) -> String {
-        match self {
-            Self::Demo => format!("demo/{name}"),
-            Self::Directory(path) => path.join(name).display().to_string(),
-        }
+/// The model inside the binary.
+#[derive(Debug)]
+pub(crate) struct DemoFiles;
+
+impl CheckpointFiles for DemoFiles {
+    fn label(&self, name: &str) -> String {
+        format!("demo/{name}")
     }
 
-    pub(crate) fn open(&self, name: &str) -> Result<Box<dyn ByteSource>, ModelError> {
-        match self {
-            Self::Demo => match DEMO.iter().find(|(file, _)| *file == name) {
-                Some((_, bytes)) => Ok(Box::new(*bytes)),
-                None => Err(self.missing(name)),
-            },
-            Self::Directory(path) => {
-                let file = open_disk(&path.join(name));
-                Ok(Box::new(file.map_err(|error| ModelError::io(self.label(name), error))?))
-            }
+    fn open(&self, name: &str) -> Result<Box<dyn ByteSource>, ModelError> {
+        match DEMO.iter().find(|(file, _)| *file == name) {
+            Some((_, bytes)) => Ok(Box::new(*bytes)),
+            None => Err(ModelError::MissingFile { file: self.label(name) }),
         }
     }
+}
 
-    /// The whole of a small file, at most `most` bytes.
-    pub(crate) fn read(&self, name: &str, most: u64) -> Result<Vec<u8>, ModelError> {
-        let source = self.open(name)?;
-        if source.len() > most {
-            let reason = format!("it has {} bytes, more than {most}", source.len());
-            return Err(ModelError::file(self.label(name), reason));
-        }
-        let mut bytes = vec![0; source.len() as usize];
-        let read = source.read_at(0, &mut bytes);
-        read.map_err(|error| ModelError::io(self.label(name), error))?;
-        Ok(bytes)
+/// Files in a directory.
+#[derive(Debug)]
+pub(crate) struct DirectoryFiles(pub(crate) PathBuf);
+
+impl CheckpointFiles for DirectoryFiles {
+    fn label(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
     }
 
-    /// Like [`Files::read`], but `None` if there is no such file.
-    pub(crate) fn read_if_there(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>, ModelError> {
-        match self.read(name, most) {
-            Err(ModelError::MissingFile { .. }) => Ok(None),
-            other => other.map(Some),
-        }
+    fn open(&self, name: &str) -> Result<Box<dyn ByteSource>, ModelError> {
+        open_file(&self.0.join(name))
     }
+}
 
-    fn missing(&self, name: &str) -> ModelError {
-        ModelError::MissingFile { file: self.label(name) }
+/// A file on disk, mapped where the system can; for implementations of [`CheckpointFiles`].
+///
+/// # Errors
+/// [`ModelError`] if there is none, or it is no regular file.
+pub fn open_file(path: &Path) -> Result<Box<dyn ByteSource>, ModelError> {
+    let file = open_disk(path).map_err(|error| ModelError::io(path.display().to_string(), error))?;
+    Ok(Box::new(file))
+}
+
+/// The whole of a small file, at most `most` bytes.
+pub(crate) fn read_file(files: &dyn CheckpointFiles, name: &str, most: u64) -> Result<Vec<u8>, ModelError> {
+    let source = files.open(name)?;
+    if source.len() > most {
+        let reason = format!("it has {} bytes, more than {most}", source.len());
+        return Err(ModelError::file(files.label(name), reason));
+    }
+    let mut bytes = vec![0; source.len() as usize];
+    let read = source.read_at(0, &mut bytes);
+    read.map_err(|error| ModelError::io(files.label(name), error))?;
+    Ok(bytes)
+}
+
+/// Like [`read_file`], but `None` if there is no such file.
+pub(crate) fn read_if_there(files: &dyn CheckpointFiles, name: &str, most: u64) -> Result<Option<Vec<u8>>, ModelError> {
+    match read_file(files, name, most) {
+        Err(ModelError::MissingFile { .. }) => Ok(None),
+        other => other.map(Some),
     }
 }
 

@@ -13,14 +13,16 @@ pub enum ModelSpec {
     Demo,
     /// An existing directory with `config.json`, `*.safetensors` and `tokenizer.json`.
     Directory(PathBuf),
-    /// `org/name[@revision]` on the Hugging Face hub; [`crate::Checkpoint::open`] does not read it yet.
+    /// `org/name[@revision][:FILE]` on the Hugging Face hub; the crate `swarm-hub` opens it.
     Hub {
         /// `org/name`.
         repository: String,
         /// A branch, tag or commit.
         revision: Option<String>,
+        /// The `.gguf` file of the repository; its safetensors files, if none is named.
+        file: Option<String>,
     },
-    /// A `.gguf` file; [`crate::Checkpoint::open`] does not read it yet.
+    /// A `.gguf` file, which holds configuration, weights and tokenizer; of a model in several parts, any.
     Gguf(PathBuf),
 }
 
@@ -31,6 +33,8 @@ impl FromStr for ModelSpec {
         let path = Path::new(text);
         if text == "demo" {
             Ok(Self::Demo)
+        } else if let Some(hub) = hub_file(text).filter(|_| !path.exists()) {
+            Ok(hub)
         } else if text.ends_with(".gguf") {
             Ok(Self::Gguf(path.to_path_buf()))
         } else if path.is_dir() {
@@ -58,8 +62,24 @@ fn hub(text: &str) -> Option<ModelSpec> {
     };
     let revised =
         revision.is_none_or(|revision| !revision.is_empty() && revision.chars().all(|c| c.is_ascii_graphic()));
-    (plain(organisation) && plain(name) && revised)
-        .then(|| ModelSpec::Hub { repository: repository.to_string(), revision: revision.map(str::to_string) })
+    (plain(organisation) && plain(name) && revised).then(|| ModelSpec::Hub {
+        repository: repository.to_string(),
+        revision: revision.map(str::to_string),
+        file: None,
+    })
+}
+
+/// `org/name[@revision]:FILE.gguf`, FILE a path inside the repository.
+fn hub_file(text: &str) -> Option<ModelSpec> {
+    let (model, file) = text.split_once(':')?;
+    let inside = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains('\\');
+    let plain = file.ends_with(".gguf") && file.split('/').all(inside) && file.chars().all(|c| !c.is_control());
+    match hub(model)? {
+        ModelSpec::Hub { repository, revision, .. } if plain => {
+            Some(ModelSpec::Hub { repository, revision, file: Some(file.to_string()) })
+        }
+        _ => None,
+    }
 }
 
 impl fmt::Display for ModelSpec {
@@ -67,8 +87,11 @@ impl fmt::Display for ModelSpec {
         match self {
             Self::Demo => f.write_str("demo"),
             Self::Directory(path) | Self::Gguf(path) => path.display().fmt(f),
-            Self::Hub { repository, revision: None } => f.write_str(repository),
-            Self::Hub { repository, revision: Some(revision) } => write!(f, "{repository}@{revision}"),
+            Self::Hub { repository, revision, file } => {
+                f.write_str(repository)?;
+                revision.iter().try_for_each(|revision| write!(f, "@{revision}"))?;
+                file.iter().try_for_each(|file| write!(f, ":{file}"))
+            }
         }
     }
 }
@@ -82,10 +105,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().to_str().unwrap();
         let revised = "meta-llama/Llama-3.2-1B@main";
-        for text in ["demo", "org/name", revised, "models/tiny.gguf", path] {
+        let (file, revised_file) = ("org/name:tiny.Q4_K_M.gguf", "org/name@v1:sub/tiny.gguf");
+        for text in ["demo", "org/name", revised, "models/tiny.gguf", file, revised_file, path] {
             assert_eq!(text.parse::<ModelSpec>().unwrap().to_string(), text);
         }
         assert!(matches!(path.parse(), Ok(ModelSpec::Directory(_))));
+        let parsed = revised_file.parse::<ModelSpec>().unwrap();
+        let (repository, revision) = ("org/name".to_string(), Some("v1".to_string()));
+        assert_eq!(parsed, ModelSpec::Hub { repository, revision, file: Some("sub/tiny.gguf".to_string()) });
+        assert!(matches!("org/name:../x.gguf".parse(), Ok(ModelSpec::Gguf(_))));
     }
 
     #[test]

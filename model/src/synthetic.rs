@@ -1,23 +1,37 @@
 //! Random checkpoints of any size, for tests and benchmarks: they compute at full speed and say nothing sensible.
 
+mod gguf;
+mod gguf_config;
+mod gguf_file;
+mod gguf_names;
+
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use half::{bf16, f16};
 use serde_json::{Map, Value, json};
+use swarm_protocol::block::BlockIndex;
 use swarm_protocol::model_id::WeightFormat;
 use swarm_protocol::wire::ElementType;
 
+use crate::block_tensors::{BlockTensors, TensorShape};
+use crate::config::ModelConfig;
 use crate::error::ModelError;
+use crate::families::Family;
 use crate::kernels::Element;
 use crate::rope::RopeScaling;
 use crate::source::demo_tokenizer_files;
 use crate::tensors::{INDEX, SINGLE};
 
+pub use gguf::{GgufTypes, gguf_of, write_gguf};
+pub use gguf_file::{GgufFile, GgufTensor, GgufValue};
+
 /// The shape of a random checkpoint.
 #[derive(Debug, Clone)]
 pub struct SyntheticSpec {
+    /// Its family.
+    pub family: Family,
     /// Width of the activations.
     pub hidden: usize,
     /// Width inside the feed-forward part.
@@ -44,8 +58,10 @@ pub struct SyntheticSpec {
     pub rope_theta: f32,
     /// Scaling of the rotary embedding.
     pub rope_scaling: RopeScaling,
-    /// Whether all projections have biases.
+    /// Whether all projections have biases, in a family that leaves it to `config.json`.
     pub biases: bool,
+    /// Keys of `config.json` besides those above, or in their place.
+    pub keys: Vec<(&'static str, Value)>,
     /// Number of safetensors files; above 1 there is an index.
     pub shards: usize,
 }
@@ -54,6 +70,7 @@ impl Default for SyntheticSpec {
     /// A model of a few hundred thousand weights with grouped-query attention, tied, in one bf16 file.
     fn default() -> Self {
         Self {
+            family: Family::Llama,
             hidden: 64,
             intermediate: 176,
             blocks: 4,
@@ -68,8 +85,43 @@ impl Default for SyntheticSpec {
             rope_theta: 10_000.0,
             rope_scaling: RopeScaling::Default,
             biases: false,
+            keys: Vec::new(),
             shards: 1,
         }
+    }
+}
+
+impl SyntheticSpec {
+    /// A small model of any family with all that distinguishes it; windows are short, experts are few.
+    pub fn of(family: Family) -> Self {
+        let plain = Self { family, tied: false, ..Self::default() };
+        let window = ("sliding_window", json!(24));
+        let keys = match family {
+            Family::Llama => vec![],
+            Family::Mistral => vec![window],
+            Family::Mixtral => vec![window, ("num_local_experts", json!(6)), ("num_experts_per_tok", json!(2))],
+            Family::Qwen2 | Family::Qwen3 => {
+                vec![window, ("use_sliding_window", json!(true)), ("max_window_layers", json!(2))]
+            }
+            Family::Qwen3Moe => vec![
+                ("num_experts", json!(8)),
+                ("num_experts_per_tok", json!(3)),
+                ("moe_intermediate_size", json!(48)),
+                ("norm_topk_prob", json!(true)),
+                ("mlp_only_layers", json!([1])),
+            ],
+            Family::Gemma2 | Family::Gemma3 => vec![window, ("query_pre_attn_scalar", json!(24))],
+            Family::Phi3 => vec![window, ("partial_rotary_factor", json!(0.75))],
+            Family::GptOss => vec![window, ("num_local_experts", json!(5)), ("num_experts_per_tok", json!(2))],
+        };
+        let tied = matches!(family, Family::Gemma2 | Family::Gemma3);
+        Self { keys, tied, ..plain }
+    }
+
+    /// The same with one more key in `config.json`, or another value for it.
+    pub fn with(mut self, key: &'static str, value: Value) -> Self {
+        self.keys.push((key, value));
+        self
     }
 }
 
@@ -101,11 +153,12 @@ impl SyntheticSpec {
     ///
     /// # Errors
     /// [`ModelError::Io`] if a file cannot be written.
+    /// What [`ModelConfig::parse`] says where the family does not know such a model.
     pub fn write(&self, directory: &Path) -> Result<(), ModelError> {
         let config = serde_json::to_vec_pretty(&self.config_json()).map_err(json_failed)?;
         write_file(directory, "config.json", &config)?;
         demo_tokenizer_files().try_for_each(|(name, bytes)| write_file(directory, name, bytes))?;
-        let tensors = self.tensors();
+        let tensors = self.tensors()?;
         if self.shards <= 1 {
             return self.write_tensors(directory, SINGLE, &tensors);
         }
@@ -119,9 +172,9 @@ impl SyntheticSpec {
         write_file(directory, INDEX, index.as_bytes())
     }
 
-    /// The number of weights written.
+    /// The number of weights written; none where the family does not know such a model.
     pub fn parameters(&self) -> usize {
-        self.tensors().iter().map(Planned::elements).sum()
+        self.tensors().map_or(0, |tensors| tensors.iter().map(Planned::elements).sum())
     }
 
     fn element(&self) -> ElementType {
@@ -129,10 +182,9 @@ impl SyntheticSpec {
     }
 
     fn config_json(&self) -> Value {
-        json!({
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "hidden_act": "silu",
+        let mut config = json!({
+            "architectures": [self.family.architecture()],
+            "model_type": self.family.model_type(),
             "hidden_size": self.hidden,
             "intermediate_size": self.intermediate,
             "num_hidden_layers": self.blocks,
@@ -145,45 +197,39 @@ impl SyntheticSpec {
             "rope_theta": self.rope_theta,
             "rope_scaling": scaling_json(&self.rope_scaling),
             "tie_word_embeddings": self.tied,
-            "attention_bias": self.biases,
-            "mlp_bias": self.biases,
             "bos_token_id": 0,
             "eos_token_id": [1, 4],
-        })
+        });
+        match self.family {
+            Family::Llama => {
+                config["hidden_act"] = json!("silu");
+                config["attention_bias"] = json!(self.biases);
+                config["mlp_bias"] = json!(self.biases);
+            }
+            Family::Qwen3 | Family::Qwen3Moe | Family::Gemma2 | Family::Gemma3 => {
+                config["attention_bias"] = json!(self.biases);
+            }
+            _ => {}
+        }
+        for (key, value) in &self.keys {
+            config[*key] = value.clone();
+        }
+        config
     }
 
-    fn tensors(&self) -> Vec<Planned> {
+    fn tensors(&self) -> Result<Vec<Planned>, ModelError> {
+        let config = ModelConfig::parse(self.config_json().to_string().as_bytes())?;
         let table = |name: &str| Planned::matrix(name.into(), self.vocab, self.hidden);
+        let norm = 1.0 - config.norm_offset;
         let mut tensors = vec![table("model.embed_tokens.weight")];
-        (0..self.blocks).for_each(|block| self.block_tensors(block, &mut tensors));
-        tensors.push(Planned::vector("model.norm.weight".into(), self.hidden, 1.0));
+        for block in 0..config.blocks {
+            block_tensors(&BlockTensors::new(&config, BlockIndex(block)), norm, &mut tensors);
+        }
+        tensors.push(Planned::vector("model.norm.weight".into(), self.hidden, norm));
         if !self.tied {
             tensors.push(table("lm_head.weight"));
         }
-        tensors
-    }
-
-    fn block_tensors(&self, block: usize, tensors: &mut Vec<Planned>) {
-        let (query, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
-        let matrices = [
-            ("self_attn.q_proj", query, self.hidden),
-            ("self_attn.k_proj", kv, self.hidden),
-            ("self_attn.v_proj", kv, self.hidden),
-            ("self_attn.o_proj", self.hidden, query),
-            ("mlp.gate_proj", self.intermediate, self.hidden),
-            ("mlp.up_proj", self.intermediate, self.hidden),
-            ("mlp.down_proj", self.hidden, self.intermediate),
-        ];
-        let name = |part: &str, kind: &str| format!("model.layers.{block}.{part}.{kind}");
-        for (part, out, inner) in matrices {
-            tensors.push(Planned::matrix(name(part, "weight"), out, inner));
-            if self.biases {
-                tensors.push(Planned::vector(name(part, "bias"), out, 0.0));
-            }
-        }
-        for part in ["input_layernorm", "post_attention_layernorm"] {
-            tensors.push(Planned::vector(name(part, "weight"), self.hidden, 1.0));
-        }
+        Ok(tensors)
     }
 
     fn write_tensors(&self, directory: &Path, name: &str, tensors: &[Planned]) -> Result<(), ModelError> {
@@ -221,6 +267,24 @@ impl SyntheticSpec {
     }
 }
 
+/// The tensors of a block as its family's checkpoints store them; `norm` is a norm's weight that changes nothing.
+fn block_tensors(block: &BlockTensors<'_>, norm: f32, tensors: &mut Vec<Planned>) {
+    let fused = block.fused();
+    let is_part = |tensor: &TensorShape| fused.iter().any(|(_, parts)| parts.contains(tensor));
+    for tensor in block.all().into_iter().filter(|tensor| !is_part(tensor)) {
+        let centre = if tensor.name.contains("norm") { norm } else { 0.0 };
+        tensors.push(match tensor.shape[..] {
+            [out, inner] => Planned::matrix(tensor.name, out, inner),
+            _ => Planned::vector(tensor.name.clone(), tensor.width(), centre),
+        });
+    }
+    for (name, parts) in fused {
+        let rows = parts.iter().map(TensorShape::width).sum();
+        let inner = parts.first().map_or(0, |part| part.matrix().1);
+        tensors.push(Planned::matrix(name, rows, inner));
+    }
+}
+
 /// Elements drawn and written at a time.
 const CHUNK: usize = 1 << 12;
 
@@ -255,6 +319,21 @@ fn mix(mut bits: u64) -> u64 {
 fn scaling_json(scaling: &RopeScaling) -> Value {
     match scaling {
         RopeScaling::Default => Value::Null,
+        RopeScaling::Yarn { factor, beta_fast, beta_slow, truncate, original_positions, magnitude } => json!({
+            "rope_type": "yarn",
+            "factor": factor,
+            "beta_fast": beta_fast,
+            "beta_slow": beta_slow,
+            "truncate": truncate,
+            "original_max_position_embeddings": original_positions,
+            "attention_factor": magnitude,
+        }),
+        RopeScaling::Long { factors, magnitude } => json!({
+            "rope_type": "longrope",
+            "short_factor": factors,
+            "long_factor": factors,
+            "attention_factor": magnitude,
+        }),
         RopeScaling::Linear { factor } => json!({"rope_type": "linear", "factor": factor}),
         RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } => json!({
             "rope_type": "llama3",

@@ -1,21 +1,17 @@
-//! All tensors of a checkpoint: found by name in one file or many shards, read by byte range, converted on the way.
+//! All tensors of a checkpoint: found by name in one file or many shards. See [`crate::tensor_read`] for reading them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
 
 use blake3::Hasher;
-use candle_core::{Device, Tensor};
-use half::{bf16, f16};
-use safetensors::Dtype;
 use serde::Deserialize;
 use swarm_protocol::model_id::WeightFormat;
-use swarm_protocol::wire::ElementType;
 
 use crate::error::ModelError;
-use crate::kernels::{Element, GgmlRows, QuantMatrix};
-use crate::source::{ByteSource, Files};
-use crate::tensor_file::{TensorEntry, read_header};
-use crate::weights::{Floats, Matrix, Values};
+use crate::kernels::GgmlRows;
+use crate::source::{ByteSource, CheckpointFiles, FileRange, read_if_there};
+use crate::stored_type::StoredType;
+use crate::tensor_file::{Microscaled, TensorEntry, Written, read_header};
+use crate::weights::Matrix;
 
 /// The file of an unsharded checkpoint.
 pub(crate) const SINGLE: &str = "model.safetensors";
@@ -30,7 +26,7 @@ const MAX_SHARDS: usize = 4096;
 #[derive(Default)]
 pub(crate) struct Tensors {
     shards: Vec<Shard>,
-    entries: HashMap<String, (usize, TensorEntry)>,
+    pub(crate) entries: HashMap<String, (usize, TensorEntry)>,
 }
 
 /// A matrix `(outputs, inner)` in a checkpoint, and the format it is wanted in.
@@ -48,21 +44,22 @@ impl StoredMatrix<'_> {
         self.tensors.matrix(self.name, (self.outputs, self.inner), self.format, digest)
     }
 
-    /// The matrix in ggml's bytes if its format quantises; the digest is that of [`StoredMatrix::load`].
+    /// The matrix in floats where it is held in a type that candle does not know; the digest is that of [`StoredMatrix::load`].
+    pub(crate) fn dense(&self, digest: &mut Hasher) -> Result<Matrix, ModelError> {
+        self.tensors.dense(self.name, (self.outputs, self.inner), self.format, digest)
+    }
+
+    /// The matrix in ggml's bytes if it is held in a quantised type that candle knows; the digest is that of [`StoredMatrix::load`].
     pub(crate) fn ggml(&self, digest: &mut Hasher) -> Result<Option<GgmlRows>, ModelError> {
-        let shape = (self.outputs, self.inner);
-        self.tensors.check_shape(self.name, &[self.outputs, self.inner])?;
-        match self.tensors.element_of(self.name)? {
-            ElementType::F32 => self.tensors.ggml::<f32>(self.name, shape, self.format, digest),
-            ElementType::F16 => self.tensors.ggml::<f16>(self.name, shape, self.format, digest),
-            ElementType::Bf16 => self.tensors.ggml::<bf16>(self.name, shape, self.format, digest),
-        }
+        self.tensors.ggml(self.name, (self.outputs, self.inner), self.format, digest)
     }
 }
 
-struct Shard {
-    label: String,
-    source: Box<dyn ByteSource>,
+pub(crate) struct Shard {
+    /// Its name within the checkpoint.
+    file: String,
+    pub(crate) label: String,
+    pub(crate) source: Box<dyn ByteSource>,
 }
 
 #[derive(Deserialize)]
@@ -72,159 +69,121 @@ struct Index {
 
 impl Tensors {
     /// Reads the headers of the checkpoint's safetensors files.
-    pub(crate) fn open(files: &Files) -> Result<Self, ModelError> {
-        let names = match files.read_if_there(INDEX, MAX_INDEX)? {
+    pub(crate) fn open(files: &dyn CheckpointFiles) -> Result<Self, ModelError> {
+        let names = match read_if_there(files, INDEX, MAX_INDEX)? {
             None => vec![SINGLE.to_string()],
             Some(index) => shard_names(&files.label(INDEX), &index)?,
         };
         let mut tensors = Self::default();
         for name in names {
-            tensors.add_shard(files.label(&name), files.open(&name)?)?;
+            let source = files.open(&name)?;
+            tensors.add_shard(name.clone(), files.label(&name), source)?;
         }
         Ok(tensors)
     }
 
-    pub(crate) fn add_shard(&mut self, label: String, source: Box<dyn ByteSource>) -> Result<(), ModelError> {
+    /// Reads the header of `file`, whose name for error messages is `label`.
+    pub(crate) fn add_shard(
+        &mut self,
+        file: String,
+        label: String,
+        source: Box<dyn ByteSource>,
+    ) -> Result<(), ModelError> {
+        let entries = read_header(source.as_ref(), &label)?;
+        self.add_file(file, label, source, entries)
+    }
+
+    /// Adds a file whose header is read.
+    pub(crate) fn add_file(
+        &mut self,
+        file: String,
+        label: String,
+        source: Box<dyn ByteSource>,
+        entries: Vec<(String, TensorEntry)>,
+    ) -> Result<(), ModelError> {
         let index = self.shards.len();
-        for (name, entry) in read_header(source.as_ref(), &label)? {
+        for (name, entry) in entries {
             if self.entries.insert(name.clone(), (index, entry)).is_some() {
                 return Err(ModelError::file(label, format!("tensor {name} is in another file too")));
             }
         }
-        self.shards.push(Shard { label, source });
+        self.shards.push(Shard { file, label, source });
         Ok(())
     }
 
     /// The stored type of a tensor.
-    pub(crate) fn element_of(&self, name: &str) -> Result<ElementType, ModelError> {
-        match self.entry(name)?.1.dtype {
-            Dtype::F32 => Ok(ElementType::F32),
-            Dtype::F16 => Ok(ElementType::F16),
-            Dtype::BF16 => Ok(ElementType::Bf16),
-            other => Err(ModelError::WrongType { tensor: name.to_string(), found: other.to_string() }),
-        }
+    pub(crate) fn type_of(&self, name: &str) -> Result<StoredType, ModelError> {
+        Ok(self.entry(name)?.1.stored)
     }
 
-    /// Where a tensor lies in its file, in bytes.
-    pub(crate) fn place(&self, name: &str) -> Option<Range<u64>> {
-        self.entries.get(name).map(|(_, entry)| entry.bytes.clone())
+    /// Whether there is a tensor of that name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// Where a tensor lies: in one place, or its scales in another one; nowhere if there is none.
+    pub(crate) fn places(&self, name: &str) -> Vec<FileRange> {
+        let Some((shard, entry)) = self.entries.get(name) else { return Vec::new() };
+        let scales = match &entry.written {
+            Written::Microscaled(Microscaled { scales_shard, scales, .. }) => Some((*scales_shard, scales)),
+            _ => None,
+        };
+        let places = [(*shard, &entry.bytes)].into_iter().chain(scales);
+        let file = |shard: usize| self.shards.get(shard).map(|shard| shard.file.clone());
+        places.filter_map(|(shard, bytes)| Some(FileRange { file: file(shard)?, bytes: bytes.clone() })).collect()
     }
 
     /// Bytes of a tensor in its file; 0 if there is none.
     pub(crate) fn stored_bytes(&self, name: &str) -> u64 {
-        self.place(name).map_or(0, |bytes| bytes.end - bytes.start)
+        self.entries.get(name).map_or(0, |(_, entry)| entry.stored_bytes())
     }
 
-    /// The matrix `(outputs, inner)` in `format`: where it is stored so already, it stays in the mapped file. Its name, type,
-    /// shape and bytes go to `digest`; of a quantised matrix the bytes after quantising, of others those stored.
-    pub(crate) fn matrix(
-        &self,
-        name: &str,
-        (outputs, inner): (usize, usize),
-        format: WeightFormat,
-        digest: &mut Hasher,
-    ) -> Result<Matrix, ModelError> {
-        self.check_shape(name, &[outputs, inner])?;
-        let stored = self.element_of(name)?;
-        let values = match format {
-            WeightFormat::F32 => Values::F32(self.floats(name, digest)?),
-            WeightFormat::F16 => Values::F16(self.floats(name, digest)?),
-            WeightFormat::Bf16 => Values::Bf16(self.floats(name, digest)?),
-            _ => Values::Quantised(match stored {
-                ElementType::F32 => self.quantised::<f32>(name, (outputs, inner), format, digest)?,
-                ElementType::F16 => self.quantised::<f16>(name, (outputs, inner), format, digest)?,
-                ElementType::Bf16 => self.quantised::<bf16>(name, (outputs, inner), format, digest)?,
-            }),
-        };
-        Ok(Matrix { outputs, inner, values })
+    /// The tensor of that name and `shape`, and the shard that holds it.
+    pub(crate) fn stack(&self, name: &str, shape: &[usize]) -> Result<(usize, TensorEntry), ModelError> {
+        self.check_shape(name, shape)?;
+        self.entries.get(name).cloned().ok_or_else(|| ModelError::MissingTensor { tensor: name.to_string() })
     }
 
-    /// A vector of `width` elements as f32, hashed as stored.
-    pub(crate) fn vector(&self, name: &str, width: usize, digest: &mut Hasher) -> Result<Tensor, ModelError> {
-        self.check_shape(name, &[width])?;
-        let values = self.floats::<f32>(name, digest)?;
-        Ok(Tensor::from_slice(values.as_slice(), width, &Device::Cpu)?)
-    }
-
-    fn quantised<E: Element>(
-        &self,
-        name: &str,
-        (outputs, inner): (usize, usize),
-        format: WeightFormat,
-        digest: &mut Hasher,
-    ) -> Result<QuantMatrix, ModelError> {
-        hash_header(digest, name, format.name(), &[outputs, inner]);
-        let stored = self.stored::<E>(name)?;
-        QuantMatrix::quantise(format, stored.as_slice(), inner, &mut |bytes| {
-            digest.update(bytes);
-        })
-    }
-
-    /// The quantised matrix in ggml's bytes, hashed as [`Tensors::matrix`] does; `None` if `format` quantises nothing.
-    fn ggml<E: Element>(
-        &self,
-        name: &str,
-        (outputs, inner): (usize, usize),
-        format: WeightFormat,
-        digest: &mut Hasher,
-    ) -> Result<Option<GgmlRows>, ModelError> {
-        let stored = self.stored::<E>(name)?;
-        let rows = GgmlRows::quantise(format, stored.as_slice(), inner)?;
-        if let Some(rows) = &rows {
-            hash_header(digest, name, format.name(), &[outputs, inner]);
-            digest.update(&rows.bytes);
-        }
-        Ok(rows)
-    }
-
-    /// All elements of a tensor, rounded if they are stored in another type.
-    fn floats<To: Element>(&self, name: &str, digest: &mut Hasher) -> Result<Floats<To>, ModelError> {
-        match self.element_of(name)? {
-            ElementType::F32 => Ok(self.hashed::<f32>(name, digest)?.convert()),
-            ElementType::F16 => Ok(self.hashed::<f16>(name, digest)?.convert()),
-            ElementType::Bf16 => Ok(self.hashed::<bf16>(name, digest)?.convert()),
+    /// Names another tensor.
+    pub(crate) fn add(&mut self, name: String, entry: (usize, TensorEntry)) -> Result<(), ModelError> {
+        match self.entries.insert(name.clone(), entry) {
+            None => Ok(()),
+            Some((shard, _)) => {
+                let label = self.shards.get(shard).map_or_else(String::new, |shard| shard.label.clone());
+                Err(ModelError::file(label, format!("tensor {name} is there twice, in a stack and alone")))
+            }
         }
     }
 
-    fn hashed<E: Element>(&self, name: &str, digest: &mut Hasher) -> Result<Floats<E>, ModelError> {
-        hash_header(digest, name, E::NAME, &self.entry(name)?.1.shape);
-        let stored = self.stored::<E>(name)?;
-        // On the threads of the pool that this is called in.
-        digest.update_rayon(bytemuck::cast_slice(stored.as_slice()));
-        Ok(stored)
+    pub(crate) fn shard(&self, index: usize) -> Option<&Shard> {
+        self.shards.get(index)
     }
 
-    /// The stored elements: in place, or read where they cannot be had so. The entry's bytes lie within the file, so a lying
-    /// header cannot make this allocate more than the file's length.
-    fn stored<E: Element>(&self, name: &str) -> Result<Floats<E>, ModelError> {
-        let (shard, entry) = self.entry(name)?;
-        if let Some(floats) = shard.source.in_place(entry.bytes.clone()).and_then(Floats::in_place) {
-            return Ok(floats);
+    /// Every tensor's type, by name.
+    pub(crate) fn types(&self) -> BTreeMap<&str, StoredType> {
+        self.entries.iter().map(|(name, (_, entry))| (name.as_str(), entry.stored)).collect()
+    }
+
+    /// Bytes of a tensor in memory as it is stored; vectors are held in f32. 0 if there is none.
+    pub(crate) fn held_bytes(&self, name: &str) -> u64 {
+        match self.entries.get(name) {
+            Some((_, entry)) if entry.shape.len() == 1 => entry.shape[0] as u64 * size_of::<f32>() as u64,
+            _ => self.stored_bytes(name),
         }
-        let bytes = (entry.bytes.end - entry.bytes.start) as usize;
-        let mut values = vec![E::zeroed(); bytes / size_of::<E>()];
-        let read = shard.source.read_at(entry.bytes.start, bytemuck::cast_slice_mut(&mut values));
-        read.map_err(|error| ModelError::io(shard.label.clone(), error))?;
-        Ok(Floats::owned(values))
     }
 
-    fn entry(&self, name: &str) -> Result<(&Shard, &TensorEntry), ModelError> {
+    pub(crate) fn entry(&self, name: &str) -> Result<(&Shard, &TensorEntry), ModelError> {
         let found = self.entries.get(name).and_then(|(shard, entry)| Some((self.shards.get(*shard)?, entry)));
         found.ok_or_else(|| ModelError::MissingTensor { tensor: name.to_string() })
     }
 
-    fn check_shape(&self, name: &str, expected: &[usize]) -> Result<(), ModelError> {
+    pub(crate) fn check_shape(&self, name: &str, expected: &[usize]) -> Result<(), ModelError> {
         let found = &self.entry(name)?.1.shape;
         if found == expected {
             return Ok(());
         }
         Err(ModelError::WrongShape { tensor: name.to_string(), expected: expected.to_vec(), found: found.clone() })
     }
-}
-
-/// Unambiguous bytes for a tensor's name, type and shape.
-fn hash_header(digest: &mut Hasher, name: &str, stored: &str, shape: &[usize]) {
-    digest.update(format!("{name} {stored} {shape:?}\n").as_bytes());
 }
 
 /// The distinct shards of an index, each a plain file name.

@@ -20,7 +20,12 @@ impl std::fmt::Debug for TextTokenizer {
 
 impl TextTokenizer {
     pub(crate) fn parse(json: &[u8]) -> Result<Self, ModelError> {
-        let tokenizer = Tokenizer::from_bytes(json).map_err(|error| ModelError::file("tokenizer.json", error))?;
+        Self::parse_of(json, "tokenizer.json")
+    }
+
+    /// The same; `file` is named where something is wrong.
+    pub(crate) fn parse_of(json: &[u8], file: &str) -> Result<Self, ModelError> {
+        let tokenizer = Tokenizer::from_bytes(json).map_err(|error| ModelError::file(file, error))?;
         Ok(Self { tokenizer: Arc::new(tokenizer) })
     }
 
@@ -52,9 +57,41 @@ impl TextTokenizer {
         self.tokenizer.token_to_id(token)
     }
 
+    /// What `id` adds to a text after `before`; a token that adds nothing, as special ones, as it is written in the vocabulary.
+    /// Bytes that are no whole character are U+FFFD.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenizer`] if the tokenizer fails.
+    pub fn piece(&self, before: u32, id: u32) -> Result<String, ModelError> {
+        let (one, both) = (self.decode(&[before])?, self.decode(&[before, id])?);
+        // A character that `id` completes is no addition; then what it is alone says more.
+        match both.strip_prefix(&one).filter(|piece| !piece.is_empty()) {
+            Some(piece) => Ok(piece.to_string()),
+            None => match self.decode(&[id])? {
+                alone if alone.is_empty() => Ok(self.tokenizer.id_to_token(id).unwrap_or_default()),
+                alone => Ok(alone),
+            },
+        }
+    }
+
+    /// The id of a special token: one that is no part of a text.
+    pub fn special_id(&self, token: &str) -> Option<u32> {
+        let id = self.id_of(token)?;
+        self.tokenizer.get_added_tokens_decoder().get(&id).is_some_and(|token| token.special).then_some(id)
+    }
+
     /// A decoder for a stream of ids.
     pub fn decoder(&self) -> TextDecoder {
         TextDecoder::new(self.clone())
+    }
+
+    /// One that also shows these special tokens, as they are written in the vocabulary.
+    pub fn decoder_showing(&self, tokens: Vec<u32>) -> TextDecoder {
+        TextDecoder { shown: tokens, ..self.decoder() }
+    }
+
+    pub(crate) fn inner(&self) -> &Tokenizer {
+        &self.tokenizer
     }
 }
 
@@ -72,6 +109,8 @@ pub struct TextDecoder {
     ids: Vec<u32>,
     /// How many of `ids` the last piece covers.
     given: usize,
+    /// Special tokens that are shown.
+    shown: Vec<u32>,
 }
 
 /// What unfinished bytes decode to.
@@ -80,7 +119,7 @@ const UNFINISHED: char = '\u{FFFD}';
 impl TextDecoder {
     /// A decoder at the start of a text.
     pub fn new(tokenizer: TextTokenizer) -> Self {
-        Self { tokenizer, ids: Vec::new(), given: 0 }
+        Self { tokenizer, ids: Vec::new(), given: 0, shown: Vec::new() }
     }
 
     /// Adds one id; the text that is now whole, if any.
@@ -88,6 +127,10 @@ impl TextDecoder {
     /// # Errors
     /// [`ModelError::Tokenizer`] if the tokenizer fails.
     pub fn push(&mut self, id: u32) -> Result<Option<String>, ModelError> {
+        if self.shown.contains(&id) {
+            let before = self.flush()?.unwrap_or_default();
+            return Ok(self.tokenizer.tokenizer.id_to_token(id).map(|token| before + &token));
+        }
         self.ids.push(id);
         let piece = self.pending()?.filter(|piece| !piece.ends_with(UNFINISHED));
         if piece.is_some() {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytemuck::Pod;
 use candle_core::{Device, Tensor, WithDType};
 use half::{bf16, f16};
 
@@ -114,7 +115,7 @@ impl Matrix {
     }
 }
 
-impl<E: Element> Floats<E> {
+impl<E: Pod> Floats<E> {
     pub(crate) fn owned(values: Vec<E>) -> Self {
         Self(Held::Owned(Arc::new(values)))
     }
@@ -131,7 +132,9 @@ impl<E: Element> Floats<E> {
             Held::InPlace(bytes) => bytemuck::cast_slice(bytes.as_slice()),
         }
     }
+}
 
+impl<E: Element> Floats<E> {
     /// The same elements where the types agree, rounded one by one where not.
     pub(crate) fn convert<To: Element>(self) -> Floats<To> {
         let rounded = |values: &[E]| values.iter().map(|value| To::round(value.widen())).collect();

@@ -13,7 +13,7 @@ use swarm_model::{
 };
 use swarm_protocol::model_id::WeightFormat;
 
-const FORMATS: [WeightFormat; 6] = WeightFormat::ALL;
+const FORMATS: [WeightFormat; 6] = WeightFormat::CONVERTED;
 /// One of each kind: where all of them would take long on a CPU.
 const KINDS: [WeightFormat; 3] = [WeightFormat::F32, WeightFormat::Bf16, WeightFormat::Q8_0];
 
@@ -25,7 +25,7 @@ fn bound(format: WeightFormat) -> f32 {
         WeightFormat::F32 => 1e-4,
         WeightFormat::F16 => 0.01,
         WeightFormat::Bf16 => 0.05,
-        WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4K => 0.1,
+        WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4K | WeightFormat::Gguf => 0.1,
     }
 }
 

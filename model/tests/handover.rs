@@ -10,7 +10,7 @@ use swarm_model::synthetic::SyntheticSpec;
 use swarm_model::{KvCache, ModelError};
 use swarm_protocol::model_id::WeightFormat;
 
-const FORMATS: [WeightFormat; 6] = WeightFormat::ALL;
+const FORMATS: [WeightFormat; 6] = WeightFormat::CONVERTED;
 
 /// Positions handed over: two pages and a part of a third.
 const HELD: usize = 150;

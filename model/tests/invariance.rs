@@ -10,7 +10,7 @@ use swarm_model::{ComputePool, KvCache, KvFormat, ModelError, Sequence, Tensor};
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::WeightFormat;
 
-const FORMATS: [WeightFormat; 6] = WeightFormat::ALL;
+const FORMATS: [WeightFormat; 6] = WeightFormat::CONVERTED;
 
 fn tokens(count: usize, seed: usize) -> Vec<u32> {
     (0..count).map(|i| ((i * 131 + seed * 977 + i * i * 7) % 1000) as u32).collect()

@@ -50,6 +50,11 @@ impl<P: Clone> PrefixCache<P> {
         self.entries.is_empty()
     }
 
+    /// All pages, in no order.
+    pub fn pages(&self) -> impl Iterator<Item = &P> {
+        self.entries.values().map(|entry| &entry.page)
+    }
+
     /// The pages of a sequence from its beginning on, as far as they are kept.
     pub fn recall(&mut self, names: &[PageName]) -> Vec<P> {
         let pages: Vec<P> =

@@ -1,7 +1,11 @@
 //! Rows of activations: what crosses from hop to hop, and what is kept of it so that it can be sent again. Pure.
 
+mod int8;
+mod packed;
+
 use crate::model_id::WeightFormat;
-use crate::wire::{ElementType, RowsHeader};
+use crate::wire::{ElementType, LinkFormat, RowEncoding, RowsHeader};
+pub use packed::packing_pays;
 
 /// Rows of activations: one per position. Bytes, or in a simulator their hashes.
 pub trait Rows: Clone {
@@ -105,11 +109,11 @@ impl<R: Rows> History<R> {
     }
 }
 
-/// Some rows of a hidden state: raw little-endian elements, row after row.
+/// Some rows of a hidden state, row after row: raw little-endian elements, or rounded as a link asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActivationRows {
     hidden: u32,
-    element: ElementType,
+    element: RowEncoding,
     bytes: Vec<u8>,
 }
 
@@ -120,10 +124,37 @@ impl ActivationRows {
         (rows.row_bytes() > 0 && rows.bytes.len().is_multiple_of(rows.row_bytes())).then_some(rows)
     }
 
-    /// The rows that `header` announces; `None` if the bytes are not those.
+    /// The rows that `header` announces as they are; `None` if the bytes are not those.
     pub fn of_wire(header: RowsHeader, bytes: Vec<u8>) -> Option<Self> {
         let rows = Self { hidden: header.hidden, element: header.element, bytes };
-        (rows.row_bytes() > 0 && header.payload_bytes().ok()? == rows.bytes.len()).then_some(rows)
+        let as_they_are = !matches!(header.element, RowEncoding::Packed { .. });
+        (as_they_are && rows.row_bytes() > 0 && header.payload_bytes().ok()? == rows.bytes.len()).then_some(rows)
+    }
+
+    /// The rows that `header` announces, packed or not; `None` if the bytes are not those. They take as much memory as
+    /// rows and width that were announced: both are to be checked before.
+    pub fn unpacked(header: RowsHeader, bytes: Vec<u8>) -> Option<Self> {
+        let RowEncoding::Packed { element, .. } = header.element else { return Self::of_wire(header, bytes) };
+        if header.payload_bytes().ok()? != bytes.len() {
+            return None;
+        }
+        let elements = header.rows as usize * header.hidden as usize;
+        let bytes = packed::unpack(element, elements, &bytes)?;
+        Self::of_wire(RowsHeader { element: element.into(), ..header }, bytes)
+    }
+
+    /// The same rows in fewer bytes, for [`unpacked`](Self::unpacked), and how they are announced; as they are, if packing makes
+    /// them no smaller.
+    pub fn into_packed(self) -> (RowsHeader, Vec<u8>) {
+        let header = self.header();
+        let packed = self.element.element().and_then(|element| Some((element, packed::pack(element, &self.bytes)?)));
+        match packed {
+            Some((element, packed)) => {
+                let bytes = u32::try_from(packed.len()).unwrap_or(u32::MAX);
+                (RowsHeader { element: RowEncoding::Packed { element, bytes }, ..header }, packed)
+            }
+            None => (header, self.bytes),
+        }
     }
 
     /// How the rows are announced on the wire.
@@ -131,12 +162,40 @@ impl ActivationRows {
         RowsHeader { rows: self.rows() as u32, hidden: self.hidden, element: self.element }
     }
 
-    /// The raw elements.
+    /// The rows as they are, and how they are announced.
+    pub fn into_wire(self) -> (RowsHeader, Vec<u8>) {
+        (self.header(), self.bytes)
+    }
+
+    /// The rows as they go over a link of `format`. Rows that are rounded already stay what they are: who hands them on
+    /// changes no bit.
+    pub fn on_link(self, format: LinkFormat) -> Self {
+        match (format, self.element.element()) {
+            (LinkFormat::Int8, Some(element)) => {
+                let bytes = int8::rounded(element, self.hidden(), &self.bytes);
+                Self { element: RowEncoding::Int8, bytes, ..self }
+            }
+            _ => self,
+        }
+    }
+
+    /// The rows in elements of `element`, with which a hop computes; exact ones of another type are left as they are.
+    pub fn off_link(self, element: ElementType) -> Self {
+        match self.element {
+            RowEncoding::Int8 => {
+                let bytes = int8::restored(element, self.hidden(), &self.bytes);
+                Self { element: element.into(), bytes, ..self }
+            }
+            _ => self,
+        }
+    }
+
+    /// The elements as they are written.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The raw elements.
+    /// The elements as they are written.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
@@ -147,7 +206,7 @@ impl ActivationRows {
     }
 
     fn row_bytes(&self) -> usize {
-        self.hidden as usize * self.element.bytes()
+        self.element.row_bytes(self.hidden as usize)
     }
 }
 

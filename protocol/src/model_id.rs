@@ -65,17 +65,22 @@ pub enum WeightFormat {
     Q4_0,
     /// ggml's Q4_K: 256 nibbles in eights of 32, each with a scale and a minimum of its own.
     Q4K,
+    /// Every tensor in the type in which a GGUF file stores it; activations are bfloat16.
+    Gguf,
 }
 
 impl WeightFormat {
     /// Every format.
-    pub const ALL: [Self; 6] = [Self::F32, Self::F16, Self::Bf16, Self::Q8_0, Self::Q4_0, Self::Q4K];
+    pub const ALL: [Self; 7] = [Self::F32, Self::F16, Self::Bf16, Self::Q8_0, Self::Q4_0, Self::Q4K, Self::Gguf];
+    /// The formats that weights can be converted to, whatever they are stored in.
+    pub const CONVERTED: [Self; 6] = [Self::F32, Self::F16, Self::Bf16, Self::Q8_0, Self::Q4_0, Self::Q4K];
 
-    /// Bytes of so many weights, which are whole blocks of the format.
+    /// Bytes of so many weights, which are whole blocks of the format. Those of [`Self::Gguf`] depend on the file: they are
+    /// taken for 16 bits each here.
     pub fn weight_bytes(self, weights: u64) -> u64 {
         let (bytes, of) = match self {
             Self::F32 => (4, 1),
-            Self::F16 | Self::Bf16 => (2, 1),
+            Self::F16 | Self::Bf16 | Self::Gguf => (2, 1),
             Self::Q8_0 => (34, 32),
             Self::Q4_0 => (18, 32),
             Self::Q4K => (144, 256),
@@ -92,6 +97,7 @@ impl WeightFormat {
             Self::Q8_0 => "q8_0",
             Self::Q4_0 => "q4_0",
             Self::Q4K => "q4_k",
+            Self::Gguf => "gguf",
         }
     }
 }
@@ -104,7 +110,9 @@ impl fmt::Display for WeightFormat {
 
 /// A weight format that is not known, or not yet served.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("the weight format \"{0}\" is not supported; use bf16, f16, f32, q8_0, q4_0 or q4_k")]
+#[error(
+    "the weight format \"{0}\" is not supported; use bf16, f16, f32, q8_0, q4_0, q4_k, or gguf for a .gguf file as it is"
+)]
 pub struct UnknownFormat(pub String);
 
 impl FromStr for WeightFormat {

@@ -59,13 +59,13 @@ impl WarmUp {
 
 /// Bytes of one row, at least 1.
 fn row_bytes(shape: RowsHeader) -> usize {
-    (shape.hidden as usize * shape.element.bytes()).max(1)
+    shape.element.row_bytes(shape.hidden as usize).max(1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::ElementType;
+    use crate::wire::RowEncoding;
 
     const FAR: Duration = Duration::from_millis(50);
 
@@ -75,7 +75,7 @@ mod tests {
         taken.map_while(|taken| warm_up.next(taken)).map(|piece| piece.rows).collect()
     }
 
-    const SHAPE: RowsHeader = RowsHeader { rows: 1024, hidden: 1024, element: ElementType::Bf16 };
+    const SHAPE: RowsHeader = RowsHeader { rows: 1024, hidden: 1024, element: RowEncoding::Bf16 };
 
     #[test]
     fn pieces_grow_and_end() {

@@ -6,6 +6,8 @@
 pub mod chaos;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 pub mod harness;
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+pub mod hub_server;
 pub mod placement_sim;
 pub mod sim;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]

@@ -4,6 +4,7 @@
 
 use std::process::Command;
 
+use swarm_model::SamplingConfig;
 use swarm_tests::harness::{Local, PROMPT, TestSwarm, example, greedy, range};
 
 #[test]
@@ -39,8 +40,57 @@ fn the_example_with_hidden_states_finds_the_likeliest_tokens() {
 }
 
 #[test]
+fn the_example_with_many_prompts_tells_each_the_text_it_would_get_alone() {
+    let swarm = TestSwarm::demo(&[(0, 6), (6, 12)]);
+    let prompts = ["Once upon a time", "One night, the fox", "The old garden"];
+    let mut command = Command::new(example("batch"));
+    command.args([&swarm.bootstrap.address, "demo"]).args(prompts);
+    let exit = swarm.run("example", command);
+    assert_eq!(exit.code, Some(0), "{}", exit.stderr);
+    let local = Local::demo();
+    for (prompt, seed) in prompts.iter().zip(0..) {
+        let sampling = SamplingConfig { temperature: Some(0.7), seed, ..SamplingConfig::default() };
+        let line = format!("{seed}: {prompt}{}\n", local.text(prompt, &sampling, 48).text);
+        assert!(exit.stdout.contains(&line), "{line:?} is not in {}", exit.stdout);
+    }
+}
+
+#[test]
+fn the_example_with_probabilities_gives_every_token_its_own() {
+    let swarm = TestSwarm::demo(&[(0, 12)]);
+    let mut command = Command::new(example("logprobs"));
+    command.args([&swarm.bootstrap.address, "demo", PROMPT]);
+    let exit = swarm.run("example", command);
+    assert_eq!(exit.code, Some(0), "{}", exit.stderr);
+    // The prompt, a line for each token, what they add up to.
+    assert_eq!(exit.stdout.lines().count(), 14, "{}", exit.stdout);
+    for line in exit.stdout.lines().skip(1).take(12) {
+        let chosen: f64 = line.split_whitespace().next().unwrap().parse().unwrap();
+        assert!(chosen <= 0.0, "{line}");
+    }
+    assert!(exit.stdout.contains("perplexity"), "{}", exit.stdout);
+}
+
+#[test]
+fn the_example_that_scores_finds_the_ending_that_the_model_would_write() {
+    let swarm = TestSwarm::demo(&[(0, 6), (6, 12)]);
+    let local = Local::demo();
+    let own = local.text(PROMPT, &greedy(), 8).text;
+    let mut command = Command::new(example("score"));
+    command.args([&swarm.bootstrap.address, "demo", PROMPT, " xylophone quantum zebra", &own]);
+    let exit = swarm.run("example", command);
+    assert_eq!(exit.code, Some(0), "{}", exit.stderr);
+    let best = exit.stdout.lines().next().unwrap();
+    assert!(best.contains(&format!("{own:?}")), "{}", exit.stdout);
+}
+
+#[test]
 fn an_example_without_arguments_says_how_it_is_used() {
     let output = Command::new(example("generate")).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains("usage: generate"));
+    for name in ["batch", "score"] {
+        let output = Command::new(example(name)).args(["/ip4/127.0.0.1/tcp/1", "demo"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{name}");
+    }
 }

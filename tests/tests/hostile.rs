@@ -13,9 +13,9 @@ use swarm_model::ModelSpec;
 use swarm_protocol::p2p::{Identity, JoinError, Network, NetworkConfig, StreamKind};
 use swarm_protocol::session::{SessionId, TokenCount};
 use swarm_protocol::wire::{
-    Connect, ElementType, HandOver, Incoming, InfoReply, InfoRequest, Input, KvHeader, Lane, MAX_HEADER_BYTES,
-    MAX_KV_BYTES, MAX_STEP_ROWS, Next, Open, Output, Payload, RowsHeader, ServerInfo, SessionReply, SessionRequest,
-    Step, encode,
+    Connect, HandOver, Incoming, InfoReply, InfoRequest, Input, Keep, KvHeader, Lane, MAX_HEADER_BYTES, MAX_KV_BYTES,
+    MAX_PAGE_KEYS, MAX_STEP_ROWS, Next, Open, Output, PageKey, PageScope, Payload, Recall, RowEncoding, RowsHeader,
+    ServerInfo, SessionReply, SessionRequest, Step, encode,
 };
 use swarm_protocol::{Multiaddr, PeerId};
 use swarm_tests::harness::{
@@ -67,7 +67,7 @@ fn open(info: &ServerInfo) -> SessionRequest {
 }
 
 fn step(position: u32, rows: u32, hidden: u32) -> SessionRequest {
-    let rows = RowsHeader { rows, hidden, element: ElementType::Bf16 };
+    let rows = RowsHeader { rows, hidden, element: RowEncoding::Bf16 };
     SessionRequest::Step(Step { epoch: 0, position, rows, wanted_from: 0 })
 }
 
@@ -107,7 +107,7 @@ fn attacks(info: &ServerInfo, hidden: u32) -> Vec<(&'static str, Vec<u8>)> {
     StdRng::seed_from_u64(1).fill(&mut random[..]);
     let opened = |more: Vec<u8>| [frame(&open(info)), more].concat();
     let wrong_blocks = |request: &mut Open| request.blocks = range(0, 500);
-    let row = RowsHeader { rows: 1, hidden, element: ElementType::Bf16 };
+    let row = RowsHeader { rows: 1, hidden, element: RowEncoding::Bf16 };
     let largest = RowsHeader { rows: MAX_STEP_ROWS, hidden: 65_536, ..row };
     let nobodys = Incoming { session: SessionId::random(&mut rand::rng()), link: 1 };
     let (feed, import) = (frame(&SessionRequest::Feed(nobodys)), frame(&SessionRequest::Import(nobodys)));
@@ -121,6 +121,12 @@ fn attacks(info: &ServerInfo, hidden: u32) -> Vec<(&'static str, Vec<u8>)> {
         }))
     };
     let unread = frame(&step(0, 100, hidden)).repeat(200);
+    let keys = |count: usize| (0..count).map(|key| PageKey([key as u8; 32])).collect::<Vec<_>>();
+    let recall =
+        |count| frame(&SessionRequest::Recall(Recall { epoch: 0, scope: PageScope::Shared, keys: keys(count) }));
+    let keep = |first, count| {
+        frame(&SessionRequest::Keep(Keep { epoch: 0, scope: PageScope::Shared, first, keys: keys(count) }))
+    };
     let changed = |change: &dyn Fn(&mut Open)| {
         let SessionRequest::Open(mut request) = open(info) else { unreachable!() };
         change(&mut request);
@@ -149,6 +155,12 @@ fn attacks(info: &ServerInfo, hidden: u32) -> Vec<(&'static str, Vec<u8>)> {
         ("a thousand pings", opened(frame(&SessionRequest::Ping { nonce: 1 }).repeat(1000))),
         ("more to warm up than fits", opened(lie(&SessionRequest::Warm(largest)))),
         ("warming up for ever", opened(frame(&SessionRequest::Warm(row)).repeat(2000))),
+        ("more pages asked for than may be", opened(recall(MAX_PAGE_KEYS + 1))),
+        ("pages asked for, again and again", opened(recall(MAX_PAGE_KEYS).repeat(200))),
+        ("more pages kept than may be", opened(keep(0, MAX_PAGE_KEYS + 1))),
+        ("pages kept at the end of numbers", opened(keep(u32::MAX, 2))),
+        ("pages kept that nobody computed", opened(keep(0, MAX_PAGE_KEYS).repeat(200))),
+        ("a page kept and asked for once more", opened([frame(&step(0, 64, hidden)), keep(0, 1), recall(1)].concat())),
         ("a feed to oneself", opened(frame(&SessionRequest::Feed(nobodys)))),
         ("a piece of a KV cache to oneself", opened(frame(&piece(1, 4, row)))),
         ("a next hop with too many addresses", opened(frame(&to_next(nowhere(9), 1)))),

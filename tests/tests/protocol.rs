@@ -7,7 +7,7 @@ use std::time::Duration;
 use swarm_protocol::p2p::{FrameReader, FrameWriter, StreamKind};
 use swarm_protocol::session::{SessionId, TokenCount};
 use swarm_protocol::wire::{
-    ElementType, Incoming, Input, MAX_STEP_ROWS, Open, Payload, RowsHeader, ServerInfo, SessionReply, SessionRequest,
+    Incoming, Input, MAX_STEP_ROWS, Open, Payload, RowEncoding, RowsHeader, ServerInfo, SessionReply, SessionRequest,
     Step,
 };
 use swarm_tests::harness::{Client, Server, TestSwarm};
@@ -59,7 +59,7 @@ async fn pings_are_answered_while_steps_wait() {
     // The first takes so long that all others have come before it is computed; the last one waits for its turn.
     let counts = || std::iter::once(most).chain((0..steps).map(|_| 1));
     for count in counts() {
-        let rows = RowsHeader { rows: count, hidden, element: ElementType::Bf16 };
+        let rows = RowsHeader { rows: count, hidden, element: RowEncoding::Bf16 };
         owner.say(SessionRequest::Step(Step { epoch: 0, position: 0, rows, wanted_from: 0 })).await;
     }
     owner.say(SessionRequest::Ping { nonce: 7 }).await;

@@ -163,7 +163,7 @@ async fn a_conversation_computes_only_what_is_new() {
     let mut text = PROMPT.to_string();
     for turn in 0..3 {
         let ids = local.encode(&text);
-        let config = swarm_client::GenerationConfig { max_tokens: 20, sampling: greedy(), trace: false };
+        let config = swarm_client::GenerationConfig { max_tokens: 20, sampling: greedy(), ..Default::default() };
         let mut generation = session.generate(&ids, config).unwrap();
         let summary = loop {
             if let Some(swarm_client::GenerationEvent::Done(summary)) = generation.next().await.unwrap() {

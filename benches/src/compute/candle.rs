@@ -62,7 +62,7 @@ fn candle_config(config: &ModelConfig) -> Config {
         num_key_value_heads: config.kv_heads,
         use_flash_attn: false,
         rms_norm_eps: config.rms_eps,
-        rope_theta: config.rope_theta,
+        rope_theta: config.rope.theta,
         bos_token_id: None,
         eos_token_id: None,
         rope_scaling: None,

@@ -48,7 +48,7 @@ impl CandleQuantised {
     /// If the checkpoint cannot be read, or there is no room for the file.
     pub(crate) fn load(weights: &Path, config: &ModelConfig, format: WeightFormat) -> Result<Option<Self>> {
         let quantised = match format {
-            WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 => return Ok(None),
+            WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16 | WeightFormat::Gguf => return Ok(None),
             WeightFormat::Q8_0 => GgmlDType::Q8_0,
             WeightFormat::Q4_0 => GgmlDType::Q4_0,
             WeightFormat::Q4K => GgmlDType::Q4K,
@@ -98,7 +98,7 @@ fn metadata(config: &ModelConfig) -> Vec<(&'static str, Value)> {
         ("llama.embedding_length", Value::U32(config.hidden as u32)),
         ("llama.rope.dimension_count", Value::U32(config.head_dim as u32)),
         ("llama.attention.layer_norm_rms_epsilon", Value::F32(config.rms_eps as f32)),
-        ("llama.rope.freq_base", Value::F32(config.rope_theta)),
+        ("llama.rope.freq_base", Value::F32(config.rope.theta)),
     ]
 }
 

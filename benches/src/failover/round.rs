@@ -101,7 +101,7 @@ pub(super) async fn run(
 /// Milliseconds in which an idle server of the same blocks computes the positions that the session will have.
 async fn replay(client: &Swarm, model: &Model, swarm: &LocalSwarm, lost: &HopInfo, settings: &Settings) -> Result<f64> {
     let idle = swarm.servers().iter().find(|server| server.blocks == lost.blocks && server.peer != lost.peer);
-    let idle = HopInfo { peer: idle.context("no other server of these blocks")?.peer, blocks: lost.blocks };
+    let idle = HopInfo { peer: idle.context("no other server of these blocks")?.peer, ..lost.clone() };
     let mut chain = BareChain::open(client, model, &[idle], settings.tokens as u32, Shape::Ring).await?;
     let rows = model.embed(&some_ids(settings.tokens)).await?;
     let chunk = swarm_client::ClientConfig::default().prefill_chunk.as_usize();

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use swarm_model::{Blocks, ComputePool, Edges, KvCache, Sampler, SamplingConfig, Sequence, Tensor};
+use swarm_model::{Blocks, ComputePool, Edges, History, KvCache, Sampler, SamplingConfig, Sequence, Tensor};
 
 use crate::workload::RandomModel;
 
@@ -76,7 +76,7 @@ impl Here {
     /// The token after a row, which the client works out for each text by itself.
     fn next(&self, row: &Tensor) -> Result<u32> {
         let logits = self.edges.logits(row)?.squeeze(0)?;
-        Ok(Sampler::new(&SamplingConfig::default())?.sample(&logits, &[])?)
+        Ok(Sampler::new(&SamplingConfig::default())?.sample(&logits, &History::default())?)
     }
 }
 

@@ -54,7 +54,7 @@ fn output(
     let rows = swarm_protocol::wire::RowsHeader {
         rows: positions.end - positions.start,
         hidden: 1,
-        element: swarm_protocol::wire::ElementType::F32,
+        element: swarm_protocol::wire::RowEncoding::F32,
     };
     let output = StepOutput { link, epoch: chain.epoch(), position: positions.start, rows };
     chain.output(HopId(hop), &output, positions.map(u64::from).collect())
@@ -375,7 +375,7 @@ fn what_is_said_of_an_earlier_epoch_is_void() {
     let old = StepDone { epoch: 0, position: 6, rows: 2, queue_us: 0, compute_us: 0 };
     assert_eq!(chain.done(HopId(1), &old), Ok(Came::Stale));
     assert_eq!(chain.done(HopId(2), &old), Ok(Came::Stale));
-    let rows = swarm_protocol::wire::RowsHeader { rows: 1, hidden: 1, element: swarm_protocol::wire::ElementType::F32 };
+    let rows = swarm_protocol::wire::RowsHeader { rows: 1, hidden: 1, element: swarm_protocol::wire::RowEncoding::F32 };
     let late = StepOutput { link: 2, epoch: 0, position: 6, rows };
     assert_eq!(chain.output(HopId(2), &late, vec![6]), Ok(Came::Stale));
     assert_eq!(orders(&mut chain), [Feed(1, 6..7, 6)], "what was under way is sent again");

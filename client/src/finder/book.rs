@@ -10,7 +10,7 @@ use swarm_protocol::announcement::{Announcement, ServerState};
 use swarm_protocol::block::{BlockIndex, BlockRange};
 use swarm_protocol::model_id::{BlockDigest, NumericClass};
 use swarm_protocol::session::TokenCount;
-use swarm_protocol::wire::ServerInfo;
+use swarm_protocol::wire::{EdgesOffer, ServerInfo};
 
 use super::apart::Apart;
 use super::kept::KeptPages;
@@ -52,6 +52,11 @@ pub enum Outcome {
     Leaving,
     /// It opened a session.
     Opened,
+    /// It chose a token.
+    Chose {
+        /// From the question to the answer.
+        took: Duration,
+    },
     /// It computed a decode step.
     Stepped {
         /// Waiting and computing, for one block.
@@ -76,6 +81,10 @@ pub struct Known {
     pub heard: Instant,
     /// A decode step through one block as measured by this client, smoothed; beats what the server says.
     pub measured_block_time: Option<Duration>,
+    /// The embedding and head that it offers.
+    pub edges: Option<EdgesOffer>,
+    /// The choice of a token by it, there and back, as measured by this client, smoothed.
+    pub measured_choice: Option<Duration>,
     failures: u32,
     avoid_until: Option<Instant>,
     last_failure: Option<String>,
@@ -83,7 +92,7 @@ pub struct Known {
 }
 
 impl Known {
-    fn usable(&self, now: Instant) -> bool {
+    pub(super) fn usable(&self, now: Instant) -> bool {
         self.announcement.state == ServerState::Serving
             && self.avoid_until.is_none_or(|until| until <= now)
             && now.saturating_duration_since(self.heard) < HEARD_WITHIN
@@ -176,6 +185,8 @@ impl PeerBook {
             rtt,
             heard: now,
             measured_block_time: before.as_ref().and_then(|known| known.measured_block_time),
+            edges: info.edges,
+            measured_choice: before.as_ref().and_then(|known| known.measured_choice),
             failures: before.as_ref().map_or(0, |known| known.failures),
             avoid_until: None,
             last_failure: None,
@@ -239,6 +250,11 @@ impl PeerBook {
             }
             Outcome::Leaving => known.announcement.state = ServerState::Leaving,
             Outcome::Opened => known.heard = now,
+            Outcome::Chose { took } => {
+                known.heard = now;
+                known.failures = 0;
+                known.measured_choice = Some(known.measured_choice.map_or(*took, |before| smoothed(before, *took)));
+            }
             Outcome::Stepped { block_time, rtt } => {
                 known.heard = now;
                 known.failures = 0;

@@ -3,6 +3,7 @@
 
 mod apart;
 mod book;
+mod edges;
 mod kept;
 mod look_up;
 mod plan;
@@ -18,11 +19,12 @@ use swarm_protocol::announcement::Announcement;
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::ModelId;
 use swarm_protocol::p2p::Network;
-use swarm_protocol::wire::PageKey;
+use swarm_protocol::wire::{EdgesOffer, PageKey};
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
 pub use book::{Known, Outcome, PeerBook};
+pub use edges::EdgesPlan;
 pub use kept::Expected;
 pub use look_up::{look_up, models};
 pub use plan::{Need, NoPlan, Plan};
@@ -30,10 +32,13 @@ pub(crate) use presence::Present;
 pub use swarm_protocol::p2p::{Probe, ProbeError, probe};
 
 use self::presence::Presence;
-use crate::config::ClientConfig;
+use crate::config::{ClientConfig, EdgesPlace};
 
 /// Requests and reports waiting for the finder; a report that finds no room is dropped, it is only advice.
 const QUEUE: usize = 256;
+
+/// Servers that are probed for their embedding and head, however many others there are.
+const MOST_EDGES: usize = 8;
 
 /// How old a look-up must be before a missing route is reason for another one.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -47,6 +52,11 @@ enum Request {
         need: Need,
         fresh: bool,
         reply: oneshot::Sender<Result<Plan, NoPlan>>,
+    },
+    /// Embedding and head that give the same bits as these, if any are given.
+    Edges {
+        bound: Option<EdgesOffer>,
+        reply: oneshot::Sender<Option<EdgesPlan>>,
     },
     Report {
         peer: PeerId,
@@ -93,6 +103,7 @@ impl Finder {
             looking: None,
             used: None,
             plans: Vec::new(),
+            edges: Vec::new(),
             knowns: Vec::new(),
         };
         tokio::spawn(task.run(queue));
@@ -112,10 +123,18 @@ impl Finder {
         answer.await.unwrap_or(Err(NoPlan::NoRoute(crate::route::NoRoute { missing })))
     }
 
+    /// The server whose embedding and head are best used: of those that give the same bits as `bound`, if that is given. `None`
+    /// if there is none, after another look-up.
+    pub async fn edges(&self, bound: Option<EdgesOffer>) -> Option<EdgesPlan> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.requests.send(Request::Edges { bound, reply }).await;
+        answer.await.ok().flatten()
+    }
+
     /// Says what a server did.
     pub fn report(&self, peer: PeerId, outcome: Outcome) {
         // A measurement leaves room for what matters more; advice that finds the queue full is dropped.
-        if matches!(outcome, Outcome::Stepped { .. }) && self.requests.capacity() < QUEUE / 2 {
+        if matches!(outcome, Outcome::Stepped { .. } | Outcome::Chose { .. }) && self.requests.capacity() < QUEUE / 2 {
             return;
         }
         let _ = self.requests.try_send(Request::Report { peer, outcome });
@@ -164,6 +183,7 @@ struct Task {
     /// When a session last asked for something, or told of something.
     used: Option<Instant>,
     plans: Vec<(Need, oneshot::Sender<Result<Plan, NoPlan>>)>,
+    edges: Vec<(Option<EdgesOffer>, oneshot::Sender<Option<EdgesPlan>>)>,
     knowns: Vec<oneshot::Sender<Vec<Known>>>,
 }
 
@@ -195,6 +215,7 @@ impl Task {
         }
         match request {
             Request::Plan { need, fresh, reply } => self.on_plan(need, fresh, reply),
+            Request::Edges { bound, reply } => self.on_edges(bound, reply),
             Request::Report { peer, outcome } => {
                 self.book.report(peer, &outcome, Instant::now(), &mut rand::rng());
             }
@@ -225,6 +246,17 @@ impl Task {
             // The session may have given up.
             planned => drop(reply.send(planned)),
         }
+    }
+
+    fn on_edges(&mut self, bound: Option<EdgesOffer>, reply: oneshot::Sender<Option<EdgesPlan>>) {
+        let found = self.book.cheapest_edges(bound.as_ref(), Instant::now());
+        if found.is_none() && (self.looking.is_some() || self.older_than(LOOK_AGAIN_AFTER)) {
+            self.edges.push((bound, reply));
+            self.look(true);
+            return;
+        }
+        // The session may have given up.
+        drop(reply.send(found));
     }
 
     /// The cheapest plan, which later ones count with.
@@ -258,7 +290,8 @@ impl Task {
             let view = look_up(&network, model, blocks).await;
             let worth_it = |server: &&Announcement| config.peers.admits(server.peer) && !avoided.contains(&server.peer);
             let servers: Vec<Announcement> = view.serving().filter(worth_it).cloned().collect();
-            let servers = short_list(servers, blocks, config.most_probes);
+            let edges = if config.edges == EdgesPlace::Served { MOST_EDGES } else { 0 };
+            let servers = short_list(servers, blocks, config.most_probes, edges);
             let probes = servers.into_iter().map(|server| async {
                 let answer = probe(&network, server.peer, &server.addresses, config.probe_timeout).await;
                 (server, answer)
@@ -289,6 +322,9 @@ impl Task {
         for (need, reply) in std::mem::take(&mut self.plans) {
             drop(reply.send(self.plan(&need, now)));
         }
+        for (bound, reply) in std::mem::take(&mut self.edges) {
+            drop(reply.send(self.book.cheapest_edges(bound.as_ref(), now)));
+        }
         for reply in std::mem::take(&mut self.knowns) {
             self.answer_known(reply);
         }
@@ -310,13 +346,22 @@ async fn finished(looking: &mut Option<LookUp>) -> Vec<(Announcement, Result<Pro
     }
 }
 
-/// The servers worth probing: a random sample where there are very many, each block as often as possible.
-fn short_list(mut servers: Vec<Announcement>, blocks: BlockRange, most: usize) -> Vec<Announcement> {
+/// The servers worth probing: a random sample where there are very many, each block as often as possible, and `edges` that offer
+/// embedding and head.
+fn short_list(mut servers: Vec<Announcement>, blocks: BlockRange, most: usize, edges: usize) -> Vec<Announcement> {
     if servers.len() <= most {
         return servers;
     }
     servers.shuffle(&mut rand::rng());
-    spread(servers, blocks, most)
+    // Blocks come first.
+    let mut left = edges.min(most / 2);
+    let (mut chosen, others): (Vec<_>, Vec<_>) = servers.into_iter().partition(|server| {
+        let taken = server.edges && left > 0;
+        left -= usize::from(taken);
+        taken
+    });
+    chosen.extend(spread(others, blocks, most.saturating_sub(chosen.len())));
+    chosen
 }
 
 /// The first `most` servers when those are taken first that host the blocks which the ones before them host least.

@@ -57,6 +57,19 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// This plan and one for the blocks behind its own, as one.
+    pub(crate) fn followed_by(mut self, next: Self) -> Self {
+        self.class = self.class.filter(|class| next.class.as_ref() == Some(class));
+        self.route.hops.extend(next.route.hops);
+        self.route.back = next.route.back;
+        self.classes.extend(next.classes);
+        self.digests.extend(next.digests);
+        self.addresses.extend(next.addresses);
+        self.apart.extend(next.apart);
+        self.present.extend(next.present);
+        self
+    }
+
     /// One of its hops is opened: other plans count with it as long as there is what is given back.
     pub(crate) fn present(&self, peer: PeerId) -> Option<Present> {
         self.present.iter().find(|present| present.peer() == peer).cloned()

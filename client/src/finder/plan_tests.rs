@@ -30,9 +30,10 @@ fn server(blocks: BlockRange, class: &str, digest: u8, free: u32) -> ServerInfo 
         ttl_seconds: 240,
         name: None,
         version: String::new(),
+        edges: false,
     };
     let digests = vec![BlockDigest([digest; 32]); blocks.len() as usize];
-    ServerInfo { announcement, digests, max_positions: 2048, uptime_seconds: 1 }
+    ServerInfo { announcement, digests, max_positions: 2048, uptime_seconds: 1, edges: None }
 }
 
 fn book(servers: &[&ServerInfo], now: Instant) -> PeerBook {

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use swarm_protocol::activations::{ActivationRows, Rows};
 use swarm_protocol::session::TokenCount;
-use swarm_protocol::wire::{CloseReason, SessionReply, StepDone, StepError, StepOutput};
+use swarm_protocol::wire::{CloseReason, ElementType, LinkFormat, SessionReply, StepDone, StepError, StepOutput};
 
 use super::Session;
-use super::link::{Arrival, LinkEvent};
+use super::link::{Arrival, LinkEvent, PackedBytes};
 use crate::chain::{Came, ChainError, HopId, Unlinked};
 use crate::finder::Outcome;
 
@@ -49,6 +49,7 @@ impl Session {
             | SessionReply::Refused(_)
             | SessionReply::Expected
             | SessionReply::Recalled { .. }
+            | SessionReply::Agreed
             | SessionReply::Closed(_) => {
                 self.lose(hop, "it broke the session's protocol".to_string());
             }
@@ -77,16 +78,22 @@ impl Session {
     }
 
     fn on_output(&mut self, hop: HopId, output: StepOutput, bytes: Vec<u8>, at: Instant) {
-        let fits = (output.rows.hidden, output.rows.element) == (self.hidden, self.format.into());
-        let Some(rows) = ActivationRows::of_wire(output.rows, bytes).filter(|_| fits) else {
+        let element = ElementType::from(self.format);
+        let format = self.links.get(&hop).map_or(LinkFormat::Exact, |link| link.formats.output);
+        let fits = output.rows.hidden == self.hidden && format.admits(element, output.rows.element);
+        let Some(rows) = fits.then(|| ActivationRows::unpacked(output.rows, bytes)).flatten() else {
             return self.lose(hop, "it answered with rows of another shape".to_string());
         };
+        if let Some(link) = self.links.get_mut(&hop) {
+            link.packed.output = PackedBytes::a_row(&output.rows);
+        }
         match self.chain.output(hop, &output, rows) {
             Ok(Came::Output { from, rows }) => {
                 self.recorder.output_arrived(from.0, at);
                 self.setbacks = 0;
                 let held = from.as_usize() + rows.rows();
                 self.keep_pages(hop, held);
+                let rows = rows.off_link(element);
                 match &mut self.outputs {
                     Some(outputs) => outputs.append(rows),
                     None => self.outputs = Some(rows),

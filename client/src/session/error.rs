@@ -1,5 +1,6 @@
 //! Why a session cannot go on.
 
+use swarm_edges::EdgesError;
 use swarm_model::ModelError;
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::session::TokenCount;
@@ -25,6 +26,25 @@ pub enum SessionError {
         /// What the last attempt ended with.
         last: String,
     },
+    /// No server offers embedding and head, and this client has none.
+    #[error(
+        "no server offers embedding and head of this model{}; start one with `swarm-node serve --edges`, or leave out \
+         `--edges served`",
+        last.as_ref().map_or_else(String::new, |last| format!(" now (the last one: {last})"))
+    )]
+    NoEdges {
+        /// What the last attempt ended with, if there was any.
+        last: Option<String>,
+    },
+    /// What was asked for takes weights that this client does not hold.
+    #[error("this client holds no head, and servers give no logits; leave out `--edges served` for them")]
+    NoLogits,
+    /// A constraint takes logits that this client does not see.
+    #[error(
+        "a constraint (JSON, grammar or regular expression) needs this client's own embedding and head: servers that choose \
+         tokens know nothing of it; leave out `--edges served`"
+    )]
+    ConstraintElsewhere,
     /// More positions than were reserved.
     #[error("{asked} positions are more than the {reserved} reserved for this session; open one for more tokens")]
     PastReservation {
@@ -59,4 +79,14 @@ pub enum SessionError {
     /// The thread that holds embedding and head has ended.
     #[error("the client's model thread has ended")]
     Stopped,
+}
+
+impl From<EdgesError> for SessionError {
+    fn from(error: EdgesError) -> Self {
+        match error {
+            EdgesError::Model(error) => Self::Model(error),
+            EdgesError::WrongRows { hidden } => Self::WrongRows { hidden },
+            EdgesError::Panicked | EdgesError::Stopped => Self::Stopped,
+        }
+    }
 }

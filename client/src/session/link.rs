@@ -10,7 +10,8 @@ use swarm_protocol::p2p::{FrameReader, FrameWriter, Network, OpenError, StreamEr
 use swarm_protocol::session::{SessionId, TokenCount};
 use swarm_protocol::warm_up::WarmUp;
 use swarm_protocol::wire::{
-    CloseReason, MAX_STEP_ROWS, Next, Open, PAGE_POSITIONS, Recall, Refusal, RowsHeader, SessionReply, SessionRequest,
+    CloseReason, LinkFormats, MAX_STEP_ROWS, Next, Open, PAGE_POSITIONS, Recall, Refusal, RowEncoding, RowsHeader,
+    SessionReply, SessionRequest,
 };
 use swarm_protocol::{Multiaddr, PeerId};
 use thiserror::Error;
@@ -98,6 +99,9 @@ pub enum OpenFailure {
     /// It hung up, or said something else.
     #[error("it did not answer the request to open a session")]
     NoAnswer,
+    /// It does not know the format in which rows are to travel.
+    #[error("it does not know the wire format that was asked for ({0}); choose another server, or `--wire exact`")]
+    UnknownFormat(CloseReason),
     /// It took too long.
     #[error("it did not open the session within {0:?}")]
     TimedOut(Duration),
@@ -113,6 +117,7 @@ pub(super) struct OpenedLink {
     /// The positions that it has computed before, in another session.
     recalled: TokenCount,
     session: SessionId,
+    formats: LinkFormats,
     addresses: Vec<Multiaddr>,
     /// How long the server took to answer.
     took: Duration,
@@ -125,18 +130,26 @@ pub(super) struct OpenedLink {
     writer: FrameWriter<SessionRequest>,
 }
 
+/// What a hop is asked for when its session is opened.
+pub(super) struct Opening {
+    pub(super) request: Open,
+    /// What becomes of rows on its links.
+    pub(super) formats: LinkFormats,
+    /// The pages that it may have computed before.
+    pub(super) recall: Option<Recall>,
+    /// What exact rows look like, with the most that any server takes.
+    pub(super) shape: RowsHeader,
+}
+
 /// Opens a session on one server.
 pub(super) async fn open(
     network: &Network,
     peer: PeerId,
     addresses: &[Multiaddr],
-    request: Open,
-    recall: Option<Recall>,
-    shape: RowsHeader,
+    opening: Opening,
     limit: Duration,
 ) -> Result<OpenedLink, OpenFailure> {
-    let opened =
-        tokio::time::timeout(limit, open_without_limit(network, peer, addresses, request, recall, shape)).await;
+    let opened = tokio::time::timeout(limit, open_without_limit(network, peer, addresses, opening)).await;
     opened.unwrap_or(Err(OpenFailure::TimedOut(limit)))
 }
 
@@ -144,24 +157,28 @@ async fn open_without_limit(
     network: &Network,
     peer: PeerId,
     addresses: &[Multiaddr],
-    request: Open,
-    recall: Option<Recall>,
-    shape: RowsHeader,
+    Opening { request, formats, recall, shape }: Opening,
 ) -> Result<OpenedLink, OpenFailure> {
     let (blocks, session, tokens, class) = (request.blocks, request.session, request.tokens, request.class.clone());
     let stream = network.open(peer, addresses, StreamKind::Session).await?;
     let (mut reader, mut writer) = stream.into_frames(shape.payload_bytes().unwrap_or(0));
     let asked = Instant::now();
     writer.send(&SessionRequest::Open(request), &[]).await?;
+    let asks = formats != LinkFormats::default();
+    if asks {
+        // Servers that know nothing of formats are not asked for any.
+        writer.send(&SessionRequest::Links(formats), &[]).await?;
+    }
     let most = recall.as_ref().map(|recall| recall.keys.len() as u32 * PAGE_POSITIONS);
     if let Some(recall) = recall {
-        // Both are answered in one round trip.
+        // All of this is answered in one round trip.
         writer.send(&SessionRequest::Recall(recall), &[]).await?;
     }
     match reader.next().await? {
         Some((SessionReply::Opened { max_step_rows, max_steps, .. }, _)) => Ok(OpenedLink {
             peer,
             class,
+            formats: if asks { agreed(&mut reader, formats).await? } else { formats },
             recalled: recalled(&mut reader, most).await?,
             blocks,
             max_step_rows: TokenCount(max_step_rows.clamp(1, MAX_STEP_ROWS)),
@@ -175,6 +192,16 @@ async fn open_without_limit(
             reader,
             writer,
         }),
+        Some((SessionReply::Refused(refusal), _)) => Err(OpenFailure::Refused(refusal)),
+        _ => Err(OpenFailure::NoAnswer),
+    }
+}
+
+/// The formats, if the hop takes them.
+async fn agreed(reader: &mut FrameReader<SessionReply>, formats: LinkFormats) -> Result<LinkFormats, OpenFailure> {
+    match reader.next().await? {
+        Some((SessionReply::Agreed, _)) => Ok(formats),
+        Some((SessionReply::Closed(reason @ CloseReason::Protocol(_)), _)) => Err(OpenFailure::UnknownFormat(reason)),
         Some((SessionReply::Refused(refusal), _)) => Err(OpenFailure::Refused(refusal)),
         _ => Err(OpenFailure::NoAnswer),
     }
@@ -200,7 +227,10 @@ impl OpenedLink {
     pub(super) fn start(self, hop: HopId, fed: bool, events: Events) -> Link {
         let (requests, queue) = mpsc::channel(REQUESTS);
         let (arrived, answered) = mpsc::channel(1);
-        let shape = RowsHeader { rows: self.max_step_rows.0, ..self.shape };
+        // What it is warmed up with is as large as the rows that are to come.
+        let element =
+            self.shape.element.element().map_or(self.shape.element, |exact| self.formats.input.encoding(exact));
+        let shape = RowsHeader { rows: self.max_step_rows.0, element, ..self.shape };
         let warming = fed.then(|| Warming { plan: WarmUp::new(shape, self.tokens), answered });
         tokio::spawn(write(self.writer, queue, warming, hop, events.clone()));
         let reader = tokio::spawn(read(self.reader, hop, arrived, events));
@@ -211,6 +241,8 @@ impl OpenedLink {
             blocks: self.blocks,
             class: self.class,
             session: self.session,
+            formats: self.formats,
+            packed: PackedBytes::default(),
             addresses: self.addresses,
             max_step_rows: self.max_step_rows,
             heard: Instant::now(),
@@ -286,6 +318,25 @@ async fn read(mut reader: FrameReader<SessionReply>, hop: HopId, arrived: mpsc::
     }
 }
 
+/// Bytes that a row of the newest frame took, where it came or went packed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct PackedBytes {
+    /// Of the frames for the hop.
+    pub(super) input: Option<u32>,
+    /// Of those from it.
+    pub(super) output: Option<u32>,
+}
+
+impl PackedBytes {
+    /// What a row of the announced frame took, if it is packed.
+    pub(super) fn a_row(rows: &RowsHeader) -> Option<u32> {
+        match rows.element {
+            RowEncoding::Packed { bytes, .. } => bytes.checked_div(rows.rows),
+            _ => None,
+        }
+    }
+}
+
 /// A hop of the chain with its stream. Dropping it ends the session on that hop.
 pub(super) struct Link {
     pub(super) peer: PeerId,
@@ -293,6 +344,10 @@ pub(super) struct Link {
     pub(super) class: NumericClass,
     /// The session's id on this hop.
     session: SessionId,
+    /// What becomes of rows on the way to it, and from it.
+    pub(super) formats: LinkFormats,
+    /// How far its rows are packed on their way from and to this client.
+    pub(super) packed: PackedBytes,
     addresses: Vec<Multiaddr>,
     max_step_rows: TokenCount,
     /// When the hop last said anything.

@@ -1,6 +1,8 @@
 //! A session on a chain of servers: what [`crate::chain`] says is to be done, done.
 
+mod ahead;
 mod arrivals;
+mod cuts;
 mod error;
 mod link;
 mod orders;
@@ -20,7 +22,7 @@ use swarm_protocol::block::{BlockIndex, BlockRange};
 use swarm_protocol::model_id::{BlockDigest, ModelId, NumericClass, WeightFormat};
 use swarm_protocol::p2p::Network;
 use swarm_protocol::session::{SessionId, TokenCount};
-use swarm_protocol::wire::{MAX_STEP_ROWS, RowsHeader};
+use swarm_protocol::wire::{LinkFormat, MAX_STEP_ROWS, RowsHeader};
 use tokio::sync::mpsc;
 use tokio::time::Instant as TokioInstant;
 use tracing::info;
@@ -28,13 +30,15 @@ use tracing::info;
 pub use error::SessionError;
 pub use link::OpenFailure;
 
+use self::ahead::Ahead;
+use self::cuts::Cuts;
 use self::link::{Arrival, Link};
 use self::prefix::PageKeys;
 use self::recorder::Recorder;
 use self::shadows::Shadows;
 use crate::chain::{BadHops, Chain, ChainConfig, HopId, Outputs};
 use crate::config::ClientConfig;
-use crate::edges::EdgesWorker;
+use crate::edges::ClientEdges;
 use crate::finder::{Finder, Outcome};
 use crate::trace::TraceRecord;
 
@@ -54,6 +58,10 @@ pub struct HopInfo {
     pub peer: PeerId,
     /// The blocks it computes in this session.
     pub blocks: BlockRange,
+    /// Bytes of a token's row on the way to it. Where servers pack rows for one another, these are the bytes before.
+    pub bytes_in: u32,
+    /// Bytes of a token's row on the way from it.
+    pub bytes_out: u32,
 }
 
 /// What happened to a session's route since it was last asked.
@@ -80,7 +88,7 @@ pub(crate) struct SessionParts {
     pub(crate) model: ModelId,
     pub(crate) format: WeightFormat,
     pub(crate) hidden: u32,
-    pub(crate) edges: EdgesWorker,
+    pub(crate) edges: ClientEdges,
     pub(crate) id: SessionId,
     /// Room to reserve on every hop.
     pub(crate) tokens: TokenCount,
@@ -98,11 +106,15 @@ pub struct Session {
     model: ModelId,
     hidden: u32,
     format: WeightFormat,
-    edges: EdgesWorker,
+    edges: ClientEdges,
+    /// Rows that were embedded before they were needed.
+    ahead: Ahead,
     tokens: TokenCount,
     /// Fixed by the first servers: replacements must give the same bits.
     class: Option<NumericClass>,
     digests: BTreeMap<BlockIndex, BlockDigest>,
+    /// Where rows are rounded.
+    cuts: Cuts,
     chain: Chain<ActivationRows>,
     /// The token ids of a chain of tokens: the input of its first hop.
     ids: Vec<u32>,
@@ -174,11 +186,13 @@ impl Session {
             id: parts.id,
             network: parts.network,
             finder: parts.finder,
+            cuts: Cuts::new(parts.config.wire.rounding()),
             config: parts.config,
             model: parts.model,
             hidden: parts.hidden,
             format: parts.format,
             edges: parts.edges,
+            ahead: Ahead::default(),
             tokens: parts.tokens,
             class: None,
             digests: BTreeMap::new(),
@@ -230,7 +244,13 @@ impl Session {
 
     /// The hops in order.
     pub fn route(&self) -> Vec<HopInfo> {
-        let info = |(hop, blocks)| self.links.get(&hop).map(|link| HopInfo { peer: link.peer, blocks });
+        let bytes = |format: LinkFormat| format.encoding(self.format.into()).row_bytes(self.hidden as usize) as u32;
+        let info = |(hop, blocks)| {
+            let Link { peer, formats, packed, .. } = self.links.get(&hop)?;
+            let bytes_in = packed.input.unwrap_or(bytes(formats.input));
+            let bytes_out = packed.output.unwrap_or(bytes(formats.output));
+            Some(HopInfo { peer: *peer, blocks, bytes_in, bytes_out })
+        };
         self.chain.hops().filter_map(info).collect()
     }
 
@@ -281,6 +301,11 @@ impl Session {
         self.ids.extend_from_slice(ids);
         self.pages.iter_mut().for_each(|pages| pages.follow(&self.ids, fed));
         self.settle().await
+    }
+
+    /// What token `id` is embedded as, if it is the next that is fed.
+    pub(crate) fn is_embedded(&mut self, id: u32, row: ActivationRows) {
+        self.ahead = Ahead::new(self.ids.len(), vec![id], row);
     }
 
     /// Feeds rows of activations; gives the last hop's outputs that were asked for.

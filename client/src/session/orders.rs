@@ -1,13 +1,17 @@
 //! Doing what the chain says.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use swarm_protocol::activations::ActivationRows;
+use swarm_protocol::activations::{ActivationRows, Rows, packing_pays};
 use swarm_protocol::session::TokenCount;
-use swarm_protocol::wire::{self, Connect, Lane, Output, SessionRequest, Step};
+use swarm_protocol::wire::{self, Connect, Lane, LinkFormat, Output, SessionRequest, Step};
 
+use super::link::PackedBytes;
 use super::{Session, SessionError};
 use crate::chain::{HopId, Input, Order, Target, Work};
+
+/// What embedding takes at most where nothing is wrong, a look at another server included.
+const EMBEDS_AT_ONCE: Duration = Duration::from_millis(100);
 
 impl Session {
     pub(super) async fn obey(&mut self, order: Order<ActivationRows>) -> Result<(), SessionError> {
@@ -54,10 +58,13 @@ impl Session {
         let rows = match work.input {
             Input::Rows(rows) => rows,
             Input::Tokens => {
-                let ids = self.ids[from..from + count].to_vec();
                 let began = Instant::now();
-                let rows = self.edges.embed(ids).await?;
+                let rows = self.ahead.embed(&self.edges, &self.ids, from..from + count).await?;
                 self.recorder.step_sent(work.from.0, work.rows.0, began);
+                if began.elapsed() > EMBEDS_AT_ONCE {
+                    // No hop is to blame for this wait.
+                    self.begin_watching();
+                }
                 rows
             }
         };
@@ -66,8 +73,18 @@ impl Session {
     }
 
     fn send_step(&mut self, hop: HopId, epoch: u32, from: TokenCount, wanted_from: TokenCount, rows: ActivationRows) {
-        let step = Step { epoch, position: from.0, rows: rows.header(), wanted_from: wanted_from.0 };
-        let sent = self.links.get(&hop).is_some_and(|link| link.send(SessionRequest::Step(step), rows.into_bytes()));
+        let sent = self.links.get_mut(&hop).is_some_and(|link| {
+            let (rows, bytes) = match link.formats.input {
+                // One row tells what the round trip is worth: how fast many would go, nobody has measured here.
+                LinkFormat::Packed if packing_pays(rows.bytes().len() / rows.rows().max(1), link.rtt) => {
+                    rows.into_packed()
+                }
+                format => rows.on_link(format).into_wire(),
+            };
+            link.packed.input = PackedBytes::a_row(&rows);
+            let step = Step { epoch, position: from.0, rows, wanted_from: wanted_from.0 };
+            link.send(SessionRequest::Step(step), bytes)
+        });
         if !sent {
             self.lose(hop, "its stream takes no more".to_string());
         }

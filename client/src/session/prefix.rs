@@ -69,7 +69,9 @@ impl Session {
 
     /// What routes count with.
     pub(super) fn expected(&self) -> Option<Expected> {
-        let keys = self.pages.as_ref().map(|pages| pages.keys.as_slice()).filter(|keys| !keys.is_empty())?;
+        // Until a route is chosen, pages of rounded rows have no names.
+        let pages = self.pages.as_ref().filter(|pages| !pages.keys.is_empty() && self.cuts.are_known())?;
+        let keys: Vec<PageKey> = pages.keys.iter().map(|key| self.cuts.name(*key)).collect();
         let prompt = keys.len() as u32 * PAGE_POSITIONS;
         Some(Expected { keys: keys.into(), answer: TokenCount(self.tokens.0.saturating_sub(prompt).max(1)) })
     }
@@ -79,7 +81,9 @@ impl Session {
         let pages = self.pages.as_ref()?;
         // The last hop has to compute what is wanted of it.
         let end = if self.started { self.chain.not_wanted() } else { TokenCount(u32::MAX) };
-        pages.recall(self.chain.epoch(), end.as_usize())
+        let mut recall = pages.recall(self.chain.epoch(), end.as_usize())?;
+        recall.keys.iter_mut().for_each(|key| *key = self.cuts.name(*key));
+        Some(recall)
     }
 
     /// Tells a hop that holds so many positions to keep the pages it has filled since it was last told.
@@ -89,7 +93,10 @@ impl Session {
         let filled = held / PAGE_POSITIONS as usize;
         // After a truncation the same pages may be filled anew.
         link.kept_pages = link.kept_pages.min(filled);
-        let Some(keep) = pages.keep(self.chain.epoch(), link.kept_pages..filled.min(pages.keys.len())) else { return };
+        let Some(mut keep) = pages.keep(self.chain.epoch(), link.kept_pages..filled.min(pages.keys.len())) else {
+            return;
+        };
+        keep.keys.iter_mut().for_each(|key| *key = self.cuts.name(*key));
         link.kept_pages = filled;
         if let Some(last) = keep.keys.last() {
             self.finder.report_kept(link.peer, *last);

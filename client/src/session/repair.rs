@@ -6,18 +6,21 @@ use std::time::{Duration, Instant};
 
 use futures::future::{Either, join_all, select};
 use swarm_protocol::PeerId;
+use swarm_protocol::activations::packing_pays;
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::ModelId;
 use swarm_protocol::p2p::Network;
 use swarm_protocol::session::{SessionId, TokenCount};
-use swarm_protocol::wire::{MAX_STEP_ROWS, Open, Recall, Refusal, RowsHeader};
+use swarm_protocol::wire::{LinkFormat, LinkFormats, MAX_STEP_ROWS, Open, Recall, Refusal, RowsHeader};
 use tracing::{debug, info, warn};
 
-use super::link::{self, OpenFailure, OpenedLink};
+use super::cuts::Cuts;
+use super::link::{self, OpenFailure, OpenedLink, Opening};
 use super::{Session, SessionError};
 use crate::chain::{HopId, LostSpan};
+use crate::config::Wire;
 use crate::finder::{Finder, Need, NoPlan, Outcome, Plan};
-use crate::route::RouteHop;
+use crate::route::{NoRoute, RouteHop};
 
 /// The pause before servers are looked for again; doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -45,6 +48,10 @@ pub(super) struct Opener {
     model: ModelId,
     tokens: TokenCount,
     shape: RowsHeader,
+    /// Where rows are rounded.
+    cuts: Cuts,
+    /// Whether rows may be packed.
+    packs: bool,
     /// What each is asked whether it has computed it before.
     recall: Option<Recall>,
     limit: Duration,
@@ -66,10 +73,22 @@ impl Opener {
             blocks: hop.blocks,
             tokens: self.tokens,
         };
-        let opened =
-            link::open(&self.network, hop.peer, addresses, request, self.recall.clone(), self.shape, self.limit);
-        let opened = opened.await?;
+        let formats = self.formats(plan, hop);
+        let opening = Opening { request, formats, recall: self.recall.clone(), shape: self.shape };
+        let opened = link::open(&self.network, hop.peer, addresses, opening, self.limit).await?;
         Ok(opened.counted(plan.present(hop.peer)))
+    }
+
+    /// The formats of a hop's links. Servers measure where packing pays; what comes back to this client from nearby does not.
+    fn formats(&self, plan: &Plan, hop: &RouteHop) -> LinkFormats {
+        let formats = self.cuts.formats(hop.blocks);
+        if !self.packs {
+            return formats;
+        }
+        let last = plan.route.hops.last().is_some_and(|last| last == hop);
+        let near = last && !packing_pays(self.shape.element.row_bytes(self.shape.hidden as usize), plan.route.back * 2);
+        let packed = |format| if format == LinkFormat::Exact { LinkFormat::Packed } else { format };
+        LinkFormats { input: packed(formats.input), output: if near { formats.output } else { packed(formats.output) } }
     }
 
     /// Opens `hop`; if it is slow to answer, the best other server of the same blocks as well. Who opens first is taken.
@@ -113,7 +132,11 @@ impl Session {
                 let last = last.unwrap_or_default();
                 return Err(SessionError::GaveUp { range: span.range, attempts: self.setbacks, last });
             }
-            match self.finder.plan(self.need(span.range), !self.started).await {
+            if !self.started && self.links.is_empty() {
+                // Nothing stands of the route before.
+                self.cuts.forget();
+            }
+            match self.plan(span.range).await {
                 Ok(plan) => last = self.open_route(&span, plan).await.or(last),
                 // Nothing has been computed: servers of another class may have what this one lacks.
                 Err(_) if !self.started && self.class.is_some() => self.begin_again(),
@@ -132,6 +155,26 @@ impl Session {
             self.catch_up();
         }
         Ok(())
+    }
+
+    /// A route over `range` with a hop's end at each of the session's cuts.
+    fn plan(&self, range: BlockRange) -> impl Future<Output = Result<Plan, NoPlan>> + use<> {
+        let needs: Vec<Need> = self.cuts.parts(range).into_iter().map(|part| self.need(part)).collect();
+        let (finder, fresh) = (self.finder.clone(), !self.started);
+        async move {
+            let mut plan: Option<Plan> = None;
+            for mut need in needs {
+                if let Some(before) = plan.as_ref().filter(|_| need.class.is_none() && !need.mixed) {
+                    need.class.clone_from(&before.class);
+                }
+                let next = finder.plan(need, fresh).await?;
+                plan = Some(match plan {
+                    Some(before) => before.followed_by(next),
+                    None => next,
+                });
+            }
+            plan.ok_or_else(|| NoRoute { missing: vec![range] }.into())
+        }
     }
 
     /// Lets go of every hop, and of the class and digests that they have fixed.
@@ -171,6 +214,8 @@ impl Session {
             model: self.model,
             tokens: self.tokens,
             shape: RowsHeader { rows: MAX_STEP_ROWS, ..self.row_shape() },
+            cuts: self.cuts.clone(),
+            packs: self.config.wire == Wire::Auto,
             recall: self.recall(),
             limit: self.config.open_timeout,
         }
@@ -179,6 +224,7 @@ impl Session {
     /// Opens the planned hops at once and puts them into the chain. Says what went wrong, if anything did: the hops that
     /// did not open are lost again at once, those that did are kept.
     async fn open_route(&mut self, span: &LostSpan, plan: Plan) -> Option<String> {
+        self.cuts.follow(plan.route.hops.iter().map(|hop| hop.blocks));
         let recall = self.recall();
         let attempts = self.open_all(&plan).await;
         for (_, blocks, _) in attempts.iter().filter(|(_, _, opened)| opened.is_ok()) {
@@ -220,13 +266,13 @@ impl Session {
         failure
     }
 
-    /// Hops whose servers could not reach one another a while ago do not try it again.
+    /// Hops whose servers could not reach one another a while ago do not try it again; nor does a server dial itself.
     fn take_detours(&mut self, apart: &HashSet<(PeerId, PeerId)>) {
         let peer = |hop| self.links.get(&hop).map(|link| link.peer);
         let hops: Vec<(HopId, Option<PeerId>)> = self.chain.hops().map(|(hop, _)| (hop, peer(hop))).collect();
         for pair in hops.windows(2) {
             if let [(hop, Some(from)), (next, Some(to))] = *pair
-                && apart.contains(&(from, to))
+                && (from == to || apart.contains(&(from, to)))
             {
                 self.chain.take_detour(hop, next);
             }

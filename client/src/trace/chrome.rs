@@ -81,11 +81,14 @@ impl<W: Write> ChromeWriter<W> {
 
     fn timeline_event(&mut self, event: TimelineEvent) -> io::Result<()> {
         match event {
-            TimelineEvent::Hop { index, peer, blocks } => {
+            TimelineEvent::Hop { index, peer, blocks, bytes } => {
                 let process = process(Place::Hop(index));
                 let peer = peer.to_string();
                 let name = format!("blocks {blocks} on {}", short(&peer));
-                let about = json!({ "name": name, "peer": peer, "blocks": blocks.to_string() });
+                let about = json!({
+                    "name": name, "peer": peer, "blocks": blocks.to_string(),
+                    "bytes_in": bytes.incoming, "bytes_out": bytes.outgoing,
+                });
                 self.event(&named("process_name", process, 0, about))?;
                 // Hops stand in the order of their blocks, replacements below what they replaced.
                 self.event(&named("process_sort_index", process, 0, json!({ "sort_index": blocks.start() + 1 })))?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use swarm_protocol::block::BlockRange;
 
 use super::record::TraceRecord;
-use super::timeline::{Span, Timeline, TimelineEvent};
+use super::timeline::{LinkBytes, Span, Timeline, TimelineEvent};
 
 /// A hop as a trace names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct LoggedHop {
     pub peer: String,
     /// The blocks it computed.
     pub blocks: BlockRange,
+    /// Bytes of a row on its links.
+    pub bytes: LinkBytes,
 }
 
 /// A token and the time it took.
@@ -71,7 +73,9 @@ impl TraceLog {
     /// Adds what a timeline tells next.
     pub fn push(&mut self, event: TimelineEvent) {
         match event {
-            TimelineEvent::Hop { peer, blocks, .. } => self.hops.push(LoggedHop { peer: peer.to_string(), blocks }),
+            TimelineEvent::Hop { peer, blocks, bytes, .. } => {
+                self.hops.push(LoggedHop { peer: peer.to_string(), blocks, bytes });
+            }
             TimelineEvent::Span(span) => self.spans.push(span),
             TimelineEvent::Token { number, id, start, end } => {
                 self.tokens.push(LoggedToken { number, id, start, end });

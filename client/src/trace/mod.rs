@@ -13,4 +13,4 @@ pub use chrome::{ChromeWriter, MAX_TRACE_BYTES, TraceError};
 pub use log::{LoggedHop, LoggedReroute, LoggedToken, TraceLog};
 pub use record::TraceRecord;
 pub use summary::{HopTimes, Percentiles, Slowest, TokenTimes, TraceSummary};
-pub use timeline::{Place, Span, Stage, Timeline, TimelineEvent};
+pub use timeline::{LinkBytes, Place, Span, Stage, Timeline, TimelineEvent};

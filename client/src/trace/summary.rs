@@ -6,7 +6,7 @@ use std::time::Duration;
 use swarm_protocol::block::BlockRange;
 
 use super::log::{LoggedReroute, LoggedToken, TraceLog};
-use super::timeline::{Place, Span, Stage};
+use super::timeline::{LinkBytes, Place, Span, Stage};
 
 /// The share of steps, in percent, that took no longer than what [`Percentiles::p95`] says.
 const HIGH: usize = 95;
@@ -40,6 +40,8 @@ pub struct HopTimes {
     pub peer: String,
     /// The blocks it computed.
     pub blocks: BlockRange,
+    /// Bytes of a token's row on its links; 0 in traces that do not tell.
+    pub bytes: LinkBytes,
     /// Steps of one row.
     pub steps: usize,
     /// On the way to it.
@@ -151,6 +153,7 @@ fn hop_times(log: &TraceLog, hop: usize) -> Option<HopTimes> {
         hop,
         peer: about.peer.clone(),
         blocks: about.blocks,
+        bytes: about.bytes,
         steps,
         transfer: Percentiles::of(of(Stage::Transfer, true), steps),
         queue: Percentiles::of(of(Stage::Queue, true), steps),

@@ -15,7 +15,8 @@ pub(super) fn ms(millis: u64) -> Duration {
 /// A hop over `start..end`; its peer id follows from `name`.
 pub(super) fn hop(name: u8, start: u32, end: u32) -> HopInfo {
     let secret = swarm_protocol::Keypair::ed25519_from_bytes([name; 32]).unwrap();
-    HopInfo { peer: PeerId::from(secret.public()), blocks: BlockRange::new(start, end).unwrap() }
+    let blocks = BlockRange::new(start, end).unwrap();
+    HopInfo { peer: PeerId::from(secret.public()), blocks, bytes_in: 256, bytes_out: 136 }
 }
 
 pub(super) fn route(hops: &[HopInfo], at: u64) -> TraceRecord {

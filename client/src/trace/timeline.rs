@@ -96,6 +96,15 @@ impl Span {
     }
 }
 
+/// Bytes of one row on a hop's links; 0 if that is not known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LinkBytes {
+    /// On the way to it.
+    pub incoming: u32,
+    /// On the way from it.
+    pub outgoing: u32,
+}
+
 /// What a timeline tells. Spans of one place and stage come in order of time and do not overlap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TimelineEvent {
@@ -107,6 +116,8 @@ pub enum TimelineEvent {
         peer: PeerId,
         /// The blocks it computes.
         blocks: BlockRange,
+        /// Bytes of a row on its links.
+        bytes: LinkBytes,
     },
     /// Some time was spent.
     Span(Span),
@@ -195,7 +206,7 @@ impl Timeline {
                 self.step(position, rows).sent = Some((at, embedding));
             }
             TraceRecord::Hop { peer, blocks, position, rows, queue, compute, acknowledged, rtt } => {
-                let hop = self.hop(peer, blocks);
+                let hop = self.hop(peer, blocks, LinkBytes::default());
                 let word = HopWord { hop, blocks, queue, compute, acknowledged, rtt, latest: acknowledged };
                 self.step(position, rows).hops.push(word);
             }
@@ -223,7 +234,7 @@ impl Timeline {
         self.lay_out_all();
         self.route = hops.iter().map(|hop| hop.blocks).collect();
         for hop in hops {
-            self.hop(hop.peer, hop.blocks);
+            self.hop(hop.peer, hop.blocks, LinkBytes { incoming: hop.bytes_in, outgoing: hop.bytes_out });
         }
     }
 
@@ -249,13 +260,13 @@ impl Timeline {
     }
 
     /// The number of that hop, which is named if it is new.
-    fn hop(&mut self, peer: PeerId, blocks: BlockRange) -> usize {
+    fn hop(&mut self, peer: PeerId, blocks: BlockRange, bytes: LinkBytes) -> usize {
         let known = self.hops.iter().position(|hop| (hop.peer, hop.blocks) == (peer, blocks));
         known.unwrap_or_else(|| {
             let index = self.hops.len();
             let (transferred, queued) = (Duration::ZERO, Duration::ZERO);
             self.hops.push(HopRows { peer, blocks, ended: None, transferred, queued });
-            self.events.push(TimelineEvent::Hop { index, peer, blocks });
+            self.events.push(TimelineEvent::Hop { index, peer, blocks, bytes });
             index
         })
     }

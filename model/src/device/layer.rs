@@ -28,7 +28,8 @@ enum Weight {
 }
 
 impl DeviceLinear {
-    /// Rows as the layer multiplies them, for layers of one type that share an input.
+    /// Rows as the layer multiplies them, for layers that share an input. Of layers of several types, as a file may mix them,
+    /// each takes them from the type of the first.
     pub(super) fn rounded(&self, x: &Tensor) -> Result<Tensor, ModelError> {
         Ok(match &self.weight {
             Weight::Dense(weight) => x.to_dtype(weight.dtype())?,
@@ -40,8 +41,8 @@ impl DeviceLinear {
     /// What [`DeviceLinear::rounded`] gave to `(rows, out)`.
     pub(super) fn forward(&self, rounded: &Tensor) -> Result<Tensor, ModelError> {
         let y = match &self.weight {
-            Weight::Dense(weight) => rounded.matmul(&weight.t()?)?.to_dtype(DType::F32)?,
-            Weight::Quantised { matrix, .. } => matrix.forward(rounded)?,
+            Weight::Dense(weight) => rounded.to_dtype(weight.dtype())?.matmul(&weight.t()?)?.to_dtype(DType::F32)?,
+            Weight::Quantised { matrix, .. } => matrix.forward(&rounded.to_dtype(DType::F32)?)?,
         };
         Ok(match &self.bias {
             Some(bias) => y.broadcast_add(bias)?,
@@ -54,13 +55,14 @@ impl Layer for DeviceLinear {
     type Place = Device;
 
     fn load(device: &Device, stored: &StoredMatrix<'_>, digest: &mut Hasher) -> Result<Self, ModelError> {
-        let weight = match stored.ggml(digest)? {
-            Some(rows) => {
-                let storage = QStorage::from_data(Cow::Owned(rows.bytes), device, rows.dtype)?;
+        let ggml = stored.ggml(digest)?;
+        let weight = match ggml.and_then(|rows| Some((rows.kind.ggml()?, rows))) {
+            Some((kind, rows)) => {
+                let storage = QStorage::from_data(Cow::Owned(rows.bytes), device, kind)?;
                 let matrix = QMatMul::from_qtensor(QTensor::new(storage, (stored.outputs, rows.width))?)?;
                 Weight::Quantised { matrix, padding: rows.width - stored.inner }
             }
-            None => Weight::Dense(dense(&stored.load(digest)?, device)?),
+            None => Weight::Dense(dense(&stored.dense(digest)?, device)?),
         };
         Ok(Self { weight, bias: None })
     }

@@ -7,6 +7,7 @@
 mod attention;
 mod block;
 mod choice;
+mod feed_forward;
 mod kv;
 mod layer;
 mod place;

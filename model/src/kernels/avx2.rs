@@ -5,9 +5,12 @@ mod attention;
 
 use std::arch::x86_64::*;
 
+pub(super) use attention::prefetch_all;
+
 use super::quant::{self, Cell, Format};
 use super::wide::Wide;
 use super::{Kernel, LANES, Lanes, Stored, portable, sum_lanes};
+use crate::config::Activation;
 
 /// How far ahead of use a single row's weights are asked for, in bytes: about the time memory takes to answer.
 const PREFETCH_BYTES: usize = 1024;
@@ -85,7 +88,7 @@ impl Kernel for Avx2 {
     #[inline]
     fn weighted_sums<E: Stored, const R: usize>(self, weights: [&[f32]; R], values: (&[E], &[E]), sums: &mut [f32]) {
         // SAFETY: `self` proves that the processor has the features.
-        unsafe { attention::weighted_sums(weights, values, sums) }
+        unsafe { attention::weighted_sums(self, weights, values, sums) }
     }
 
     fn largest(self, scores: &[f32]) -> f32 {
@@ -98,9 +101,14 @@ impl Kernel for Avx2 {
         unsafe { soften(scores, max, scale, sums) }
     }
 
-    fn silu_mul(self, gate: &mut [f32], up: &[f32]) {
+    fn activate(self, activation: Activation, gate: &mut [f32], up: &[f32]) {
         // SAFETY: `self` proves that the processor has the features.
-        unsafe { silu_mul(gate, up) }
+        unsafe { activate(activation, gate, up) }
+    }
+
+    fn cap(self, scores: &mut [f32], scale: f32, cap: f32) {
+        // SAFETY: `self` proves that the processor has the features.
+        unsafe { self::cap(scores, scale, cap) }
     }
 
     fn quantise_row(self, x: &[f32], cells: &mut [Cell]) {
@@ -319,6 +327,11 @@ fn quantise_row(x: &[f32], cells: &mut [Cell]) {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn silu_mul(gate: &mut [f32], up: &[f32]) {
-    portable::silu_mul(gate, up);
+fn activate(activation: Activation, gate: &mut [f32], up: &[f32]) {
+    portable::activate(activation, gate, up);
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn cap(scores: &mut [f32], scale: f32, cap: f32) {
+    portable::cap(scores, scale, cap);
 }

@@ -20,9 +20,6 @@ pub(crate) trait Stored: bytemuck::Pod + Default + Send + Sync {
 
 /// A float that weights, keys and values are held in.
 pub(crate) trait Element: Stored + candle_core::WithDType {
-    /// The type's name in digests.
-    const NAME: &'static str;
-
     /// The nearest value of this type, ties to even.
     fn round(value: f32) -> Self;
 }
@@ -61,10 +58,8 @@ stored!(bf16, bf16::to_f32, load::bf16x8);
 stored!(i8, f32::from, load::i8x8);
 
 macro_rules! element {
-    ($type:ty, $name:literal, $round:expr) => {
+    ($type:ty, $round:expr) => {
         impl Element for $type {
-            const NAME: &'static str = $name;
-
             #[inline(always)]
             fn round(value: f32) -> Self {
                 $round(value)
@@ -73,6 +68,6 @@ macro_rules! element {
     };
 }
 
-element!(f32, "f32", std::convert::identity);
-element!(f16, "f16", to_f16);
-element!(bf16, "bf16", bf16::from_f32);
+element!(f32, std::convert::identity);
+element!(f16, to_f16);
+element!(bf16, bf16::from_f32);

@@ -19,10 +19,11 @@ mod strip;
 #[cfg(target_arch = "x86_64")]
 mod wide;
 
+use crate::config::Activation;
 pub(crate) use element::{Element, Stored};
 pub(crate) use matmul::{PANEL_STEP, panel};
 use quant::{Cell, Format};
-pub(crate) use quant::{GgmlRows, QuantMatrix};
+pub(crate) use quant::{GgmlRows, QuantMatrix, QuantType, block_of_pairs, dequantise};
 pub(crate) use slab::{Piece, Slabs};
 
 /// Partial sums of one dot product.
@@ -83,8 +84,11 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     /// scores may so be softened piece by piece, all but the last of which have a multiple of eight.
     fn soften(self, scores: &mut [f32], max: f32, scale: f32, sums: &mut Lanes);
 
-    /// Replaces each element of `gate` by `silu(gate) * up`.
-    fn silu_mul(self, gate: &mut [f32], up: &[f32]);
+    /// Replaces each element of `gate` by what `activation` makes of it and `up`.
+    fn activate(self, activation: Activation, gate: &mut [f32], up: &[f32]);
+
+    /// Replaces each score `s` by `cap * tanh(scale * s / cap)`.
+    fn cap(self, scores: &mut [f32], scale: f32, cap: f32);
 
     /// Quantises a row cell by cell; what the row lacks of `cells` is zero.
     fn quantise_row(self, x: &[f32], cells: &mut [Cell]);

@@ -4,6 +4,7 @@
 use std::f32::consts::LOG2_E;
 
 use super::{LANES, Lanes};
+use crate::config::Activation;
 
 /// Adding and subtracting 1.5 * 2^23 rounds a small float to the nearest integer, kept in the sum's low bits.
 const ROUND: f32 = 12_582_912.0;
@@ -62,16 +63,71 @@ pub(super) fn soften(scores: &mut [f32], max: f32, scale: f32, sums: &mut Lanes)
     *sums = lanes;
 }
 
+/// Twice the square root of 2 / pi, and the coefficient of the cube, of the tanh approximation of gelu (Hendrycks and Gimpel
+/// 2016): half of 1 + tanh(x) is the sigmoid of 2x.
+const GELU_SLOPE: f32 = 1.595_769;
+const GELU_CUBE: f32 = 0.044_715;
+
 #[inline(always)]
-pub(super) fn silu_mul(gate: &mut [f32], up: &[f32]) {
-    for (gate, &up) in gate.iter_mut().zip(up) {
-        *gate = *gate / (1.0 + exp(-*gate)) * up;
+pub(super) fn activate(activation: Activation, gate: &mut [f32], up: &[f32]) {
+    match activation {
+        Activation::Silu => {
+            for (gate, &up) in gate.iter_mut().zip(up) {
+                *gate = *gate / (1.0 + exp(-*gate)) * up;
+            }
+        }
+        Activation::GeluTanh => {
+            for (gate, &up) in gate.iter_mut().zip(up) {
+                let slope = GELU_SLOPE * (1.0 + GELU_CUBE * *gate * *gate);
+                *gate = *gate / (1.0 + exp(-slope * *gate)) * up;
+            }
+        }
+        Activation::ClampedSilu { alpha, limit } => {
+            for (gate, &up) in gate.iter_mut().zip(up) {
+                let up = if up > limit { limit } else { up };
+                let up = if up < -limit { -limit } else { up };
+                let low = if *gate > limit { limit } else { *gate };
+                *gate = low / (1.0 + exp(-alpha * low)) * (up + 1.0);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn cap(scores: &mut [f32], scale: f32, cap: f32) {
+    for score in scores {
+        let ratio = *score * scale / cap;
+        // tanh by an exponential that does not overflow.
+        let small = exp(-2.0 * ratio.abs());
+        *score = ((1.0 - small) / (1.0 + small)).copysign(ratio) * cap;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn activations_and_caps_are_their_formulas() {
+        let gates: Vec<f32> = (-90..90).map(|i| i as f32 / 7.0).collect();
+        let near = |a: f32, b: f64| assert!((f64::from(a) - b).abs() < 2e-6 * b.abs().max(1.0), "{a} {b}");
+        let with = |activation| {
+            let mut out = gates.clone();
+            activate(activation, &mut out, &vec![9.0; gates.len()]);
+            gates.clone().into_iter().map(f64::from).zip(out)
+        };
+        for (x, y) in with(Activation::GeluTanh) {
+            let tanh = ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh();
+            near(y, 0.5 * x * (1.0 + tanh) * 9.0);
+        }
+        for (x, y) in with(Activation::ClampedSilu { alpha: 1.702, limit: 7.0 }) {
+            let x = x.min(7.0);
+            near(y, x / (1.0 + (-1.702 * x).exp()) * 8.0);
+        }
+        let mut capped = gates.clone();
+        cap(&mut capped, 0.5, 3.0);
+        gates.iter().zip(capped).for_each(|(x, y)| near(y, 3.0 * (f64::from(*x) / 6.0).tanh()));
+    }
 
     #[test]
     fn exp_is_as_good_as_f32_allows() {

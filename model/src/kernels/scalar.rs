@@ -2,6 +2,7 @@
 
 use super::quant::{self, Cell, Format};
 use super::{Kernel, LANES, Lanes, Stored, matmul, portable, sum_lanes};
+use crate::config::Activation;
 
 /// Plain Rust; fused multiply-add in hardware where the target has it, in software where not.
 #[derive(Debug, Clone, Copy)]
@@ -64,8 +65,12 @@ impl Kernel for Scalar {
         portable::soften(scores, max, scale, sums);
     }
 
-    fn silu_mul(self, gate: &mut [f32], up: &[f32]) {
-        portable::silu_mul(gate, up);
+    fn activate(self, activation: Activation, gate: &mut [f32], up: &[f32]) {
+        portable::activate(activation, gate, up);
+    }
+
+    fn cap(self, scores: &mut [f32], scale: f32, cap: f32) {
+        portable::cap(scores, scale, cap);
     }
 
     fn quantise_row(self, x: &[f32], cells: &mut [Cell]) {

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::scalar::Scalar;
 use super::{Element, Kernel, panel};
+use crate::config::Activation;
 use crate::products::products;
 use crate::weights::{Floats, Matrix, Values};
 
@@ -98,9 +99,15 @@ proptest! {
             Scalar.soften(&mut slow, max, 0.125, &mut sums[1]);
             prop_assert_eq!(bits(&fast), bits(&slow));
             prop_assert_eq!(bits(&sums[0]), bits(&sums[1]));
+            for activation in [Activation::Silu, Activation::GeluTanh, Activation::ClampedSilu { alpha: 1.702, limit: 7.0 }] {
+                let (mut fast, mut slow) = (scores.clone(), scores.clone());
+                kernel.activate(activation, &mut fast, &up);
+                Scalar.activate(activation, &mut slow, &up);
+                prop_assert_eq!(bits(&fast), bits(&slow));
+            }
             let (mut fast, mut slow) = (scores.clone(), scores.clone());
-            kernel.silu_mul(&mut fast, &up);
-            Scalar.silu_mul(&mut slow, &up);
+            kernel.cap(&mut fast, 0.25, 50.0);
+            Scalar.cap(&mut slow, 0.25, 50.0);
             prop_assert_eq!(bits(&fast), bits(&slow));
             let values: Vec<bf16> = (0..scores.len() * width).map(|i| bf16::from_f32(up[i % 100])).collect();
             let (mut fast, mut slow) = (vec![0.5; width], vec![0.5; width]);

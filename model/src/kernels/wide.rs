@@ -2,6 +2,8 @@
 //! same products in the same order as anywhere else, twice as many at a time.
 #![allow(unsafe_code)]
 
+mod attention;
+
 use std::arch::x86_64::*;
 
 use super::{LANES, Lanes, Stored};

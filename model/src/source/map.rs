@@ -19,7 +19,7 @@ pub(super) fn map(file: &File) -> io::Result<Arc<Mmap>> {
 
 /// Some bytes of a file that stay where they are.
 #[derive(Debug, Clone)]
-pub(crate) enum FileBytes {
+pub enum FileBytes {
     /// In the binary.
     Static(&'static [u8]),
     /// In a mapped file; the range lies within it.
@@ -28,7 +28,7 @@ pub(crate) enum FileBytes {
 
 impl FileBytes {
     /// The bytes.
-    pub(crate) fn as_slice(&self) -> &[u8] {
+    pub fn as_slice(&self) -> &[u8] {
         match self {
             Self::Static(bytes) => bytes,
             Self::Mapped(map, range) => &map[range.clone()],

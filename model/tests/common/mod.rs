@@ -1,6 +1,8 @@
 //! What the tests of this crate share.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod families;
+
 use candle_transformers::models::llama as reference;
 use swarm_model::synthetic::SyntheticSpec;
 use swarm_model::{Blocks, Checkpoint, ComputeDevice, DType, Device, Edges, KvCache, ModelConfig, ModelSpec};
@@ -138,7 +140,7 @@ impl Reference {
 }
 
 fn reference_config(config: &ModelConfig) -> reference::Config {
-    let rope_scaling = match config.rope_scaling {
+    let rope_scaling = match config.rope.scaling {
         RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } => {
             Some(reference::Llama3RopeConfig {
                 factor,
@@ -159,7 +161,7 @@ fn reference_config(config: &ModelConfig) -> reference::Config {
         num_key_value_heads: config.kv_heads,
         use_flash_attn: false,
         rms_norm_eps: config.rms_eps,
-        rope_theta: config.rope_theta,
+        rope_theta: config.rope.theta,
         bos_token_id: None,
         eos_token_id: None,
         rope_scaling,

@@ -144,7 +144,8 @@ fn read(path: &Path, config: &GenerationConfig) -> Result<Vec<Line>> {
     let lines: Box<dyn BufRead> = if path == Path::new("-") {
         Box::new(io::stdin().lock())
     } else {
-        let file = File::open(path).with_context(|| format!("cannot read the batch {}", path.display()))?;
+        let file =
+            File::open(path).with_context(|| format!("cannot read the batch {}; check its path", path.display()))?;
         Box::new(BufReader::new(file))
     };
     let lines = lines::read(lines, config).with_context(|| format!("cannot read the batch {}", path.display()))?;

@@ -6,16 +6,18 @@ use std::io::{self, IsTerminal, Write};
 use anyhow::{Result, bail};
 use clap::Args;
 use console::style;
-use swarm_client::{GenerationConfig, GenerationEvent, Model, Swarm, TextSession};
+use swarm_client::{ClientConfig, GenerationConfig, GenerationEvent, Model, Swarm, TextSession};
 use swarm_model::{ChatMessage, ModelSpec};
 use swarm_protocol::model_id::WeightFormat;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::common::SwarmArgs;
 use super::formats::or_other_formats;
-use super::generate::SamplingArgs;
+use super::generate::open_model;
+use super::hub::{HubArgs, MODEL_HELP};
 use super::output::print_error;
 use super::peers::PeerArgs;
+use super::sampling::SamplingArgs;
 use super::stop::or_interrupted_unless;
 use super::text_view::TextView;
 
@@ -30,8 +32,7 @@ const DEFAULT_CONTEXT: usize = 2048;
   swarm-node chat --model demo --bootstrap /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW...
   swarm-node chat --model ./llama --bootstrap ... --system \"Answer in one sentence.\" --temperature 0.7")]
 pub(crate) struct ChatArgs {
-    /// The model: `demo`, or a directory with config.json, *.safetensors and tokenizer.json
-    #[arg(long, env = "SWARM_MODEL", value_name = "MODEL")]
+    #[arg(long, env = "SWARM_MODEL", value_name = "MODEL", help = MODEL_HELP)]
     model: ModelSpec,
     #[command(flatten)]
     swarm: SwarmArgs,
@@ -39,6 +40,8 @@ pub(crate) struct ChatArgs {
     sampling: SamplingArgs,
     #[command(flatten)]
     peers: PeerArgs,
+    #[command(flatten)]
+    hub: HubArgs,
     /// The weight format the servers hold [default: the checkpoint's own]
     #[arg(long, env = "SWARM_FORMAT")]
     format: Option<WeightFormat>,
@@ -55,8 +58,10 @@ pub(crate) async fn run(args: ChatArgs) -> Result<()> {
     let config = args.sampling.config()?;
     let at_rest = Cell::new(false);
     or_interrupted_unless(&at_rest, async {
-        let swarm = Swarm::join(args.swarm.network_config()?, args.peers.config()?).await?;
-        let model = swarm.open_model(&args.model, args.format).await?;
+        let client = ClientConfig { hub: args.hub.config(), ..args.peers.config()? };
+        let swarm = Swarm::join(args.swarm.network_config()?, client).await?;
+        let model = open_model(&swarm, &args.model, args.format).await?;
+        model.check(&config).await?;
         let context = args.context.unwrap_or(DEFAULT_CONTEXT).min(model.max_positions());
         let session = model.text_session(context).await.map_err(Into::into);
         let session = or_other_formats(&swarm, &model, session).await?;

@@ -69,7 +69,9 @@ fn choose<'a>(found: &'a [Found], server: Option<&str>, all: bool) -> Result<Vec
         None => found.iter().collect(),
     };
     match (meant.as_slice(), server) {
-        ([], _) if found.is_empty() => Err("no server of yours runs on this machine".to_string()),
+        ([], _) if found.is_empty() => {
+            Err("no server of yours runs on this machine; `swarm-node status` shows those of a swarm".to_string())
+        }
         ([], Some(server)) => Err(format!(
             "no server of yours on this machine is called \"{}\"; the table shows those that run",
             plain(server)

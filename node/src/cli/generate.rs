@@ -7,14 +7,16 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use clap::builder::FalseyValueParser;
 use swarm_client::{ClientConfig, GenerationConfig, GenerationEvent, Model, NetworkConfig, Swarm};
-use swarm_model::{ModelSpec, SamplingConfig};
+use swarm_model::ModelSpec;
 use swarm_protocol::model_id::WeightFormat;
+use swarm_protocol::wire::MAX_TOP_TOKENS;
 
 use super::batch::{self, Batch};
 use super::common::SwarmArgs;
 use super::formats::or_other_formats;
-use super::output::BadUsage;
+use super::hub::{Bar, HubArgs, MODEL_HELP};
 use super::peers::PeerArgs;
+use super::sampling::SamplingArgs;
 use super::stop::or_interrupted;
 use super::text_view::TextView;
 use super::trace::TraceFile;
@@ -31,10 +33,11 @@ const MAX_PROMPT_BYTES: u64 = 16 * 1024 * 1024;
   swarm-node generate --model demo --bootstrap /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW... --prompt \"Once upon a time\"
   swarm-node generate --model ./llama --bootstrap ... --prompt-file question.txt --temperature 0.7 --seed 1
   echo \"Once upon a time\" | swarm-node generate --model demo --bootstrap ... -
+  swarm-node generate --model demo --bootstrap ... --prompt \"The fox said:\" --regex '\"[a-z ,]{1,60}[.!?]\"' --stop \"?\"
+  swarm-node generate --model ./llama --bootstrap ... --prompt-file question.txt --json-schema answer.schema.json
   swarm-node generate --model demo --bootstrap ... --batch prompts.jsonl --output texts.jsonl")]
 pub(crate) struct GenerateArgs {
-    /// The model: `demo`, or a directory with config.json, *.safetensors and tokenizer.json
-    #[arg(long, env = "SWARM_MODEL", value_name = "MODEL")]
+    #[arg(long, env = "SWARM_MODEL", value_name = "MODEL", help = MODEL_HELP)]
     model: ModelSpec,
     #[command(flatten)]
     swarm: SwarmArgs,
@@ -44,12 +47,19 @@ pub(crate) struct GenerateArgs {
     sampling: SamplingArgs,
     #[command(flatten)]
     peers: PeerArgs,
+    #[command(flatten)]
+    hub: HubArgs,
     /// The weight format the servers hold [default: the checkpoint's own]
     #[arg(long, env = "SWARM_FORMAT")]
     format: Option<WeightFormat>,
     /// Print one JSON object a line
     #[arg(long, env = "SWARM_JSON", value_parser = FalseyValueParser::new())]
     json: bool,
+    /// With --json: say how likely each token was, and this many of the likeliest ones (natural logarithms, before penalties and
+    /// temperature)
+    #[arg(long, env = "SWARM_LOGPROBS", value_name = "N", requires = "json", conflicts_with = "batch",
+          value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_TOP_TOKENS)))]
+    logprobs: Option<u32>,
     /// Say on stderr which route was taken and why
     #[arg(long, env = "SWARM_SHOW_ROUTE", value_parser = FalseyValueParser::new())]
     show_route: bool,
@@ -74,51 +84,15 @@ struct PromptArgs {
     /// A file with the prompt
     #[arg(long, env = "SWARM_PROMPT_FILE")]
     prompt_file: Option<PathBuf>,
-    /// Many prompts, one JSON object a line: `prompt`, and if wanted `id`, `max_tokens`, `temperature`, `top_p`, `top_k`,
-    /// `repetition_penalty`, `seed`. One JSON object a line comes out for each, as soon as its text is complete
+    /// Many prompts, one JSON object a line: `prompt`, and if wanted `id`, `max_tokens`, `temperature`, `top_p`, `top_k`, `min_p`,
+    /// `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `seed`, `stop` (a text or a list of them), and one of
+    /// `json_object`, `json_schema`, `grammar` and `regex`. One JSON object a line comes out for each, as soon as its text is
+    /// complete
     #[arg(long, env = "SWARM_BATCH", value_name = "FILE")]
     batch: Option<PathBuf>,
     /// `-`: read the prompt from stdin
     #[arg(value_name = "-", value_parser = ["-"])]
     stdin: Option<String>,
-}
-
-/// How tokens are chosen.
-#[derive(Debug, Args)]
-pub(crate) struct SamplingArgs {
-    /// The most tokens to generate
-    #[arg(long, env = "SWARM_MAX_TOKENS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
-    max_tokens: u32,
-    /// Sample with this temperature [default: none, the likeliest token always]
-    #[arg(long, env = "SWARM_TEMPERATURE", allow_negative_numbers = true)]
-    temperature: Option<f64>,
-    /// Sample among the likeliest tokens that together reach this probability
-    #[arg(long, env = "SWARM_TOP_P", allow_negative_numbers = true)]
-    top_p: Option<f64>,
-    /// Sample among this many of the likeliest tokens
-    #[arg(long, env = "SWARM_TOP_K")]
-    top_k: Option<usize>,
-    /// Make tokens that were used already less likely; above 1
-    #[arg(long, env = "SWARM_REPETITION_PENALTY", allow_negative_numbers = true)]
-    repetition_penalty: Option<f32>,
-    /// Seed of the sampling: the same seed gives the same text
-    #[arg(long, env = "SWARM_SEED", default_value_t = 0)]
-    seed: u64,
-}
-
-impl SamplingArgs {
-    /// The options, checked.
-    pub(crate) fn config(&self) -> Result<GenerationConfig> {
-        let sampling = SamplingConfig {
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            repetition_penalty: self.repetition_penalty,
-            seed: self.seed,
-        };
-        sampling.validate().map_err(|error| BadUsage(error.into()))?;
-        Ok(GenerationConfig { max_tokens: self.max_tokens as usize, sampling, trace: false })
-    }
 }
 
 impl GenerateArgs {
@@ -127,12 +101,21 @@ impl GenerateArgs {
     }
 
     pub(super) fn client_config(&self) -> Result<ClientConfig> {
-        self.peers.config()
+        Ok(ClientConfig { hub: self.hub.config(), ..self.peers.config()? })
     }
 
     pub(super) async fn open_model(&self, swarm: &Swarm) -> Result<Model> {
-        Ok(swarm.open_model(&self.model, self.format).await?)
+        open_model(swarm, &self.model, self.format).await
     }
+}
+
+/// Opens a model; what has to be fetched for it is shown.
+pub(crate) async fn open_model(swarm: &Swarm, model: &ModelSpec, format: Option<WeightFormat>) -> Result<Model> {
+    let bar = Bar::default();
+    let shown = bar.clone();
+    let opened = swarm.open_model_watched(model, format, move |done, all| shown.show("fetching", done, all)).await;
+    bar.done();
+    Ok(opened?)
 }
 
 /// Runs the command.
@@ -163,15 +146,18 @@ async fn generate(
     mut trace: Option<TraceFile>,
 ) -> Result<()> {
     let ids = model.encode(prompt)?;
+    model.check(&config).await?;
     let tokens = session_tokens(model, ids.len(), config.max_tokens)?;
     let mut view = TextView::new(args.json, args.show_route);
     let mut session = model.text_session_for(&ids, tokens).await?;
     if args.show_route {
         // The session has looked for servers with more patience than a plan has.
         let plan = model.plan(model.config().all_blocks()?, tokens).await?;
-        view.explain(&plan.route);
+        view.explain(&plan.route, model.edges_plan().await.as_ref());
     }
-    let mut generation = session.generate(&ids, GenerationConfig { trace: trace.is_some(), ..config })?;
+    let probabilities = args.logprobs.map(|top| top as usize);
+    let config = GenerationConfig { trace: trace.is_some(), probabilities, ..config };
+    let mut generation = session.generate(&ids, config)?;
     let told = loop {
         match generation.next().await.inspect_err(|_| view.end_line()) {
             Ok(Some(GenerationEvent::Trace(record))) => {
@@ -220,8 +206,12 @@ impl PromptArgs {
 }
 
 fn read_file(path: &Path) -> Result<String> {
-    let file = std::fs::File::open(path).with_context(|| format!("cannot read the prompt file {}", path.display()))?;
-    read_limited(file).with_context(|| format!("cannot read the prompt file {}", path.display()))
+    let file = std::fs::File::open(path).with_context(|| {
+        format!("cannot read the prompt file {}; check its path, or give the text with --prompt", path.display())
+    })?;
+    read_limited(file).with_context(|| {
+        format!("cannot read the prompt file {}; check its path, or give the text with --prompt", path.display())
+    })
 }
 
 fn read_limited(input: impl Read) -> Result<String> {

@@ -9,7 +9,11 @@ use swarm_protocol::p2p::SwarmKey;
 
 use super::output::Printer;
 
+/// Make the key of a private swarm: whoever has a copy of the file is let in, and nobody else.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  swarm-node keygen swarm.key
+  swarm-node serve --model demo --swarm-key swarm.key --swarm our-lab")]
 pub(crate) struct KeygenArgs {
     /// Where to write the key; never overwritten
     file: PathBuf,

@@ -1,20 +1,13 @@
 //! What a person or a script sees: results on stdout, the rest on stderr.
 
 use std::fmt;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
 use serde_json::Value;
-use tracing_subscriber::EnvFilter;
+use swarm_telemetry::logs;
+use tracing::Level;
 
-/// What is logged when `RUST_LOG` is silent.
-const DEFAULT_LOG: &str = "warn,libp2p_kad=error";
-
-/// Sends logs to stderr.
-pub(crate) fn init_logs() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
-    let ansi = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
-}
+pub(crate) use swarm_telemetry::logs::quiet as quiet_logs;
 
 /// Prints results: one JSON object a line, or words.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +25,13 @@ impl Printer {
         if self.json { line(std::io::stdout(), event) } else { line(std::io::stdout(), words) }
     }
 
+    /// Prints `event` for scripts on stdout; people see nothing of it.
+    pub(crate) fn event(&self, event: &Value) {
+        if self.json {
+            line(std::io::stdout(), event);
+        }
+    }
+
     /// Prints `words` for people on stdout; scripts see nothing of them.
     pub(crate) fn words(&self, words: impl fmt::Display) {
         if !self.json {
@@ -41,7 +41,9 @@ impl Printer {
 
     /// Says something on stderr that is no result.
     pub(crate) fn note(&self, words: impl fmt::Display) {
-        line(std::io::stderr(), words);
+        let words = words.to_string();
+        let level = if words.starts_with("warning: ") { Level::WARN } else { Level::INFO };
+        logs::say(level, words);
     }
 }
 
@@ -81,9 +83,9 @@ pub(crate) fn print_error(error: &anyhow::Error) {
         return;
     }
     let hint = error.downcast_ref::<Hint>();
-    line(std::io::stderr(), format_args!("error: {}", cause_chain(error, hint)));
+    logs::say(Level::ERROR, format_args!("error: {}", cause_chain(error, hint)));
     if let Some(hint) = hint {
-        line(std::io::stderr(), format_args!("hint: {hint}"));
+        logs::say(Level::ERROR, format_args!("hint: {hint}"));
     }
 }
 

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
-use clap::Args;
 use clap::builder::FalseyValueParser;
-use swarm_client::{ClientConfig, PeerFilter, PrefixReuse};
+use clap::{Args, ValueEnum};
+use swarm_client::{ClientConfig, EdgesPlace, PeerFilter, PrefixReuse, Wire};
 use swarm_protocol::PeerId;
 
 use super::output::BadUsage;
@@ -30,9 +30,54 @@ pub(crate) struct PeerArgs {
     /// so that a later text that begins alike starts sooner
     #[arg(long, env = "SWARM_NO_PREFIX_REUSE", value_parser = FalseyValueParser::new(), conflicts_with = "prefix_key")]
     no_prefix_reuse: bool,
+    /// In which format activations travel: `exact`, as they were computed; `int8`, rounded to eight bits, which halves the
+    /// bytes and changes the text; `auto`, as they were computed too,
+    /// in fewer bytes where links are slow
+    #[arg(long, env = "SWARM_WIRE", value_name = "FORMAT", value_enum, default_value_t)]
+    wire: WireArg,
+    /// Who holds embedding and head, and chooses the tokens: `own`, this client; `served`, servers started with `serve --edges`, so
+    /// that this client loads no weights. Such a server sees the tokens themselves, prompt and answer
+    #[arg(long, env = "SWARM_EDGES", value_name = "WHO", value_enum, default_value_t)]
+    edges: EdgesArg,
     /// Share what servers keep with all clients that have the same secret in this file; they must trust one another
     #[arg(long, env = "SWARM_PREFIX_KEY", value_name = "FILE")]
     prefix_key: Option<PathBuf>,
+}
+
+/// In which format activations travel.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum WireArg {
+    #[default]
+    Auto,
+    Exact,
+    Int8,
+}
+
+impl From<WireArg> for Wire {
+    fn from(wire: WireArg) -> Self {
+        match wire {
+            WireArg::Auto => Self::Auto,
+            WireArg::Exact => Self::Exact,
+            WireArg::Int8 => Self::Int8,
+        }
+    }
+}
+
+/// Who holds embedding and head.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum EdgesArg {
+    #[default]
+    Own,
+    Served,
+}
+
+impl From<EdgesArg> for EdgesPlace {
+    fn from(place: EdgesArg) -> Self {
+        match place {
+            EdgesArg::Own => Self::Own,
+            EdgesArg::Served => Self::Served,
+        }
+    }
 }
 
 /// The shortest secret that is taken: 16 characters are hard to guess.
@@ -46,6 +91,8 @@ impl PeerArgs {
             peers,
             standby: self.standby,
             prefixes: self.prefixes()?,
+            wire: self.wire.into(),
+            edges: self.edges.into(),
             mixed_classes: self.mix_classes,
             ..ClientConfig::default()
         })

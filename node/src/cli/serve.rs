@@ -1,17 +1,17 @@
 //! `swarm-node serve`: the flags and what is printed; everything else is the library's.
 
+use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::FalseyValueParser;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use swarm_model::{DeviceChoice, KvFormat, ModelSpec};
 use swarm_node::serve::{
-    DEFAULT_ANNOUNCE_INTERVAL, DEFAULT_CACHE_TOKENS, DEFAULT_DRAIN_TIMEOUT, DEFAULT_IDLE_TIMEOUT, LoadProgress, Report,
-    ServeConfig, ServeEvent, Wanted,
+    DEFAULT_ANNOUNCE_INTERVAL, DEFAULT_CACHE_TOKENS, DEFAULT_DRAIN_TIMEOUT, DEFAULT_IDLE_TIMEOUT, LoadProgress,
+    LoadStage, Report, ServeConfig, ServeEvent, ServerMetrics, Wanted,
 };
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::WeightFormat;
@@ -20,14 +20,21 @@ use swarm_protocol::session::TokenCount;
 
 use super::common::{ListenArgs, SwarmArgs, print_how_to_join, print_listening, warn_of_readers, warn_unreachable};
 use super::control::Control;
+use super::hub::{Bar, HubArgs, MODEL_HELP};
 use super::output::Printer;
+use super::server_page::ServerPage;
 use super::stop::{Stop, with_stdin};
 use super::units::duration;
 
+/// Serve blocks of a model to a swarm, until told to stop (Ctrl-C, SIGTERM, or `swarm-node drain`).
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  swarm-node serve --model demo
+  swarm-node serve --model org/name --blocks 8 --bootstrap /ip4/192.168.1.5/tcp/4001/p2p/12D3KooW...
+  swarm-node serve --model ./llama --block-range 0..16 --bootstrap ... --swarm-key swarm.key --swarm our-lab
+  swarm-node serve --model org/name --bootstrap ... --name attic --identity attic.key --announce /dns4/attic.example.org/tcp/4001")]
 pub(crate) struct ServeArgs {
-    /// `demo`, or a directory with config.json, *.safetensors and tokenizer.json
-    #[arg(long, env = "SWARM_MODEL", value_name = "MODEL")]
+    #[arg(long, env = "SWARM_MODEL", value_name = "MODEL", help = MODEL_HELP)]
     model: ModelSpec,
     /// How many blocks to host, where the swarm needs them most [default: as many as fit in free memory]
     #[arg(long, env = "SWARM_BLOCKS", value_name = "N", conflicts_with = "block_range")]
@@ -39,6 +46,8 @@ pub(crate) struct ServeArgs {
     swarm: SwarmArgs,
     #[command(flatten)]
     listen: ListenArgs,
+    #[command(flatten)]
+    hub: HubArgs,
     /// A name that others see
     #[arg(long, env = "SWARM_NAME", value_name = "TEXT")]
     name: Option<String>,
@@ -46,11 +55,16 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "SWARM_CACHE_TOKENS", value_name = "N", default_value_t = DEFAULT_CACHE_TOKENS.0,
           value_parser = clap::value_parser!(u32).range(1..))]
     cache_tokens: u32,
+    /// Offer embedding, head and sampling too, to clients that hold no weights (`generate --edges served`). This server then sees
+    /// the tokens of their texts
+    #[arg(long, env = "SWARM_EDGES", value_parser = offers_edges)]
+    edges: bool,
     /// Keep nothing of a session when it ends. Otherwise its keys and values stay, as long as there is room, for the next
     /// session of the same client that begins alike
     #[arg(long, env = "SWARM_NO_PREFIX_CACHE", value_parser = FalseyValueParser::new())]
     no_prefix_cache: bool,
-    /// The format the weights are held in: bf16, f16, f32, or quantised at load: q8_0, q4_0, q4_k [default: the checkpoint's]
+    /// The format the weights are held in: bf16, f16, f32, quantised at load (q8_0, q4_0, q4_k), or gguf for a
+    /// .gguf file's own types [default: the checkpoint's]
     #[arg(long, env = "SWARM_FORMAT", value_name = "FORMAT")]
     format: Option<WeightFormat>,
     /// Bits of an element of the KV caches: 16 is the activations' own type (32 bits with f32 weights), 8 takes about half the
@@ -77,6 +91,10 @@ pub(crate) struct ServeArgs {
     /// End when stdin closes: whoever started this process is gone
     #[arg(long, env = "SWARM_UNTIL_STDIN_CLOSES", value_parser = FalseyValueParser::new(), hide = true)]
     until_stdin_closes: bool,
+    /// Show this server and its swarm over HTTP there: /health, /ready, /metrics for Prometheus, /api/v1/swarm and a page. Whoever
+    /// can reach it can read it, so a loopback address is the safe one [default: no HTTP]
+    #[arg(long, env = "SWARM_HTTP", value_name = "ADDRESS:PORT")]
+    http: Option<SocketAddr>,
     /// Print one JSON object a line
     #[arg(long, env = "SWARM_JSON", value_parser = FalseyValueParser::new())]
     json: bool,
@@ -95,9 +113,17 @@ pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     if let Some(error) = unvisited {
         printer.note(format_args!("warning: `swarm-node drain` will not find this server: {error}"));
     }
+    let page = match args.http {
+        Some(address) => Some(ServerPage::start(address, printer, &config.metrics).await?),
+        None => None,
+    };
+    let told = page.as_ref().map(ServerPage::teller);
     let (tell, shown, wanted) = (control.teller(), report(printer, args), control.wanted());
     let report: Report = Arc::new(move |event| {
         tell(&event);
+        if let Some(told) = &told {
+            told(&event);
+        }
         shown(event);
     });
     let stop = async {
@@ -108,6 +134,9 @@ pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     };
     let served = swarm_node::serve::serve(config, report, stop).await;
     control.finish(served.as_ref().err().map(ToString::to_string)).await;
+    if let Some(page) = page {
+        page.finish().await;
+    }
     Ok(served?)
 }
 
@@ -118,14 +147,20 @@ fn config(args: &ServeArgs) -> anyhow::Result<ServeConfig> {
         (None, Some(count)) => Wanted::Count(count.get()),
         (None, None) => Wanted::Fitting,
     };
+    let kinds: &[StreamKind] = match args.edges {
+        true => &[StreamKind::Info, StreamKind::Session, StreamKind::Edges],
+        false => &[StreamKind::Info, StreamKind::Session],
+    };
     Ok(ServeConfig {
         model: args.model.clone(),
+        hub: args.hub.config(),
         wanted,
         // Any port: several servers may run on one machine.
-        network: args.listen.listening(network, 0, &[StreamKind::Info, StreamKind::Session])?,
+        network: args.listen.listening(network, 0, kinds)?,
         name: args.name.clone(),
         cache_tokens: TokenCount(args.cache_tokens),
         prefix_cache: !args.no_prefix_cache,
+        edges: args.edges,
         format: args.format,
         kv_format: args.kv_bits,
         device: args.device,
@@ -133,7 +168,14 @@ fn config(args: &ServeArgs) -> anyhow::Result<ServeConfig> {
         drain_timeout: args.drain_timeout.unwrap_or(DEFAULT_DRAIN_TIMEOUT),
         idle_timeout: args.idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT),
         announce_interval: args.announce_interval.unwrap_or(DEFAULT_ANNOUNCE_INTERVAL),
+        metrics: ServerMetrics::default(),
     })
+}
+
+/// Clients have a variable of the same name, whose words are none of a server's business.
+#[allow(clippy::unnecessary_wraps)]
+fn offers_edges(value: &str) -> Result<bool, std::convert::Infallible> {
+    Ok(!["", "0", "n", "no", "f", "false", "off", "own", "served"].contains(&value.to_lowercase().as_str()))
 }
 
 fn kv_format(bits: &str) -> Result<KvFormat, &'static str> {
@@ -145,9 +187,9 @@ fn kv_format(bits: &str) -> Result<KvFormat, &'static str> {
 }
 
 fn report(printer: Printer, args: ServeArgs) -> Report {
-    let loading = Loading::default();
+    let loading = Loading::new(printer);
     Arc::new(move |event| match event {
-        ServeEvent::Listening { peer, addresses, reachable } => {
+        ServeEvent::Listening { peer, addresses, reachable, .. } => {
             print_listening(printer, peer, &addresses);
             if !reachable {
                 warn_unreachable(printer);
@@ -178,7 +220,7 @@ fn report(printer: Printer, args: ServeArgs) -> Report {
 }
 
 fn print_ready(printer: Printer, args: &ServeArgs, event: ServeEvent) {
-    let ServeEvent::Ready { peer, model, name, blocks, class, rates, addresses } = event else {
+    let ServeEvent::Ready { peer, model, name, blocks, class, rates, addresses, .. } = event else {
         return;
     };
     let json = json!({
@@ -203,26 +245,38 @@ fn print_ready(printer: Printer, args: &ServeArgs, event: ServeEvent) {
     }
 }
 
-/// A progress bar, on terminals only.
-#[derive(Default)]
-struct Loading(Mutex<Option<ProgressBar>>);
+/// What is shown while weights come.
+struct Loading {
+    printer: Printer,
+    bar: Bar,
+    /// When scripts were last told.
+    told: Mutex<Option<Instant>>,
+}
+
+/// The time between two words to scripts about what is being fetched.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 impl Loading {
+    fn new(printer: Printer) -> Self {
+        Self { printer, bar: Bar::default(), told: Mutex::default() }
+    }
+
     fn show(&self, progress: LoadProgress) {
-        let mut bar = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        bar.get_or_insert_with(|| new_bar(progress.bytes_total)).set_position(progress.bytes_done);
+        let (done, all) = (progress.bytes_done, progress.bytes_total);
+        match progress.stage {
+            LoadStage::Read => self.bar.show("loading", done, all),
+            LoadStage::Fetch => {
+                self.bar.show("fetching", done, all);
+                let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+                if done == all || told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+                    *told = Some(Instant::now());
+                    self.printer.event(&json!({ "event": "fetching", "bytes": done, "total_bytes": all }));
+                }
+            }
+        }
     }
 
     fn done(&self) {
-        if let Some(bar) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            bar.finish_and_clear();
-        }
+        self.bar.done();
     }
-}
-
-fn new_bar(bytes: u64) -> ProgressBar {
-    // Draws nothing where stderr is no terminal.
-    let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("loading   {bytes}/{total_bytes} {wide_bar} {eta}");
-    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

@@ -4,55 +4,84 @@ use std::fmt::Write;
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use console::style;
-use swarm_protocol::announcement::ServerState;
+use swarm_client::overview::{Alarm, AlarmKind, ModelOverview, ServerOverview, Severity, SwarmOverview};
 use swarm_protocol::block::BlockRange;
-use swarm_protocol::swarm_name::SwarmName;
 
 use super::output::plain;
-use super::status::{Answer, ModelStatus, ServerStatus};
-use super::text_view::{millis, short};
+use super::text_view::short;
 
 /// Widest coverage bar in characters; deeper models show several blocks a character.
-const BAR: u32 = 64;
+const BAR: usize = 64;
 
-/// The state of a server in one word.
-pub(crate) fn state(server: &ServerStatus) -> &'static str {
-    match (server.answer, server.announcement.state) {
-        (Answer::Silent, _) => "silent",
-        (Answer::NotAsked, ServerState::Serving) => "announced",
-        (_, ServerState::Joining) => "joining",
-        (_, ServerState::Serving) => "serving",
-        (_, ServerState::Leaving) => "leaving",
-    }
-}
+/// Digits of a model's id that people are shown.
+const ID_DIGITS: usize = 12;
 
 /// Everything known, for people.
-pub(crate) fn text(swarm: &SwarmName, models: &[ModelStatus]) -> String {
+pub(crate) fn text(overview: &SwarmOverview) -> String {
     let mut text = String::new();
-    if models.is_empty() {
-        let _ = writeln!(text, "swarm \"{swarm}\": no model lives here yet");
+    if overview.models.is_empty() {
+        let _ = writeln!(text, "swarm \"{}\": no model lives here yet", overview.swarm);
         let _ = writeln!(text, "serve one: swarm-node serve --model MODEL --bootstrap ...");
     }
-    for model in models {
-        model_text(&mut text, swarm, model);
+    for model in &overview.models {
+        model_text(&mut text, overview, model);
     }
     text
 }
 
-fn model_text(text: &mut String, swarm: &SwarmName, model: &ModelStatus) {
+fn model_text(text: &mut String, overview: &SwarmOverview, model: &ModelOverview) {
+    let id: String = model.model_id.chars().take(ID_DIGITS).collect();
     let _ = writeln!(
         text,
-        "{}  {} blocks, {} servers  swarm \"{swarm}\"  model id {}",
+        "{}  {} blocks, {} servers  swarm \"{}\"  model id {id}",
         style(plain(&model.name)).bold(),
-        model.blocks.len(),
+        model.blocks,
         model.servers.len(),
-        model.id.short()
+        overview.swarm,
     );
     let _ = writeln!(text, "{}  {}", bar(model), coverage(&model.missing));
     if !model.servers.is_empty() {
         let _ = writeln!(text, "{}", table(&model.servers));
     }
+    if let Some(line) = numbers(model) {
+        let _ = writeln!(text, "{line}");
+    }
+    // That blocks are missing stands above.
+    let of_model = |alarm: &&Alarm| alarm.model_id == model.model_id && alarm.kind != AlarmKind::MissingBlocks;
+    for alarm in overview.alarms.iter().filter(of_model) {
+        let line = format!("{}: {}", mark(alarm.severity), plain(&alarm.message));
+        let _ = match alarm.severity {
+            Severity::Critical => writeln!(text, "{}", style(line).red()),
+            Severity::Warning => writeln!(text, "{}", style(line).yellow()),
+            Severity::Info => writeln!(text, "{}", style(line).dim()),
+        };
+    }
     let _ = writeln!(text);
+}
+
+/// How bad an alarm is, in a word.
+pub(crate) fn mark(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Critical => "alarm",
+        Severity::Warning => "warning",
+        Severity::Info => "note",
+    }
+}
+
+/// What limits the model, and what a token takes on a link.
+fn numbers(model: &ModelOverview) -> Option<String> {
+    let bottleneck = model.bottleneck.as_ref().filter(|bottleneck| bottleneck.replicas > 0).map(|bottleneck| {
+        let (blocks, rate) = (bottleneck.blocks, bottleneck.tokens_per_second);
+        format!("bottleneck: blocks {blocks}, {rate} steps/s, replicas {}", bottleneck.replicas)
+    });
+    let wire = model.wire.as_ref().map(|wire| {
+        format!(
+            "a token takes {} bytes a link ({}), {} with --wire int8",
+            wire.exact_bytes, wire.element, wire.int8_bytes
+        )
+    });
+    let parts: Vec<String> = [bottleneck, wire].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 fn coverage(missing: &[BlockRange]) -> String {
@@ -64,43 +93,42 @@ fn coverage(missing: &[BlockRange]) -> String {
 }
 
 /// One character for each block, or for a few: how many servers it has.
-fn bar(model: &ModelStatus) -> String {
-    let width = model.blocks.len().min(BAR);
-    let replicas = |block: u32| {
-        let hosts = |server: &&ServerStatus| {
-            server.serves() && (server.announcement.blocks.start()..server.announcement.blocks.end()).contains(&block)
-        };
-        model.servers.iter().filter(hosts).count()
+fn bar(model: &ModelOverview) -> String {
+    let cell = |replicas: u32| match replicas {
+        0 => style("░").red().to_string(),
+        1 => style("▒").yellow().to_string(),
+        _ => style("█").green().to_string(),
     };
-    let cell = |column: u32| {
-        let first = column * model.blocks.len() / width;
-        let after = ((column + 1) * model.blocks.len() / width).max(first + 1);
-        match (first..after).map(replicas).min().unwrap_or(0) {
-            0 => style("░").red().to_string(),
-            1 => style("▒").yellow().to_string(),
-            _ => style("█").green().to_string(),
-        }
-    };
-    (0..width).map(cell).collect()
+    columns(&model.replicas, BAR).into_iter().map(cell).collect()
 }
 
-fn table(servers: &[ServerStatus]) -> Table {
+/// The fewest replicas in each of at most `most` columns.
+pub(crate) fn columns(replicas: &[u32], most: usize) -> Vec<u32> {
+    let width = replicas.len().min(most);
+    let column = |column: usize| {
+        let first = column * replicas.len() / width;
+        let after = ((column + 1) * replicas.len() / width).max(first + 1);
+        replicas[first..after].iter().copied().min().unwrap_or(0)
+    };
+    (0..width).map(column).collect()
+}
+
+fn table(servers: &[ServerOverview]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     table.set_header(["SERVER", "NAME", "BLOCKS", "STATE", "RTT MS", "MS/BLOCK", "KV FREE", "SESSIONS"]);
     for server in servers {
-        let said = &server.announcement;
-        let rtt = server.rtt().map_or_else(|| "-".to_string(), |rtt| format!("{:.1}", millis(rtt)));
+        let rtt = server.rtt_ms.map_or_else(|| "-".to_string(), |rtt| format!("{rtt:.1}"));
         let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
         table.add_row([
-            Cell::new(short(&said.peer.to_string())),
-            Cell::new(plain(said.name.as_deref().unwrap_or("-"))),
-            Cell::new(said.blocks.to_string()),
-            Cell::new(state(server)),
+            Cell::new(short(&server.peer_id.to_string())),
+            Cell::new(plain(server.name.as_deref().unwrap_or("-"))),
+            Cell::new(server.blocks.to_string()),
+            Cell::new(server.state.name()),
             right(rtt),
-            right(format!("{:.2}", f64::from(said.rates.decode_us_per_block) / 1000.0)),
-            right(format!("{}/{}", said.load.free_tokens, said.load.total_tokens)),
-            right(said.load.sessions.to_string()),
+            right(format!("{:.2}", f64::from(server.decode_us_per_block) / 1000.0)),
+            right(format!("{}/{}", server.free_tokens, server.total_tokens)),
+            right(server.sessions.to_string()),
         ]);
     }
     table
@@ -108,63 +136,23 @@ fn table(servers: &[ServerStatus]) -> Table {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use swarm_protocol::PeerId;
-    use swarm_protocol::announcement::{Announcement, Load, Rates};
-    use swarm_protocol::model_id::{ModelId, NumericClass};
-    use swarm_protocol::session::TokenCount;
-
+    use super::super::status_testing::{overview, server};
     use super::*;
-
-    fn server(answer: Answer, state: ServerState, name: &str) -> ServerStatus {
-        let announcement = Announcement {
-            peer: PeerId::random(),
-            instance: 0,
-            sequence: 1,
-            state,
-            addresses: Vec::new(),
-            model: ModelId([0; 32]),
-            blocks: BlockRange::new(0, 4).unwrap(),
-            class: NumericClass::new("x").unwrap(),
-            rates: Rates { decode_us_per_block: 1, prefill_ns_per_token_block: 1 },
-            load: Load { queue_us: 0, sessions: 0, free_tokens: TokenCount(0), total_tokens: TokenCount(0) },
-            neighbours: Vec::new(),
-            ttl_seconds: 1,
-            name: Some(name.to_string()),
-            version: String::new(),
-        };
-        ServerStatus { announcement, answer }
-    }
-
-    #[test]
-    fn who_was_not_asked_is_believed() {
-        let given = Answer::Given { rtt: Duration::from_millis(1), uptime_seconds: 1 };
-        let cases = [
-            (Answer::NotAsked, ServerState::Serving, "announced", true),
-            (Answer::NotAsked, ServerState::Leaving, "leaving", false),
-            (Answer::Silent, ServerState::Serving, "silent", false),
-            (given, ServerState::Serving, "serving", true),
-            (given, ServerState::Joining, "joining", false),
-        ];
-        for (answer, said, shown, serves) in cases {
-            let server = server(answer, said, "a");
-            assert_eq!((state(&server), server.serves()), (shown, serves), "{answer:?} {said:?}");
-        }
-    }
 
     #[test]
     fn no_name_steers_the_terminal() {
-        let model = ModelStatus {
-            id: ModelId([0; 32]),
-            name: "demo\u{1b}[8m".to_string(),
-            blocks: BlockRange::new(0, 4).unwrap(),
-            missing: Vec::new(),
-            servers: vec![server(Answer::NotAsked, ServerState::Serving, "at\u{1b}]0;x\u{7}tic\r")],
-        };
+        let mut overview = overview(4, vec![server("at\u{1b}]0;x\u{7}tic\r", 0, 4)]);
+        overview.models[0].name = "demo\u{1b}[8m".to_string();
         console::set_colors_enabled(false);
-        let text = text(&SwarmName::default(), &[model]);
+        let text = text(&overview);
         assert!(text.contains("at\u{fffd}]0;x\u{fffd}tic"), "{text}");
         assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    }
+
+    #[test]
+    fn a_deep_model_shows_its_worst_served_blocks() {
+        assert_eq!(columns(&[2, 2, 0, 2], 2), [2, 0]);
+        assert_eq!(columns(&[1, 2, 3], 64), [1, 2, 3]);
+        assert_eq!(columns(&[], 64), [0u32; 0]);
     }
 }

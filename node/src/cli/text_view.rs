@@ -5,8 +5,12 @@ use std::time::Duration;
 
 use console::style;
 use serde_json::{Value, json};
+use swarm_client::finder::EdgesPlan;
 use swarm_client::route::Route;
 use swarm_client::{GenerationEvent, HopInfo, Summary};
+use swarm_model::LogProbabilities;
+use swarm_telemetry::logs::{self, LogFormat};
+use tracing::Level;
 
 use super::output::plain;
 
@@ -27,10 +31,17 @@ impl TextView {
     }
 
     /// Says why a route is taken.
-    pub(crate) fn explain(&mut self, route: &Route) {
+    pub(crate) fn explain(&mut self, route: &Route, edges: Option<&EdgesPlan>) {
         self.remark("why this route:");
         for line in route.explain() {
             self.remark(&format!("  {line}"));
+        }
+        if let Some(EdgesPlan { peer, cost, .. }) = edges {
+            let with = millis(route.cost().total() + *cost);
+            let cost = millis(*cost);
+            self.remark(&format!(
+                "  embedding and head on {peer}: {cost:.1} ms a token; with them {with:.1} ms a token"
+            ));
         }
     }
 
@@ -50,7 +61,8 @@ impl TextView {
         match event {
             GenerationEvent::Token { text, .. } => self.text(text)?,
             GenerationEvent::Route { hops, .. } if self.show_route => {
-                self.remark(&format!("route: {}", route_line(hops)))
+                self.remark(&format!("route: {}", route_line(hops)));
+                self.remark(&format!("  {}", bytes_line(hops)));
             }
             GenerationEvent::Route { .. } => {}
             GenerationEvent::Reroute { lost, reason, took, .. } if self.remarks || self.show_route => {
@@ -85,16 +97,20 @@ impl TextView {
         self.text("\n")?;
         if self.remarks {
             self.remark(&format!(
-                "{} tokens, {:.1} tokens/s, first after {:.0} ms",
+                "{} tokens, {:.1} tokens/s, first after {:.0} ms, {}",
                 summary.tokens.len(),
                 summary.tokens_per_second,
-                millis(summary.time_to_first_token)
+                millis(summary.time_to_first_token),
+                bytes_line(&summary.route)
             ));
         }
         Ok(())
     }
 
     fn remark(&mut self, line: &str) {
+        if logs::format() == LogFormat::Json {
+            return logs::say(Level::INFO, plain(line));
+        }
         let mut err = io::stderr().lock();
         if self.mid_line && io::stdout().is_terminal() {
             let _ = writeln!(err);
@@ -124,6 +140,20 @@ pub(crate) fn route_line(hops: &[HopInfo]) -> String {
     hops.join(" -> ")
 }
 
+/// Bytes of a token's row on each of a route's links, from the client on and back to it.
+fn bytes_a_token(hops: &[HopInfo]) -> Vec<u32> {
+    let back = hops.last().map(|hop| hop.bytes_out);
+    hops.iter().map(|hop| hop.bytes_in).chain(back).collect()
+}
+
+/// The same for people.
+fn bytes_line(hops: &[HopInfo]) -> String {
+    let bytes = bytes_a_token(hops);
+    let all: u64 = bytes.iter().copied().map(u64::from).sum();
+    let each: Vec<String> = bytes.iter().map(ToString::to_string).collect();
+    format!("{all} bytes a token over {} links ({})", bytes.len(), each.join(", "))
+}
+
 /// The last characters of a peer id: the first ones are the same for all ed25519 ids.
 pub(crate) fn short(peer: &str) -> String {
     const SHOWN: usize = 8;
@@ -137,7 +167,14 @@ pub(crate) fn millis(time: Duration) -> f64 {
 
 fn hops_json(hops: &[HopInfo]) -> Value {
     hops.iter()
-        .map(|hop| json!({"peer_id": hop.peer.to_string(), "blocks": [hop.blocks.start(), hop.blocks.end()]}))
+        .map(|hop| {
+            json!({
+                "peer_id": hop.peer.to_string(),
+                "blocks": [hop.blocks.start(), hop.blocks.end()],
+                "bytes_in": hop.bytes_in,
+                "bytes_out": hop.bytes_out,
+            })
+        })
         .collect()
 }
 
@@ -149,18 +186,28 @@ fn event_json(event: &GenerationEvent) -> Option<Value> {
         GenerationEvent::Reroute { lost, reason, took, at } => json!({
             "event": "reroute", "reason": reason, "lost_peer": lost.to_string(), "ms": millis(*at), "took_ms": millis(*took),
         }),
-        GenerationEvent::Token { id, text, at } => json!({"event": "token", "id": id, "text": text, "ms": millis(*at)}),
+        GenerationEvent::Token { id, text, probabilities, at } => {
+            let mut event = json!({"event": "token", "id": id, "text": text, "ms": millis(*at)});
+            if let Some(LogProbabilities { chosen, top }) = probabilities {
+                event["logprob"] = json!(chosen);
+                event["top_logprobs"] = top.iter().map(|(id, logprob)| json!({"id": id, "logprob": logprob})).collect();
+            }
+            event
+        }
         GenerationEvent::Done(summary) => json!({
             "event": "done",
             "text": summary.text,
             "tokens": summary.tokens,
             "finish": summary.finish.name(),
+            "stop": summary.finish.stop(),
             "prompt_tokens": summary.prompt_tokens,
             "reused_tokens": summary.reused_tokens,
             "time_to_first_token_ms": millis(summary.time_to_first_token),
             "tokens_per_second": summary.tokens_per_second,
             "route": hops_json(&summary.route),
+            "bytes_per_token": bytes_a_token(&summary.route).into_iter().map(u64::from).sum::<u64>(),
             "reroutes": summary.reroutes,
+            "edges_peer": summary.edges.map(|peer| peer.to_string()),
         }),
     })
 }

@@ -44,7 +44,8 @@ pub(crate) struct TraceArgs {
 pub(crate) fn run(args: &TraceArgs) -> Result<()> {
     let printer = Printer::new(args.json);
     let name = args.file.display();
-    let file = File::open(&args.file).with_context(|| format!("cannot open {name}"))?;
+    let file = File::open(&args.file)
+        .with_context(|| format!("cannot open {name}; `swarm-node generate --trace FILE` writes one"))?;
     let log = TraceLog::read(file).with_context(|| name.to_string())?;
     let summary = TraceSummary::of(&log);
     if !log.complete {

@@ -7,8 +7,9 @@ use swarm_protocol::announcement::{Announcement, DirectoryEntry, Load, MAX_MODEL
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::{BlockDigest, ModelId, NumericClass};
 use swarm_protocol::p2p::Network;
-use swarm_protocol::wire::ServerInfo;
+use swarm_protocol::wire::{EdgesOffer, ServerInfo};
 
+use super::metrics::ServerMetrics;
 use super::neighbours::Neighbours;
 
 /// How long a model stays in the directory without being named again: directory entries are put by a few servers of each
@@ -29,8 +30,12 @@ pub(super) struct About {
     pub(super) ttl: Duration,
     /// The highest sequence used so far.
     pub(super) sequence: AtomicU64,
+    /// Whether embedding and head are offered.
+    pub(super) edges: bool,
     /// How far likely next hops are away.
     pub(super) neighbours: Neighbours,
+    /// What is counted.
+    pub(super) metrics: ServerMetrics,
 }
 
 /// What is known once the blocks are chosen, and surer once they are loaded.
@@ -72,6 +77,7 @@ impl About {
             ttl_seconds: self.ttl.as_secs() as u32,
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_string(),
+            edges: self.edges,
         }
     }
 
@@ -103,6 +109,7 @@ pub(super) struct Details {
     pub(super) digests: Vec<BlockDigest>,
     pub(super) max_positions: u32,
     pub(super) ready: Instant,
+    pub(super) edges: Option<EdgesOffer>,
 }
 
 impl Details {
@@ -112,6 +119,7 @@ impl Details {
             digests: self.digests.clone(),
             max_positions: self.max_positions,
             uptime_seconds: self.ready.elapsed().as_secs(),
+            edges: self.edges.clone(),
         }
     }
 }

@@ -67,6 +67,7 @@ impl Announcer {
     pub(super) async fn look(&mut self) -> Result<Seen, ServeError> {
         let about = &self.about;
         let seen = look(&about.network, about.model, about.model_blocks).await;
+        about.metrics.known_servers.set(seen.view.all().count() as i64);
         if let Some(own) = seen.view.get(about.network.peer_id()) {
             self.check_own(own.clone())?;
         }

@@ -1,6 +1,7 @@
 //! The compute thread: it owns the weights and every KV cache. Async code sends it jobs and never computes.
 
 mod queue;
+mod receive;
 mod worker;
 
 use std::ops::Range;
@@ -16,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::worker::Worker;
 use super::error::ServeError;
+use super::metrics::ServerMetrics;
 use super::prefixes::Prefixes;
 use super::smoothed::SmoothedWait;
 use crate::prefix_cache::PageName;
@@ -92,11 +94,12 @@ pub(super) fn start(
     pool: ComputePool,
     arena: KvArena,
     prefixes: Prefixes,
+    metrics: ServerMetrics,
 ) -> Result<Started, ServeError> {
     let (jobs, queue) = mpsc::channel(JOB_CAPACITY);
     let (wait_sender, wait) = watch::channel(SmoothedWait::default());
     let (alive, ended) = oneshot::channel();
-    let worker = Worker::new(blocks, arena, prefixes, wait_sender);
+    let worker = Worker::new(blocks, arena, prefixes, wait_sender, metrics);
     let thread = std::thread::Builder::new().name("compute".to_string());
     thread
         .spawn(move || {

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use swarm_hub::HubConfig;
 use swarm_model::{DeviceChoice, KvFormat, ModelSpec};
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::WeightFormat;
 use swarm_protocol::p2p::NetworkConfig;
 use swarm_protocol::session::TokenCount;
+
+use super::metrics::ServerMetrics;
 
 /// KV cache room in tokens when nothing is said: eight conversations of 2,048 tokens. On eight blocks of a 70B Llama
 /// this is 512 MiB, which pages are only taken for as sessions grow.
@@ -37,6 +40,8 @@ pub enum Wanted {
 pub struct ServeConfig {
     /// The model.
     pub model: ModelSpec,
+    /// Where a model of the Hugging Face hub is fetched from, and kept.
+    pub hub: HubConfig,
     /// Which of its blocks.
     pub wanted: Wanted,
     /// How it takes part in the swarm.
@@ -47,6 +52,8 @@ pub struct ServeConfig {
     pub cache_tokens: TokenCount,
     /// Whether what a session has computed is kept, as long as there is room, for later ones that begin alike.
     pub prefix_cache: bool,
+    /// Whether embedding, head and sampling are offered to clients that hold none.
+    pub edges: bool,
     /// The format the weights are held in; the checkpoint's if `None`.
     pub format: Option<WeightFormat>,
     /// How KV caches hold keys and values.
@@ -61,4 +68,6 @@ pub struct ServeConfig {
     pub idle_timeout: Duration,
     /// The time between two announcements.
     pub announce_interval: Duration,
+    /// Where it counts its work.
+    pub metrics: ServerMetrics,
 }

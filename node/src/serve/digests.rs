@@ -159,10 +159,12 @@ mod tests {
                 ttl_seconds: 1,
                 name: None,
                 version: String::new(),
+                edges: false,
             },
             digests: vec![BlockDigest([9; 32])],
             max_positions: 1,
             uptime_seconds: 0,
+            edges: None,
         };
         let (ours, another) = (ModelId([1; 32]), ModelId([2; 32]));
         assert!(opinion(ours, info(ours)).is_some());

@@ -7,7 +7,10 @@ use swarm_model::LoadProgress;
 use swarm_protocol::announcement::Rates;
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::{ModelId, NumericClass};
+use swarm_protocol::p2p::Network;
 use swarm_protocol::{Multiaddr, PeerId};
+
+use super::host::OwnWord;
 
 /// What a server tells whoever started it.
 #[derive(Debug, Clone)]
@@ -20,6 +23,8 @@ pub enum ServeEvent {
         addresses: Vec<Multiaddr>,
         /// Whether others can dial any of them.
         reachable: bool,
+        /// Its network, for whoever wants to look at the swarm from there.
+        network: Box<Network>,
     },
     /// It knows which blocks it will host.
     Chosen {
@@ -44,6 +49,8 @@ pub enum ServeEvent {
         rates: Rates,
         /// Where others can dial it, best first; empty if only relays and local peers can.
         addresses: Vec<Multiaddr>,
+        /// What it answers from now on to whoever asks.
+        word: OwnWord,
     },
     /// It hands its blocks over to others, and goes where the swarm needs it more.
     Moving {

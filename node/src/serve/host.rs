@@ -1,21 +1,23 @@
 //! What every stream of a running server needs.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::Hash;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use swarm_protocol::PeerId;
 use swarm_protocol::announcement::ServerState;
 use swarm_protocol::p2p::{InboundStream, InboundStreams, StreamKind, answer_info};
-use swarm_protocol::wire::InfoReply;
+use swarm_protocol::wire::{ElementType, InfoReply, ServerInfo};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, warn};
 
 use super::about::{About, Details, Profile};
 use super::compute::Compute;
+use super::edges::{OfferedEdges, serve_edges};
 use super::occupancy::Occupancy;
 use super::opening::Offer;
 use super::phase::Phase;
@@ -42,6 +44,8 @@ pub(super) struct Host {
     pub(super) kv_bytes_per_token_block: u64,
     pub(super) idle_timeout: Duration,
     pub(super) compute: Compute,
+    /// What is offered beside the blocks.
+    pub(super) edges: Option<OfferedEdges>,
     pub(super) registry: Registry,
     /// What was computed in other sessions.
     pub(super) prefixes: Prefixes,
@@ -54,17 +58,45 @@ pub(super) struct Host {
 impl Host {
     /// Logs and counts that `peer` broke the protocol.
     pub(super) fn broke_the_protocol(&self, peer: PeerId, reason: &str) {
+        self.about.metrics.protocol_errors.inc();
         let count = self.protocol_errors.fetch_add(1, Ordering::Relaxed) + 1;
         warn!(%peer, reason, count, "a peer broke the protocol; its stream was closed");
     }
 
-    fn describe(&self) -> InfoReply {
+    fn info(&self) -> ServerInfo {
         let state = match *self.phase.borrow() {
             Phase::Serving => ServerState::Serving,
             Phase::Leaving { .. } | Phase::Left => ServerState::Leaving,
         };
         let announcement = self.about.announcement(&self.profile, state, self.occupancy.load());
-        InfoReply::Server(Box::new(self.details.info(announcement)))
+        self.details.info(announcement)
+    }
+}
+
+/// What a server would answer to whoever asks it, for its own process: it cannot dial itself.
+#[derive(Clone)]
+pub struct OwnWord {
+    host: Weak<Host>,
+    /// Elements of a row of its model's activations.
+    pub hidden: u32,
+    /// Their type.
+    pub element: ElementType,
+}
+
+impl OwnWord {
+    pub(super) fn of(host: &Arc<Host>, hidden: u32, element: ElementType) -> Self {
+        Self { host: Arc::downgrade(host), hidden, element }
+    }
+
+    /// What it says now; `None` once it no longer hosts the blocks that it was asked about.
+    pub fn info(&self) -> Option<ServerInfo> {
+        self.host.upgrade().map(|host| host.info())
+    }
+}
+
+impl fmt::Debug for OwnWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnWord").field("hidden", &self.hidden).field("element", &self.element).finish_non_exhaustive()
     }
 }
 
@@ -112,7 +144,8 @@ impl<Id: Eq + Hash> Owners<Id> {
 async fn serve(host: Arc<Host>, InboundStream { peer, kind, stream }: InboundStream) {
     match kind {
         StreamKind::Session => serve_session(host, peer, stream).await,
-        StreamKind::Info => answer_info(peer, stream, || host.describe()).await,
+        StreamKind::Edges => serve_edges(host, peer, stream).await,
+        StreamKind::Info => answer_info(peer, stream, || InfoReply::Server(Box::new(host.info()))).await,
     }
 }
 

@@ -11,7 +11,7 @@ use tracing::info;
 use super::config::{ServeConfig, Wanted};
 use super::error::ServeError;
 use super::event::{Report, ServeEvent};
-use super::memory::{available, blocks_that_fit};
+use super::memory::{available, blocks_that_fit, edges_bytes};
 use super::self_check::self_check;
 
 /// What is certain before the network is touched.
@@ -30,8 +30,8 @@ pub(super) struct Served {
 impl Served {
     /// Opens the model, and works out what of it is to be served.
     pub(super) async fn open(config: &ServeConfig) -> Result<Self, ServeError> {
-        let (spec, choice) = (config.model.clone(), config.device);
-        let opened = blocking(move || Ok::<_, ServeError>((Checkpoint::open(&spec)?, choice.open()?)));
+        let (spec, hub, choice) = (config.model.clone(), config.hub.clone(), config.device);
+        let opened = blocking(move || Ok::<_, ServeError>((swarm_hub::open(&spec, &hub)?, choice.open()?)));
         let (checkpoint, device) = opened.await??;
         let format = config.format.unwrap_or(checkpoint.native_format());
         let about = checkpoint.config();
@@ -44,7 +44,8 @@ impl Served {
             Wanted::Count(count) => Err(count),
             Wanted::Fitting => {
                 let memory = device.free_memory().or_else(available).ok_or(ServeError::UnknownMemory)?;
-                Err(blocks_that_fit(about, format, config.kv_format, config.cache_tokens, memory)?)
+                let left = memory.saturating_sub(if config.edges { edges_bytes(about, format) } else { 0 });
+                Err(blocks_that_fit(about, format, config.kv_format, config.cache_tokens, left)?)
             }
         };
         let model = checkpoint.id(format);
@@ -54,8 +55,8 @@ impl Served {
     }
 }
 
-/// One core is left to the network and the system where there is more than one.
-fn default_threads() -> usize {
+/// The threads that a server computes on if nothing is said: one core is left to the network and the system where there is more than one.
+pub fn default_threads() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     cores.saturating_sub(1).max(1)
 }
@@ -86,6 +87,6 @@ pub(super) async fn load(plan: &Served, blocks: BlockRange, report: Report) -> R
     .await?
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ServeError> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ServeError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| ServeError::SelfCheck(error.to_string()))
 }

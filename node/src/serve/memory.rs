@@ -17,7 +17,7 @@ const MIB: u64 = 1 << 20;
 ///
 /// # Errors
 /// [`ServeError::TooLittleMemory`] if not even one does.
-pub(super) fn blocks_that_fit(
+pub fn blocks_that_fit(
     config: &ModelConfig,
     format: WeightFormat,
     kv: KvFormat,
@@ -36,12 +36,18 @@ pub(super) fn blocks_that_fit(
     }
 }
 
+/// What embedding and head take, at most: they are not quantised but in GGUF files.
+pub(super) fn edges_bytes(config: &ModelConfig, format: WeightFormat) -> u64 {
+    let tables = if config.tied { 1 } else { 2 };
+    tables * activations::byte_count(format, config.vocab, config.hidden) as u64
+}
+
 /// Where Linux shows control groups (version 2).
 const CONTROL_GROUPS: &str = "/sys/fs/cgroup";
 
 /// Bytes of memory that are free, or can be made so without swapping: on the machine, and in each control group that this
 /// process is in (a container's limit is one).
-pub(super) fn available() -> Option<u64> {
+pub fn available() -> Option<u64> {
     let machine = available_in(&std::fs::read_to_string("/proc/meminfo").ok()?)?;
     let group = std::fs::read_to_string("/proc/self/cgroup").ok();
     let in_groups = group.and_then(|group| left_in_groups(Path::new(CONTROL_GROUPS), &group));

@@ -117,6 +117,7 @@ mod tests {
             ttl_seconds: 240,
             name: None,
             version: String::new(),
+            edges: false,
         }
     }
 

@@ -43,6 +43,11 @@ impl Prefixes {
         self.lock().touch(names);
     }
 
+    /// Bytes of keys and values of all pages.
+    pub(super) fn bytes(&self) -> u64 {
+        self.lock().pages().map(|page| page.kv.bytes()).sum()
+    }
+
     /// Lets go of a page: one that nobody else holds, if there is any. `false` if none is kept.
     pub(super) fn give_way(&self) -> bool {
         let mut cache = self.lock();

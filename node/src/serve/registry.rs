@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
 
 use super::compute::{Compute, Slot};
+use super::metrics::ServerMetrics;
 use super::occupancy::Rooms;
 use super::opening::on_the_wire;
 use super::session::Visit;
@@ -55,10 +56,16 @@ pub(super) struct Registry {
 
 impl Registry {
     /// Starts the task.
-    pub(super) fn start(config: AdmissionConfig, compute: Compute) -> (Self, watch::Receiver<Rooms>) {
+    pub(super) fn start(
+        config: AdmissionConfig,
+        compute: Compute,
+        metrics: ServerMetrics,
+    ) -> (Self, watch::Receiver<Rooms>) {
         let (requests, queue) = mpsc::channel(REQUEST_CAPACITY);
         let (rooms_sender, rooms) = watch::channel(Rooms { sessions: 0, free: config.budget });
         let task = Task {
+            budget: config.budget,
+            metrics,
             admission: Admission::new(config),
             compute,
             start: Instant::now(),
@@ -110,6 +117,8 @@ struct Entry {
 }
 
 struct Task {
+    budget: TokenCount,
+    metrics: ServerMetrics,
     admission: Admission,
     compute: Compute,
     start: Instant,
@@ -201,6 +210,8 @@ impl Task {
 
     fn publish(&self) {
         let rooms = Rooms { sessions: self.admission.sessions() as u32, free: self.admission.free() };
+        self.metrics.sessions_open.set(i64::from(rooms.sessions));
+        self.metrics.kv_reserved_tokens.set(i64::from(self.budget.0.saturating_sub(rooms.free.0)));
         self.rooms.send_if_modified(|known| {
             let changed = *known != rooms;
             *known = rooms;

@@ -12,6 +12,7 @@ use super::about::Profile;
 use super::config::ServeConfig;
 use super::error::ServeError;
 use super::event::{Report, ServeEvent};
+use super::metrics::State;
 use super::moving::Mover;
 use super::running::{Ending, Running};
 use super::server::Server;
@@ -55,6 +56,9 @@ impl Server {
                 Err(error) => return self.leave(None, Err(error)).await,
             };
             served = true;
+            if former.is_some() {
+                self.about.metrics.moves.inc();
+            }
             if former.take().is_some()
                 && let Some(mover) = &mut self.mover
             {
@@ -119,6 +123,7 @@ impl Server {
     /// Hands the sessions of a server that moves over to others.
     async fn clear_out(&mut self, running: &mut Running, to: BlockRange) -> Result<(), ServeError> {
         let (from, sessions, within) = (running.profile.blocks, running.sessions(), self.drain_timeout);
+        self.about.metrics.set_state(State::Moving);
         (self.report)(ServeEvent::Moving { from, to, sessions, within });
         tokio::select! {
             () = running.drain(within) => Ok(()),
@@ -141,6 +146,7 @@ impl Server {
         why: Result<(), ServeError>,
     ) -> Result<(), ServeError> {
         // A twin's good-bye would withdraw the other one.
+        self.about.metrics.set_state(State::Leaving);
         let silent = matches!(why, Err(ServeError::Twin(_)));
         let Self { announcer, report, .. } = self;
         let goodbye = async {

@@ -16,6 +16,7 @@ use super::announcer::Announcer;
 use super::door::Door;
 use super::error::ServeError;
 use super::event::{Report, ServeEvent};
+use super::host::OwnWord;
 use super::moving::Mover;
 use super::occupancy::Rooms;
 use super::phase::Phase;
@@ -41,6 +42,8 @@ pub(super) struct Running {
     pub(super) profile: Profile,
     /// Whether there must be another member to be seen by.
     pub(super) others: bool,
+    /// What it answers to whoever asks.
+    pub(super) word: OwnWord,
     pub(super) registry: Registry,
     pub(super) rooms: watch::Receiver<Rooms>,
     pub(super) phase: watch::Sender<Phase>,
@@ -59,10 +62,11 @@ impl Running {
         report: &Report,
         stop: impl Future<Output = ()>,
     ) -> Ending {
-        let Self { about, profile, others, compute_ended, streams, .. } = self;
+        let Self { about, profile, others, word, compute_ended, streams, .. } = self;
         let announcing = async {
             announcer.announce_serving(profile, *others).await?;
-            report(ready(about, profile));
+            about.metrics.announced.set(1);
+            report(ready(about, profile, word.clone()));
             announce_until_it_moves(announcer, mover, profile).await
         };
         tokio::select! {
@@ -123,7 +127,7 @@ async fn announce_until_it_moves(
     }
 }
 
-fn ready(about: &About, profile: &Profile) -> ServeEvent {
+fn ready(about: &About, profile: &Profile, word: OwnWord) -> ServeEvent {
     ServeEvent::Ready {
         peer: about.network.peer_id(),
         model: about.model,
@@ -132,5 +136,6 @@ fn ready(about: &About, profile: &Profile) -> ServeEvent {
         class: profile.class.clone(),
         rates: profile.rates,
         addresses: about.network.dialable_addresses(),
+        word,
     }
 }

@@ -29,7 +29,7 @@ const AT_MOST: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// [`ServeError`] if the blocks fail or give numbers that are none.
-pub(super) fn self_check(blocks: &Blocks) -> Result<Rates, ServeError> {
+pub fn self_check(blocks: &Blocks) -> Result<Rates, ServeError> {
     let decode = decode(blocks)?;
     let prefill = prefill(blocks)?;
     let decode_us = (decode.as_micros() as u64) / u64::from(blocks.range().len());

@@ -21,10 +21,12 @@ use super::compute;
 use super::config::ServeConfig;
 use super::digests::compare_with_others;
 use super::door::Door;
+use super::edges::OfferedEdges;
 use super::error::ServeError;
 use super::event::{Report, ServeEvent};
-use super::host::{Host, serve_streams};
+use super::host::{Host, OwnWord, serve_streams};
 use super::loading::{Loaded, Served, load};
+use super::metrics::State;
 use super::moving::Mover;
 use super::neighbours::Neighbours;
 use super::occupancy::{Occupancy, Rooms};
@@ -43,12 +45,13 @@ const INTERVALS_PER_TTL: u32 = 4;
 /// A server's process.
 pub(super) struct Server {
     served: Served,
+    edges: Option<OfferedEdges>,
     pub(super) network: Network,
     pub(super) door: Door,
     bootstrap: Vec<BootstrapPeer>,
     /// Whether other servers may join at the same moment.
     company: bool,
-    about: Arc<About>,
+    pub(super) about: Arc<About>,
     pub(super) announcer: Announcer,
     /// Of a server that may host other blocks one day.
     pub(super) mover: Option<Mover>,
@@ -64,6 +67,7 @@ impl Server {
     /// Opens the model and starts the network.
     pub(super) async fn begin(config: ServeConfig, report: Report) -> Result<Self, ServeError> {
         let served = Served::open(&config).await?;
+        let edges = if config.edges { Some(OfferedEdges::load(&served).await?) } else { None };
         let bootstrap = config.network.bootstrap.clone();
         // KV caches grow by whole pages.
         let cache_tokens =
@@ -71,10 +75,17 @@ impl Server {
         let company = !bootstrap.is_empty() || config.network.mdns;
         let (network, inbound) = Network::start(config.network).await?;
         addresses_settled(&network).await;
+        // Of one process one server.
+        let _ = config.metrics.network.set(network.clone());
         let dialable = network.dialable_addresses();
         let reachable = !dialable.is_empty();
         let addresses = if reachable { dialable } else { network.listening() };
-        report(ServeEvent::Listening { peer: network.peer_id(), addresses, reachable });
+        report(ServeEvent::Listening {
+            peer: network.peer_id(),
+            addresses,
+            reachable,
+            network: Box::new(network.clone()),
+        });
         let ttl = (config.announce_interval * INTERVALS_PER_TTL).min(Duration::from_secs(MAX_TTL_SECONDS.into()));
         let about = Arc::new(About {
             network: network.clone(),
@@ -86,7 +97,9 @@ impl Server {
             // A holder counts whole seconds.
             ttl: ttl.max(Duration::from_secs(1)),
             sequence: AtomicU64::new(0),
+            edges: edges.is_some(),
             neighbours: Neighbours::start(network.clone()),
+            metrics: config.metrics.clone(),
         });
         let announcer = Announcer::new(about.clone(), nobody_yet(cache_tokens), config.announce_interval);
         let mover = match served.wanted {
@@ -97,6 +110,7 @@ impl Server {
         };
         Ok(Self {
             served,
+            edges,
             network,
             door: Door::new(inbound),
             bootstrap,
@@ -144,6 +158,7 @@ impl Server {
 
     /// Loads blocks that have been announced, and compares them with others'.
     pub(super) async fn load(&mut self, blocks: BlockRange) -> Result<Loaded, ServeError> {
+        self.about.metrics.set_state(State::Loading);
         (self.report)(ServeEvent::Chosen { blocks });
         let loaded = tokio::select! {
             loaded = load(&self.served, blocks, self.report.clone()) => loaded?,
@@ -161,7 +176,8 @@ impl Server {
         let profile = Profile { blocks: blocks.range(), class: blocks.numeric_class().clone(), rates };
         let config = self.served.checkpoint.config();
         let max_positions = u32::try_from(config.max_positions).unwrap_or(u32::MAX);
-        let details = Details { digests: blocks.digests().to_vec(), max_positions, ready: Instant::now() };
+        let edges = self.edges.as_ref().map(|edges| edges.offer.clone());
+        let details = Details { digests: blocks.digests().to_vec(), max_positions, ready: Instant::now(), edges };
         let offer = Offer {
             model: self.served.model,
             class: profile.class.clone(),
@@ -170,11 +186,19 @@ impl Server {
         };
         let shape = StepShape::new(config.hidden as u32, self.served.format.into(), MAX_STEP_ROWS);
         let pages = self.cache_tokens.0 / PAGE_POSITIONS;
+        let metrics = &self.about.metrics;
+        let count = i64::from(profile.blocks.len());
+        metrics.blocks.set(count);
+        metrics.model_blocks.set(i64::from(self.served.model_blocks.len()));
+        metrics.weights_bytes.set(config.block_bytes(self.served.format) as i64 * count);
+        metrics.kv_capacity_tokens.set(i64::from(self.cache_tokens.0));
         let arena = KvArena::new(u64::from(pages) * blocks.page_bytes(blocks.range()));
+        metrics.kv_budget_bytes.set(arena.budget_bytes() as i64);
         let prefixes = Prefixes::new(if self.prefix_cache { pages as usize } else { 0 });
-        let compute::Started { compute, wait, ended } = compute::start(blocks, pool, arena, prefixes.clone())?;
+        let compute::Started { compute, wait, ended } =
+            compute::start(blocks, pool, arena, prefixes.clone(), metrics.clone())?;
         let admission = AdmissionConfig { idle: self.idle_timeout, ..AdmissionConfig::of(self.cache_tokens) };
-        let (registry, rooms) = Registry::start(admission, compute.clone());
+        let (registry, rooms) = Registry::start(admission, compute.clone(), metrics.clone());
         let occupancy = Occupancy { total: self.cache_tokens, rooms: rooms.clone(), wait };
         self.announcer.set_occupancy(occupancy.clone());
         let (phase_sender, phase) = watch::channel(Phase::Serving);
@@ -187,19 +211,37 @@ impl Server {
             kv_bytes_per_token_block: config.kv_bytes_per_token_block(self.served.format, self.served.kv_format),
             idle_timeout: self.idle_timeout,
             compute,
+            edges: self.edges.clone(),
             registry: registry.clone(),
             prefixes,
             occupancy,
             phase,
             protocol_errors: AtomicU64::new(0),
         });
+        let word = OwnWord::of(&host, config.hidden as u32, self.served.format.into());
+        metrics.set_state(State::Serving);
         let streams = tokio::spawn(serve_streams(host, self.door.open()));
         let (about, others) = (self.about.clone(), !self.bootstrap.is_empty());
-        Ok(Running { about, profile, others, registry, rooms, phase: phase_sender, compute_ended: ended, streams })
+        Ok(Running {
+            about,
+            profile,
+            others,
+            word,
+            registry,
+            rooms,
+            phase: phase_sender,
+            compute_ended: ended,
+            streams,
+        })
     }
 
     /// Nobody is served any more: what is announced of the load says so.
     pub(super) fn set_idle(&mut self) {
+        self.about.metrics.blocks.set(0);
+        self.about.metrics.weights_bytes.set(0);
+        // What the arena held is gone with it.
+        self.about.metrics.kv_used_bytes.set(0);
+        self.about.metrics.prefix_bytes.set(0);
         self.announcer.set_occupancy(nobody_yet(self.cache_tokens));
     }
 }

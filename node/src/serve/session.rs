@@ -22,11 +22,12 @@ use swarm_protocol::session::SessionId;
 use swarm_protocol::wire::{CloseReason, Open, Refusal, SessionReply, SessionRequest};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tracing::{debug, info, warn};
+use tracing::{Instrument, debug, error_span, info, warn};
 
 use self::actor::{Actor, Opened};
 use self::replies::Replies;
 use super::host::Host;
+use super::metrics;
 use super::phase::{leaving, left};
 use super::registry::Lease;
 pub(super) use visit::Visit;
@@ -54,20 +55,48 @@ pub(super) enum End {
     NotOpened(String),
 }
 
+impl End {
+    /// One word for it, for metrics.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::ByClient => "client",
+            Self::Lost(_) => "lost",
+            Self::ByServer(CloseReason::Idle) => "idle",
+            Self::ByServer(CloseReason::Left) => "left",
+            Self::ByServer(CloseReason::Protocol(_)) => "protocol",
+            Self::NotOpened(_) => "not_opened",
+        }
+    }
+}
+
 type Reader = FrameReader<SessionRequest>;
 type Writer = FrameWriter<SessionReply>;
 
 /// Serves one stream of the session protocol to its end. Never fails: whatever a peer does concerns its own session only.
 pub(super) async fn serve_session(host: Arc<Host>, peer: PeerId, stream: ByteStream) {
-    let (mut reader, writer) = stream.into_frames::<SessionRequest, SessionReply>(0);
+    let (mut reader, mut writer) = stream.into_frames::<SessionRequest, SessionReply>(0);
     match first_message(&mut reader).await {
-        Ok(SessionRequest::Open(open)) => own(host, peer, &open, reader, writer).await,
-        Ok(SessionRequest::Feed(incoming)) => feed_in::serve(&host, peer, incoming, reader, writer).await,
-        Ok(SessionRequest::Import(incoming)) => import::serve(&host, peer, incoming, reader, writer).await,
+        Ok(SessionRequest::Open(open)) => {
+            count(&host.about.metrics.wire.session, &mut reader, &mut writer);
+            own(host, peer, &open, reader, writer).await;
+        }
+        Ok(SessionRequest::Feed(incoming)) => {
+            count(&host.about.metrics.wire.link, &mut reader, &mut writer);
+            feed_in::serve(&host, peer, incoming, reader, writer).await;
+        }
+        Ok(SessionRequest::Import(incoming)) => {
+            count(&host.about.metrics.wire.hand_over, &mut reader, &mut writer);
+            import::serve(&host, peer, incoming, reader, writer).await;
+        }
         Ok(_) => not_understood(&host, peer, "a stream begins with Open, Feed or Import".to_string(), writer).await,
         Err(Some(reason)) => not_understood(&host, peer, reason, writer).await,
         Err(None) => debug!(%peer, "a session stream ended before anything was said"),
     }
+}
+
+fn count(way: &metrics::Way, reader: &mut Reader, writer: &mut Writer) {
+    reader.count_into(&way.into);
+    writer.count_into(&way.out);
 }
 
 /// The first message, or what is wrong with it, if it is worth an answer.
@@ -81,21 +110,26 @@ async fn first_message(reader: &mut Reader) -> Result<SessionRequest, Option<Str
 
 async fn not_understood(host: &Host, peer: PeerId, reason: String, writer: Writer) {
     host.broke_the_protocol(peer, &reason);
-    refuse(peer, writer, Refusal::BadRequest(reason)).await;
+    refuse(host, peer, writer, Refusal::BadRequest(reason)).await;
 }
 
 /// A session from its opening to its end, on its owner's stream.
 async fn own(host: Arc<Host>, peer: PeerId, open: &Open, reader: Reader, writer: Writer) {
     match host.admit(peer, open).await {
         Ok(lease) => {
-            let end = run(&host, peer, open, lease, reader, writer).await;
+            host.about.metrics.sessions_opened.inc();
+            // Whatever is logged meanwhile says of which session.
+            let span = error_span!("session", session = %open.session, peer = %peer);
+            let end = run(&host, peer, open, lease, reader, writer).instrument(span).await;
+            host.about.metrics.ended(end.reason());
             host.log_end(peer, open.session, &end);
         }
-        Err(refusal) => refuse(peer, writer, refusal).await,
+        Err(refusal) => refuse(&host, peer, writer, refusal).await,
     }
 }
 
-async fn refuse(peer: PeerId, mut writer: Writer, refusal: Refusal) {
+async fn refuse(host: &Host, peer: PeerId, mut writer: Writer, refusal: Refusal) {
+    host.about.metrics.refused(&refusal);
     info!(%peer, %refusal, "refused");
     let say = async {
         writer.send(&SessionReply::Refused(refusal), &[]).await?;

@@ -1,7 +1,7 @@
 //! Whether a step fits its session. Pure.
 
 use swarm_protocol::session::TokenCount;
-use swarm_protocol::wire::{ElementType, Step, StepError};
+use swarm_protocol::wire::{ElementType, LinkFormat, RowsHeader, Step, StepError};
 
 /// What a server takes in one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,16 +28,22 @@ impl StepShape {
         self.max_rows as usize * self.hidden as usize * self.element.bytes()
     }
 
-    /// Whether the rows are the model's and end within what was reserved.
+    /// No rows, as the model has them.
+    pub(super) fn none(&self) -> RowsHeader {
+        RowsHeader { rows: 0, hidden: self.hidden, element: self.element.into() }
+    }
+
+    /// Whether the rows are the model's, come in the link's format, and end within what was reserved.
     ///
     /// # Errors
     /// [`StepError`] says what is wrong.
-    pub(super) fn check(&self, step: &Step, reserved: TokenCount) -> Result<(), StepError> {
+    pub(super) fn check(&self, step: &Step, format: LinkFormat, reserved: TokenCount) -> Result<(), StepError> {
         let found = step.rows;
-        if found.hidden != self.hidden || found.element != self.element {
+        if found.hidden != self.hidden || !format.admits(self.element, found.element) {
+            let element = format.encoding(self.element);
             let reason = format!(
-                "rows of {} elements of {:?} came; the model's have {} of {:?}",
-                found.hidden, found.element, self.hidden, self.element
+                "rows of {} elements of {:?} came; the model's have {} of {:?} on a link that is {format}",
+                found.hidden, found.element, self.hidden, element
             );
             return Err(StepError::BadRows(reason));
         }
@@ -65,30 +71,37 @@ pub(super) fn rewind_to(position: u32, have: usize) -> Result<usize, StepError> 
 
 #[cfg(test)]
 mod tests {
-    use swarm_protocol::wire::{MAX_STEP_ROWS, RowsHeader};
+    use swarm_protocol::wire::{MAX_STEP_ROWS, RowEncoding};
 
     use super::*;
 
     const SHAPE: StepShape = StepShape { hidden: 128, element: ElementType::Bf16, max_rows: 16 };
 
-    fn step(position: u32, rows: u32, hidden: u32, element: ElementType) -> Step {
+    fn step(position: u32, rows: u32, hidden: u32, element: RowEncoding) -> Step {
         Step { epoch: 0, position, rows: RowsHeader { rows, hidden, element }, wanted_from: 0 }
     }
 
     #[test]
     fn only_steps_of_the_models_shape_within_the_reservation_pass() {
-        let check = |step: Step| SHAPE.check(&step, TokenCount(100));
-        let bf16 = ElementType::Bf16;
+        let check = |step: Step| SHAPE.check(&step, LinkFormat::Exact, TokenCount(100));
+        let (bf16, int8) = (RowEncoding::Bf16, RowEncoding::Int8);
         assert_eq!(check(step(0, 16, 128, bf16)), Ok(()));
         assert_eq!(check(step(84, 16, 128, bf16)), Ok(()));
-        for wrong in
-            [step(0, 0, 128, bf16), step(0, 17, 128, bf16), step(0, 1, 64, bf16), step(0, 1, 128, ElementType::F32)]
-        {
+        for wrong in [
+            step(0, 0, 128, bf16),
+            step(0, 17, 128, bf16),
+            step(0, 1, 64, bf16),
+            step(0, 1, 128, RowEncoding::F32),
+            step(0, 1, 128, int8),
+        ] {
             assert!(matches!(check(wrong), Err(StepError::BadRows(_))), "{wrong:?}");
         }
         for far in [step(85, 16, 128, bf16), step(u32::MAX, 1, 128, bf16)] {
             assert_eq!(check(far), Err(StepError::PastReservation { reserved: TokenCount(100) }));
         }
+        let rounded = |step: Step| SHAPE.check(&step, LinkFormat::Int8, TokenCount(100));
+        assert_eq!(rounded(step(84, 16, 128, int8)), Ok(()));
+        assert!(matches!(rounded(step(84, 16, 128, bf16)), Err(StepError::BadRows(_))), "its format was agreed upon");
     }
 
     #[test]

@@ -66,6 +66,7 @@ mod tests {
             ttl_seconds: 1,
             name: None,
             version: String::new(),
+            edges: false,
         }
     }
 

@@ -10,15 +10,17 @@ use std::time::{Duration, Instant};
 
 use swarm_model::{Checkpoint, ModelSpec};
 use swarm_protocol::PeerId;
+use swarm_protocol::activations::ActivationRows;
 use swarm_protocol::block::BlockRange;
-use swarm_protocol::model_id::{ModelId, NumericClass};
+use swarm_protocol::model_id::{ModelId, NumericClass, WeightFormat};
 use swarm_protocol::p2p::StreamKind;
 use swarm_protocol::session::TokenCount;
 use swarm_protocol::wire::{
-    CloseReason, InfoReply, InfoRequest, Output, Refusal, RowsHeader, SessionReply, SessionRequest, Step, StepError,
+    CloseReason, ElementType, InfoReply, InfoRequest, LinkFormat, LinkFormats, Output, Refusal, RowEncoding,
+    RowsHeader, SessionReply, SessionRequest, Step, StepError,
 };
 
-use support::{Client, OWNER_LINK, ROW, Server, header, local, soon};
+use support::{Client, HIDDEN, OWNER_LINK, ROW, Server, header, local, local_of, rows, soon};
 
 const BLOCKS: &str = "0..6";
 
@@ -101,6 +103,78 @@ async fn steps_that_do_not_fit_fail_and_the_session_lives_on() {
     let (reply, _) = session.next().await;
     assert!(matches!(reply, SessionReply::Failed { error: StepError::BadRows(_), .. }), "{reply:?}");
     session.output(3, 5).await;
+}
+
+#[tokio::test]
+async fn rows_come_and_go_in_the_formats_that_were_agreed_upon() {
+    let (_server, client) = server(&[]).await;
+    let (rounded, exact) = (LinkFormat::Int8, LinkFormat::Exact);
+    let bf16 = |bytes: Vec<u8>| ActivationRows::new(WeightFormat::Bf16, HIDDEN as u32, bytes).unwrap();
+    for formats in [LinkFormats { input: rounded, output: exact }, LinkFormats { input: exact, output: rounded }] {
+        let mut session = client.open_quiet().await;
+        session.send(SessionRequest::Links(formats)).await;
+        assert_eq!(session.next().await.0, SessionReply::Agreed);
+        session.connect(OWNER_LINK, Output::Owner, 0).await;
+        let input = bf16(rows(0, 3)).on_link(formats.input);
+        let wrong = bf16(rows(0, 3)).on_link(if formats.input == exact { rounded } else { exact });
+        for sent in [&wrong, &input] {
+            session.send_rows(Step { epoch: 1, position: 0, rows: sent.header(), wanted_from: 0 }, sent.bytes()).await;
+        }
+        let (reply, _) = session.next().await;
+        assert!(matches!(reply, SessionReply::Failed { error: StepError::BadRows(_), .. }), "{reply:?}");
+        let expected = local_of(hosted(), &input.off_link(ElementType::Bf16)).on_link(formats.output);
+        match session.next().await {
+            (SessionReply::Output(output), bytes) => {
+                assert_eq!((output.rows, &bytes[..]), (expected.header(), expected.bytes()));
+            }
+            other => panic!("{other:?}"),
+        }
+        // It is too late to change anything.
+        session.send(SessionRequest::Links(LinkFormats::default())).await;
+        loop {
+            match session.next().await.0 {
+                SessionReply::Done(_) => {}
+                SessionReply::Closed(CloseReason::Protocol(_)) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        session.has_ended().await;
+    }
+    client.wait_until_free().await;
+}
+
+#[tokio::test]
+async fn packed_rows_are_the_same_rows() {
+    let (_server, client) = server(&[]).await;
+    let bf16 = |bytes: Vec<u8>| ActivationRows::new(WeightFormat::Bf16, HIDDEN as u32, bytes).unwrap();
+    let mut session = client.open_quiet().await;
+    let formats = LinkFormats { input: LinkFormat::Exact, output: LinkFormat::Packed };
+    session.send(SessionRequest::Links(formats)).await;
+    assert_eq!(session.next().await.0, SessionReply::Agreed);
+    session.connect(OWNER_LINK, Output::Owner, 0).await;
+    // Whoever takes exact rows takes packed ones, but none of another type, and no lies.
+    let (header, packed) = bf16(rows(0, 3)).into_packed();
+    let RowEncoding::Packed { bytes, .. } = header.element else { panic!("{header:?} is not packed") };
+    assert!(packed.len() < rows(0, 3).len());
+    let step = |rows| Step { epoch: 1, position: 0, rows, wanted_from: 0 };
+    let other = RowsHeader { element: RowEncoding::Packed { element: ElementType::F16, bytes }, ..header };
+    let fewer = RowsHeader { rows: 2, ..header };
+    for wrong in [other, fewer] {
+        session.send_rows(step(wrong), &packed).await;
+        let (reply, _) = session.next().await;
+        assert!(matches!(reply, SessionReply::Failed { error: StepError::BadRows(_), .. }), "{reply:?}");
+    }
+    session.send_rows(step(header), &packed).await;
+    let expected = local_of(hosted(), &bf16(rows(0, 3)));
+    match session.next().await {
+        (SessionReply::Output(output), bytes) => {
+            assert!(matches!(output.rows.element, RowEncoding::Packed { .. }), "{output:?}");
+            assert_eq!(ActivationRows::unpacked(output.rows, bytes), Some(expected));
+        }
+        other => panic!("{other:?}"),
+    }
+    drop(session);
+    client.wait_until_free().await;
 }
 
 #[tokio::test]
@@ -238,7 +312,7 @@ async fn failures_are_one_line_with_their_cause_and_their_code() {
     let cases: [(&[&str], i32, &str); 6] = [
         (&["--model", "demo", "--block-range", "4..40"], 1, "the model has blocks 0..12"),
         (&["--model", "./nowhere"], 2, "there is no directory"),
-        (&["--model", "demo", "--format", "q3_k"], 2, "use bf16, f16, f32, q8_0, q4_0 or q4_k"),
+        (&["--model", "demo", "--format", "q3_k"], 2, "use bf16, f16, f32, q8_0, q4_0, q4_k, or gguf"),
         (&["--model", "demo", "--blocks", "2", "--block-range", "0..2"], 2, "cannot be used with"),
         (&["--model", "demo", "--bootstrap", "127.0.0.1:4001"], 2, "is no bootstrap address"),
         (&["--model", "demo", "--blocks", "2", "--bootstrap", &nobody], 1, "cannot be reached"),

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use swarm_model::{Checkpoint, ModelSpec, Sequence, activations};
+use swarm_protocol::activations::{ActivationRows, Rows};
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::p2p::{BootstrapPeer, ByteStream, FrameReader, FrameWriter, Network, NetworkConfig, StreamKind};
 use swarm_protocol::session::{SessionId, TokenCount};
 use swarm_protocol::swarm_name::SwarmName;
 use swarm_protocol::wire::{
-    Connect, ElementType, Incoming, InfoReply, InfoRequest, Input, Lane, Next, Open, Output, Refusal, RowsHeader,
+    Connect, Incoming, InfoReply, InfoRequest, Input, Lane, Next, Open, Output, Refusal, RowEncoding, RowsHeader,
     ServerInfo, SessionReply, SessionRequest, Step, StepError,
 };
 use swarm_protocol::{Multiaddr, PeerId};
@@ -47,19 +48,26 @@ pub(crate) fn rows(position: u32, count: u32) -> Vec<u8> {
 
 /// How so many rows are announced.
 pub(crate) fn header(rows: u32) -> RowsHeader {
-    RowsHeader { rows, hidden: HIDDEN as u32, element: ElementType::Bf16 }
+    RowsHeader { rows, hidden: HIDDEN as u32, element: RowEncoding::Bf16 }
 }
 
 /// What the demo model's blocks make of [`rows`] from position 0 on, computed here.
 pub(crate) fn local(range: BlockRange, count: u32) -> Vec<u8> {
+    let rows = ActivationRows::of_wire(header(count), rows(0, count)).unwrap();
+    local_of(range, &rows).into_bytes()
+}
+
+/// The same of any rows.
+pub(crate) fn local_of(range: BlockRange, rows: &ActivationRows) -> ActivationRows {
+    let count = rows.rows();
     let checkpoint = Checkpoint::open(&ModelSpec::Demo).unwrap();
     let format = checkpoint.native_format();
     let blocks = checkpoint.load_blocks(range, format, &mut |_| {}).unwrap();
-    let mut cache = blocks.new_cache(range, count as usize).unwrap();
-    let input = activations::from_bytes(format, count as usize, HIDDEN, &rows(0, count)).unwrap();
-    let sequence = Sequence { cache: &mut cache, rows: count as usize };
+    let mut cache = blocks.new_cache(range, count).unwrap();
+    let input = activations::from_bytes(format, count, HIDDEN, rows.bytes()).unwrap();
+    let sequence = Sequence { cache: &mut cache, rows: count };
     let output = blocks.forward(range, &input, &mut [sequence]).unwrap();
-    activations::to_bytes(&output).unwrap()
+    ActivationRows::of_wire(rows.header(), activations::to_bytes(&output).unwrap()).unwrap()
 }
 
 /// A running server; killed when dropped.

@@ -98,6 +98,8 @@ pub struct Announcement {
     pub name: Option<String>,
     /// The server's release, for people; at most [`MAX_NAME_BYTES`] bytes.
     pub version: String,
+    /// Whether it offers embedding, head and sampling to others.
+    pub edges: bool,
 }
 
 impl Announcement {
@@ -227,6 +229,7 @@ pub(crate) mod tests_support {
             ttl_seconds: 240,
             name: Some("attic".to_string()),
             version: "0.1.0".to_string(),
+            edges: false,
         }
     }
 

@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use super::addresses::dialable;
 use super::behaviour::{Behaviour, BehaviourEvent, identify_version, kad_protocol};
 use super::bootstrap::{BootstrapStatus, EntryPoints};
-use super::network::{InboundStream, NetworkConfig, NetworkError};
+use super::network::{Census, InboundStream, NetworkConfig, NetworkError};
 use super::queries::{GetReply, PutReply, Queries};
 use super::record_store::StatementStore;
 use super::streams::{Inbound, Reply, Request, StreamKind, describe_dial_error};
@@ -43,6 +43,7 @@ pub(super) enum Command {
     Open { peer: PeerId, addresses: Vec<Multiaddr>, kind: StreamKind, reply: Reply },
     Put { key: SegmentKey, value: Vec<u8>, reply: PutReply },
     Get { key: SegmentKey, reply: GetReply },
+    Count { reply: oneshot::Sender<Census> },
     Stop { reply: oneshot::Sender<()> },
 }
 
@@ -190,8 +191,19 @@ impl Driver {
                 let id = behaviour.kad.get_record(RecordKey::new(&key.0));
                 self.queries.began_get(id, reply);
             }
+            Command::Count { reply } => {
+                // Who asked may have given up.
+                let _ = reply.send(self.census());
+            }
             Command::Stop { .. } => {}
         }
+    }
+
+    fn census(&mut self) -> Census {
+        let connected_peers = self.swarm.connected_peers().count();
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        let known_peers = kad.kbuckets().map(|bucket| bucket.num_entries()).sum();
+        Census { connected_peers, known_peers, records: kad.store_mut().len() }
     }
 
     fn finish_overdue_queries(&mut self) {

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use serde::Serialize;
@@ -25,6 +27,21 @@ pub enum StreamError {
     Frame(#[from] FrameError),
 }
 
+/// Counts bytes; clones count together.
+#[derive(Debug, Clone, Default)]
+pub struct ByteCount(Arc<AtomicU64>);
+
+impl ByteCount {
+    /// How many so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
 /// What of a frame has been read.
 enum Stage<M> {
     Prefix,
@@ -40,16 +57,23 @@ pub struct FrameReader<M> {
     stage: Stage<M>,
     buffer: Vec<u8>,
     filled: usize,
+    count: ByteCount,
 }
 
 impl<M: DeserializeOwned + Payload> FrameReader<M> {
     pub(super) fn new(io: ReadHalf<BoundStream>, payload_limit: usize) -> Self {
-        Self { io, payload_limit, stage: Stage::Prefix, buffer: vec![0; PREFIX_BYTES], filled: 0 }
+        let count = ByteCount::default();
+        Self { io, payload_limit, stage: Stage::Prefix, buffer: vec![0; PREFIX_BYTES], filled: 0, count }
     }
 
     /// Takes larger or smaller payloads from now on, in bytes.
     pub fn set_payload_limit(&mut self, bytes: usize) {
         self.payload_limit = bytes;
+    }
+
+    /// Counts what is read from now on there.
+    pub fn count_into(&mut self, count: &ByteCount) {
+        self.count = count.clone();
     }
 
     /// The next message with its payload; `None` when the peer has closed the stream between two frames.
@@ -66,6 +90,7 @@ impl<M: DeserializeOwned + Payload> FrameReader<M> {
                 }
                 self.filled += read;
             }
+            self.count.add(self.filled);
             let bytes = std::mem::take(&mut self.buffer);
             self.filled = 0;
             match std::mem::replace(&mut self.stage, Stage::Prefix) {
@@ -98,11 +123,17 @@ fn header_bytes(prefix: &[u8]) -> Result<usize, FrameError> {
 pub struct FrameWriter<M> {
     io: WriteHalf<BoundStream>,
     message: PhantomData<fn(M)>,
+    count: ByteCount,
 }
 
 impl<M: Serialize + Payload> FrameWriter<M> {
     pub(super) fn new(io: WriteHalf<BoundStream>) -> Self {
-        Self { io, message: PhantomData }
+        Self { io, message: PhantomData, count: ByteCount::default() }
+    }
+
+    /// Counts what is written from now on there.
+    pub fn count_into(&mut self, count: &ByteCount) {
+        self.count = count.clone();
     }
 
     /// Sends a message with the rows it announces.
@@ -119,6 +150,7 @@ impl<M: Serialize + Payload> FrameWriter<M> {
     pub async fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), StreamError> {
         self.io.write_all(bytes).await?;
         self.io.flush().await?;
+        self.count.add(bytes.len());
         Ok(())
     }
 

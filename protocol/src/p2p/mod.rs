@@ -22,11 +22,13 @@ mod transport;
 pub use addresses::Scope;
 pub use bootstrap::{BootstrapPeer, BootstrapPeerError, BootstrapStatus};
 pub use entry_point::{addresses_settled, answer_as_bootstrap, join_flags, pasteable};
-pub use frames::{FrameReader, FrameWriter, StreamError};
+pub use frames::{ByteCount, FrameReader, FrameWriter, StreamError};
 pub use identity::{Identity, IdentityError};
 pub use info_stream::answer_info;
 pub use join::JoinError;
-pub use network::{DhtMode, Found, InboundStream, InboundStreams, Network, NetworkConfig, NetworkError, QueryError};
+pub use network::{
+    Census, DhtMode, Found, InboundStream, InboundStreams, Network, NetworkConfig, NetworkError, QueryError,
+};
 pub use probe::{Probe, ProbeError, probe, round_trip};
 pub use streams::{ByteStream, OpenError, StreamKind};
 pub use swarm_key::{SwarmKey, SwarmKeyError};

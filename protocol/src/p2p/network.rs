@@ -122,6 +122,17 @@ pub struct Found {
     pub statements: Vec<Statement>,
 }
 
+/// How much of the swarm a node sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Peers it is connected to.
+    pub connected_peers: usize,
+    /// Members of the DHT that its routing table holds.
+    pub known_peers: usize,
+    /// Statements that it keeps for the DHT.
+    pub records: usize,
+}
+
 /// A stream that a peer opened to this node.
 #[derive(Debug)]
 pub struct InboundStream {
@@ -302,6 +313,15 @@ impl Network {
         };
         let statements = record.entries.iter().filter_map(genuine).collect();
         Some(Found { holder, total: record.total, statements })
+    }
+
+    /// Counts what this node sees of the swarm now; nothing once the driver has ended.
+    pub async fn census(&self) -> Census {
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Count { reply }).await.is_err() {
+            return Census::default();
+        }
+        answer.await.unwrap_or_default()
     }
 
     /// Tells the driver to stop: connections close and listeners end. Returns when it has.

@@ -30,6 +30,11 @@ impl StatementStore {
         self.refusal.take()
     }
 
+    /// How many statements are kept.
+    pub(super) fn len(&self) -> usize {
+        self.statements.len()
+    }
+
     fn now(&self) -> Duration {
         self.start.elapsed()
     }

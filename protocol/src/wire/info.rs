@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::announcement::Announcement;
 use crate::model_id::BlockDigest;
 
+use super::edges::EdgesOffer;
 use super::frame::Payload;
 use super::rows::RowsError;
 
@@ -48,6 +49,8 @@ pub struct ServerInfo {
     pub max_positions: u32,
     /// Seconds since the server became ready.
     pub uptime_seconds: u64,
+    /// The embedding and head that it offers to others, if it does.
+    pub edges: Option<EdgesOffer>,
 }
 
 impl Payload for InfoRequest {

@@ -8,6 +8,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::link_format::LinkFormat;
+use crate::block::BlockIndex;
+
 /// Positions of one page: those of one page of a KV cache.
 pub const PAGE_POSITIONS: u32 = 64;
 
@@ -16,6 +19,9 @@ pub const MAX_PAGE_KEYS: usize = 512;
 
 /// What all keys are derived from, so that they mean nothing elsewhere.
 const CONTEXT: &str = "swarm-node 2026 prefix pages v1";
+
+/// The same of pages that were computed from rounded rows.
+const ROUNDED_CONTEXT: &str = "swarm-node 2026 prefix pages of rounded rows v1";
 
 /// Names a page and everything before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -32,6 +38,17 @@ impl PageKey {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
         ids.iter().for_each(|id| {
             hasher.update(&id.to_le_bytes());
+        });
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    /// The key of the same page where rows were rounded, in `format`, on their way into each of these blocks (and out of the
+    /// one before): what was computed from them is something else.
+    pub fn rounded(&self, format: LinkFormat, at: impl IntoIterator<Item = BlockIndex>) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key(ROUNDED_CONTEXT);
+        hasher.update(&self.0).update(format.name().as_bytes());
+        at.into_iter().for_each(|block| {
+            hasher.update(&block.0.to_le_bytes());
         });
         Self(*hasher.finalize().as_bytes())
     }

@@ -15,6 +15,7 @@ use crate::session::{SessionId, TokenCount};
 
 use super::chain::{Connect, HandOver, Incoming, Input, KvHeader};
 use super::frame::Payload;
+use super::link_format::LinkFormats;
 use super::prefix::{Keep, Recall};
 use super::refusal::{CloseReason, Refusal, StepError};
 use super::rows::{RowsError, RowsHeader};
@@ -52,6 +53,9 @@ pub enum SessionRequest {
     Recall(Recall),
     /// Keep these pages for later sessions; not answered. By the owner.
     Keep(Keep),
+    /// Rows come and go in these formats, from the first one on; answered at once, with [`SessionReply::Agreed`]. By the
+    /// owner, right behind [`Self::Open`]; without it rows are exact.
+    Links(LinkFormats),
 }
 
 /// What a session needs of a hop.
@@ -153,6 +157,8 @@ pub enum SessionReply {
         /// The first position that is not here: a multiple of [`PAGE_POSITIONS`](super::PAGE_POSITIONS).
         position: u32,
     },
+    /// To [`SessionRequest::Links`]: so it will be.
+    Agreed,
 }
 
 /// Output rows for the owner.

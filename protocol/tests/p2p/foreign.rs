@@ -71,7 +71,7 @@ async fn foreigner(address: Multiaddr) -> (PeerId, mpsc::Receiver<Event>) {
 /// The nearest peers to `target` that `address` knows, asked in the swarm's own DHT protocol: a look into its table. Whoever
 /// it names is dialled, also those that then do not answer.
 async fn table_of(peer: PeerId, address: Multiaddr, target: PeerId) -> HashSet<PeerId> {
-    let mut swarm = plain("/swarm-node/public/kad/1", Mode::Client);
+    let mut swarm = plain("/swarm-node/public/kad/2", Mode::Client);
     swarm.behaviour_mut().kad.add_address(&peer, address);
     swarm.behaviour_mut().kad.get_closest_peers(target);
     let mut named = HashSet::new();

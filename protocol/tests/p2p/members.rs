@@ -12,7 +12,7 @@ use swarm_protocol::p2p::{
 use swarm_protocol::session::TokenCount;
 use swarm_protocol::swarm_name::SwarmName;
 use swarm_protocol::wire::{
-    ElementType, InfoReply, InfoRequest, RowsHeader, SessionReply, SessionRequest, Step, StepOutput,
+    InfoReply, InfoRequest, RowEncoding, RowsHeader, SessionReply, SessionRequest, Step, StepOutput,
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -91,6 +91,7 @@ pub(crate) fn announcement(network: &Network, sequence: u64) -> Announcement {
         ttl_seconds: 240,
         name: None,
         version: "0.1.0".to_string(),
+        edges: false,
     }
 }
 
@@ -142,6 +143,8 @@ async fn serve(inbound: InboundStream) -> Result<(), StreamError> {
     match inbound.kind {
         StreamKind::Info => serve_info(inbound.stream.into_frames(0)).await,
         StreamKind::Session => serve_session(inbound.stream.into_frames(PAYLOAD_LIMIT)).await,
+        // Nobody asks these members for one.
+        StreamKind::Edges => Ok(()),
     }
 }
 
@@ -182,7 +185,7 @@ async fn serve_session(
 
 /// A step with a payload of bf16 rows that can be told from other steps'.
 pub(crate) fn step(number: u32, rows: u32, hidden: u32) -> (SessionRequest, Vec<u8>) {
-    let header = RowsHeader { rows, hidden, element: ElementType::Bf16 };
+    let header = RowsHeader { rows, hidden, element: RowEncoding::Bf16 };
     let payload = (0..header.payload_bytes().unwrap()).map(|at| (at as u32 ^ number) as u8).collect();
     (SessionRequest::Step(Step { epoch: 0, position: number, rows: header, wanted_from: 0 }), payload)
 }

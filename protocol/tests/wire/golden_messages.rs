@@ -1,12 +1,14 @@
 //! Every message of the info and session protocols, and the frame around them, byte by byte.
 
-use swarm_protocol::block::BlockRange;
-use swarm_protocol::model_id::{BlockDigest, ModelId, NumericClass};
+use swarm_protocol::activations::ActivationRows;
+use swarm_protocol::block::{BlockIndex, BlockRange};
+use swarm_protocol::model_id::{BlockDigest, ModelId, NumericClass, WeightFormat};
 use swarm_protocol::session::{SessionId, TokenCount};
 use swarm_protocol::wire::{
-    CloseReason, Connect, ElementType, HandOver, Incoming, InfoReply, InfoRequest, Input, Keep, KvHeader, Lane, Next,
-    Open, Output, PageKey, PageScope, Recall, Refusal, RowsHeader, ServerInfo, SessionReply, SessionRequest, Step,
-    StepDone, StepError, StepOutput, encode,
+    ChooseToken, ChooseWith, ChosenToken, CloseReason, Connect, EdgesOffer, EdgesRefusal, EdgesReply, EdgesRequest,
+    ElementType, HandOver, Incoming, InfoReply, InfoRequest, Input, Keep, KvHeader, Lane, LinkFormat, LinkFormats,
+    Next, Open, OpenEdges, Output, PageKey, PageScope, Recall, Refusal, RowEncoding, RowsHeader, ServerInfo,
+    SessionReply, SessionRequest, Step, StepDone, StepError, StepOutput, encode,
 };
 
 use crate::golden::{EIGHT, Part, SEVEN, assert_golden, assert_layout, keys};
@@ -37,6 +39,7 @@ fn info_replies() {
         digests: vec![BlockDigest([0xd1; 32]), BlockDigest([0xd2; 32])],
         max_positions: 2048,
         uptime_seconds: 300,
+        edges: Some(EdgesOffer { class: class(), digest: BlockDigest([0xed; 32]), choose_us: 900 }),
     };
     let mut layout = vec![("00", "Server")];
     layout.extend(ANNOUNCEMENT);
@@ -46,6 +49,10 @@ fn info_replies() {
         ("d2*32", "of the second"),
         ("8010", "2048 positions"),
         ("ac02", "up for 300 s"),
+        ("01", "Some edges"),
+        CLASS,
+        ("ed*32", "their digest"),
+        ("8407", "900 µs a token"),
     ]);
     assert_golden(&InfoReply::Server(Box::new(info)), &layout);
     assert_golden(
@@ -53,6 +60,98 @@ fn info_replies() {
         &[("01", "Bootstrap"), ("05 302e312e30", "version \"0.1.0\"")],
     );
     assert_golden(&InfoReply::Pong { nonce: 300 }, &[("02", "Pong"), NONCE]);
+}
+
+#[test]
+fn edges() {
+    let open = OpenEdges { model: ModelId([0x33; 32]), class: class(), digest: BlockDigest([0xed; 32]) };
+    assert_golden(
+        &EdgesRequest::Open(open),
+        &[("00", "Open"), ("33*32", "model"), CLASS, ("ed*32", "digest of the weights")],
+    );
+    assert_golden(
+        &EdgesRequest::Embed(vec![5, 300]),
+        &[("01", "Embed"), ("02", "two ids"), ("05", "5"), ("ac02", "300")],
+    );
+    let choose = ChooseToken {
+        row: rows(1),
+        temperature: Some(0.5),
+        top_k: Some(300),
+        top_p: None,
+        repetition_penalty: Some(1.5),
+        seed: 7,
+        drawn: 300,
+        seen: 2,
+        top: 20,
+    };
+    let layout = [
+        ("02", "Choose"),
+        ("01", "1 row"),
+        ("03", "of 3 elements"),
+        ("02", "Bf16"),
+        ("01 000000000000e03f", "temperature Some(0.5), 8 bytes in little-endian order"),
+        ("01 ac02", "top_k Some(300)"),
+        ("00", "no top_p"),
+        ("01 0000c03f", "repetition_penalty Some(1.5), 4 bytes in little-endian order"),
+        ("07", "seed 7"),
+        ("ac02", "300 tokens drawn"),
+        ("02", "2 ids seen"),
+        ("14", "20 likeliest tokens"),
+    ];
+    assert_golden(&EdgesRequest::Choose(choose), &layout);
+    // Behind it come the row and the ids.
+    let frame = encode(&EdgesRequest::Choose(choose), &[9; 3 * 2 + 2 * 4]).unwrap();
+    let mut framed: Vec<Part> = vec![("1b000000", "a header of 27 bytes")];
+    framed.extend(layout);
+    framed.extend([("09*6", "the row"), ("09*8", "the ids")]);
+    assert_layout(&frame, &framed);
+    assert!(encode(&EdgesRequest::Choose(ChooseToken { seen: 1 << 21, ..choose }), &[]).is_err());
+    let with = ChooseWith { choose, min_p: Some(0.5), presence_penalty: 1.5, frequency_penalty: -0.5, generated: 3 };
+    let mut longer: Vec<Part> = vec![("03", "ChooseWith")];
+    longer.extend(&layout[1..]);
+    longer.extend([
+        ("01 000000000000e03f", "min_p Some(0.5)"),
+        ("0000c03f", "presence_penalty 1.5"),
+        ("000000bf", "frequency_penalty -0.5"),
+        ("03", "3 ids generated"),
+    ]);
+    assert_golden(&EdgesRequest::ChooseWith(with), &longer);
+    // Behind the ids come those with their counts.
+    assert!(encode(&EdgesRequest::ChooseWith(with), &[9; 3 * 2 + 2 * 4 + 3 * 8]).is_ok());
+    assert!(encode(&EdgesRequest::ChooseWith(ChooseWith { generated: 1 << 21, ..with }), &[]).is_err());
+}
+
+#[test]
+fn edges_replies() {
+    assert_golden(&EdgesReply::Opened, &[("00", "Opened")]);
+    assert_golden(
+        &EdgesReply::Embedded(rows(2)),
+        &[("01", "Embedded"), ("02", "2 rows"), ("03", "of 3 elements"), ("02", "Bf16")],
+    );
+    let chosen = ChosenToken { id: 300, log_probability: -1.5, top: vec![(5, -0.5)], embedding: rows(1) };
+    assert_golden(
+        &EdgesReply::Chosen(chosen),
+        &[
+            ("02", "Chosen"),
+            ("ac02", "token 300"),
+            ("0000c0bf", "log-probability -1.5"),
+            ("01", "one of the likeliest"),
+            ("05", "token 5"),
+            ("000000bf", "log-probability -0.5"),
+            ("01", "1 row"),
+            ("03", "of 3 elements"),
+            ("02", "Bf16"),
+        ],
+    );
+    let refusals: [(EdgesRefusal, &[Part]); 4] = [
+        (EdgesRefusal::Other, &[("03", "Refused"), ("00", "Other")]),
+        (EdgesRefusal::Leaving, &[("03", "Refused"), ("01", "Leaving")]),
+        (EdgesRefusal::BadRequest("no".to_string()), &[("03", "Refused"), ("02", "BadRequest"), ("02 6e6f", "\"no\"")]),
+        (EdgesRefusal::Compute("no".to_string()), &[("03", "Refused"), ("03", "Compute"), ("02 6e6f", "\"no\"")]),
+    ];
+    for (refusal, layout) in refusals {
+        assert_golden(&EdgesReply::Refused(refusal), layout);
+    }
 }
 
 #[test]
@@ -82,7 +181,7 @@ fn opening() {
 }
 
 fn rows(rows: u32) -> RowsHeader {
-    RowsHeader { rows, hidden: 3, element: ElementType::Bf16 }
+    RowsHeader { rows, hidden: 3, element: RowEncoding::Bf16 }
 }
 
 fn step() -> Step {
@@ -127,9 +226,21 @@ fn steps() {
             ("8407", "computed 900 µs"),
         ],
     );
-    for (element, byte) in [(ElementType::F32, "00"), (ElementType::F16, "01"), (ElementType::Bf16, "02")] {
-        assert_golden(&element, &[(byte, "element type")]);
+    for (element, byte) in
+        [(RowEncoding::F32, "00"), (RowEncoding::F16, "01"), (RowEncoding::Bf16, "02"), (RowEncoding::Int8, "03")]
+    {
+        assert_golden(&element, &[(byte, "how elements are written")]);
     }
+}
+
+#[test]
+fn formats_of_links() {
+    let formats = LinkFormats { input: LinkFormat::Int8, output: LinkFormat::Exact };
+    assert_golden(&SessionRequest::Links(formats), &[("0d", "Links"), ("01", "input Int8"), ("00", "output Exact")]);
+    assert_golden(&SessionReply::Agreed, &[("0e", "Agreed")]);
+    let packed = RowEncoding::Packed { element: ElementType::Bf16, bytes: 300 };
+    assert_golden(&LinkFormat::Packed, &[("02", "Packed")]);
+    assert_golden(&packed, &[("04", "Packed"), ("02", "of bf16"), ("ac02", "300 bytes")]);
 }
 
 #[test]
@@ -232,6 +343,8 @@ fn pages_that_were_computed_before() {
     // Fixed for ever: servers keep pages under these names.
     let key = PageKey::root(b"").next(&[1, 2, 300]);
     assert_eq!(format!("{key:?}"), "PageKey(b91f511a69fb)");
+    let rounded = key.rounded(LinkFormat::Int8, [0, 4, 300].map(BlockIndex));
+    assert_eq!(format!("{rounded:?}"), "PageKey(27c44cb660b9)");
 }
 
 fn piece() -> KvHeader {
@@ -314,6 +427,30 @@ fn ends_of_sessions() {
         let layout: Vec<Part> = [("06", "Closed")].into_iter().chain(layout.iter().copied()).collect();
         assert_golden(&SessionReply::Closed(reason), &layout);
     }
+}
+
+#[test]
+fn rounded_rows_in_a_frame() {
+    // Two cells a row; 127 and its half, whose nearest even step is 64, then 2.
+    let elements: Vec<f32> = [127.0, 63.5].into_iter().chain([0.0; 30]).chain([2.0]).collect();
+    let bytes = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
+    let rows = ActivationRows::new(WeightFormat::F32, 33, bytes).unwrap().on_link(LinkFormat::Int8);
+    let step = Step { rows: rows.header(), ..step() };
+    let frame = encode(&SessionRequest::Step(step), rows.bytes()).unwrap();
+    let layout = [
+        ("09000000", "9 bytes of header"),
+        ("01", "Step"),
+        ("05", "epoch 5"),
+        ("ac02", "position 300"),
+        ("01", "1 row"),
+        ("21", "of 33 elements"),
+        ("03", "Int8"),
+        ("ad02", "output is wanted from position 301 on"),
+        ("803f", "a cell of 32 elements: its scale, 1 in bfloat16, little-endian"),
+        ("7f 40 00*30", "127, 64 and 0 times that"),
+        ("823c 7e", "a cell of what is left: its scale, 2 / 127 rounded up, and 126 times that"),
+    ];
+    assert_layout(&frame, &layout);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::{ModelId, NumericClass};
 use swarm_protocol::session::TokenCount;
 use swarm_protocol::swarm_name::SwarmName;
-use swarm_protocol::wire::{INFO_VERSION, KAD_VERSION, SESSION_VERSION};
+use swarm_protocol::wire::{EDGES_VERSION, INFO_VERSION, KAD_VERSION, SESSION_VERSION};
 
 use crate::golden::{EIGHT, Part, SEVEN, assert_golden, assert_layout, bytes, keys};
 
@@ -27,10 +27,11 @@ pub(crate) fn announcement() -> Announcement {
         ttl_seconds: 240,
         name: Some("attic".to_string()),
         version: "0.1.0".to_string(),
+        edges: true,
     }
 }
 
-pub(crate) const ANNOUNCEMENT: [Part; 24] = [
+pub(crate) const ANNOUNCEMENT: [Part; 25] = [
     SEVEN,
     ("ff*9 01", "instance 2^64-1"),
     ("ac02", "sequence 300"),
@@ -55,6 +56,7 @@ pub(crate) const ANNOUNCEMENT: [Part; 24] = [
     ("05 6174746963", "\"attic\""),
     ("05", "5 bytes"),
     ("302e312e30", "version \"0.1.0\""),
+    ("01", "embedding and head are offered"),
 ];
 
 fn directory() -> DirectoryEntry {
@@ -141,7 +143,8 @@ fn keys_of_records() {
 fn protocol_names() {
     let swarm: SwarmName = "my-lab".parse().unwrap();
     assert_eq!(SwarmName::default().as_str(), "public");
-    assert_eq!(swarm.protocol("info", INFO_VERSION), "/swarm-node/my-lab/info/1");
-    assert_eq!(swarm.protocol("session", SESSION_VERSION), "/swarm-node/my-lab/session/4");
-    assert_eq!(swarm.protocol("kad", KAD_VERSION), "/swarm-node/my-lab/kad/1");
+    assert_eq!(swarm.protocol("info", INFO_VERSION), "/swarm-node/my-lab/info/2");
+    assert_eq!(swarm.protocol("session", SESSION_VERSION), "/swarm-node/my-lab/session/5");
+    assert_eq!(swarm.protocol("edges", EDGES_VERSION), "/swarm-node/my-lab/edges/2");
+    assert_eq!(swarm.protocol("kad", KAD_VERSION), "/swarm-node/my-lab/kad/2");
 }

@@ -12,7 +12,8 @@ use proptest::sample::Index;
 use swarm_protocol::announcement::{Entry, MAX_RECORD_BYTES, MergedRecord, MergedStore, SegmentKey, Signed};
 use swarm_protocol::swarm_name::SwarmName;
 use swarm_protocol::wire::{
-    FrameError, InfoReply, InfoRequest, MAX_HEADER_BYTES, PREFIX_BYTES, SessionReply, SessionRequest, decode, encode,
+    EdgesReply, EdgesRequest, FrameError, InfoReply, InfoRequest, MAX_HEADER_BYTES, PREFIX_BYTES, SessionReply,
+    SessionRequest, decode, encode,
 };
 
 use crate::golden::{SEVEN, bytes};
@@ -71,6 +72,8 @@ fn read_in_every_way(bytes: &[u8]) {
         let _ = decode::<InfoReply>(bytes, usize::MAX);
         let _ = decode::<SessionRequest>(bytes, usize::MAX);
         let _ = decode::<SessionReply>(bytes, usize::MAX);
+        let _ = decode::<EdgesRequest>(bytes, usize::MAX);
+        let _ = decode::<EdgesReply>(bytes, usize::MAX);
         if let Ok(record) = MergedRecord::decode(bytes) {
             for entry in record.entries {
                 let _ = entry.signed.verify(&SwarmName::default());
@@ -138,6 +141,8 @@ fn valid() -> impl Strategy<Value = Vec<u8>> {
         strategies::info_reply().prop_map(move |message| header(encode(&message, &[]).unwrap())),
         strategies::session_request().prop_map(|message| postcard::to_allocvec(&message).unwrap()),
         strategies::session_reply().prop_map(move |message| plain(&message)),
+        strategies::edges_request().prop_map(|message| postcard::to_allocvec(&message).unwrap()),
+        strategies::edges_reply().prop_map(|message| postcard::to_allocvec(&message).unwrap()),
         record,
         signed,
     ]
@@ -215,10 +220,19 @@ fn unknown_variants_are_refused() {
     for variant in [3u8, 99] {
         assert!(malformed(decode::<InfoReply>(&[variant, 0], 0).unwrap_err()));
     }
-    for variant in [13u8, 99] {
+    for variant in [14u8, 99] {
         assert!(malformed(decode::<SessionRequest>(&[&[variant][..], &[0; 64]].concat(), 0).unwrap_err()));
     }
-    for variant in [14u8, 99] {
+    for variant in [15u8, 99] {
         assert!(malformed(decode::<SessionReply>(&[&[variant][..], &[0; 64]].concat(), 0).unwrap_err()));
     }
+    for variant in [4u8, 99] {
+        assert!(malformed(decode::<EdgesRequest>(&[&[variant][..], &[0; 64]].concat(), 0).unwrap_err()));
+    }
+    for variant in [4u8, 99] {
+        assert!(malformed(decode::<EdgesReply>(&[&[variant][..], &[0; 64]].concat(), 0).unwrap_err()));
+    }
+    // A format of links, and a way to write elements.
+    assert!(malformed(decode::<SessionRequest>(&[13, 3, 0], 0).unwrap_err()));
+    assert!(malformed(decode::<SessionRequest>(&[10, 1, 1, 5, 0, 1], 0).unwrap_err()));
 }

@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use swarm_protocol::announcement::{MergedStore, SegmentKey, Shard, Signed, Statement, segments};
 use swarm_protocol::swarm_name::SwarmName;
 use swarm_protocol::wire::{
-    ElementType, KvHeader, MAX_HIDDEN, MAX_KV_BYTES, MAX_STEP_ROWS, PREFIX_BYTES, Payload, RowsHeader, SessionReply,
-    SessionRequest, Step, StepOutput, decode, encode,
+    ElementType, KvHeader, MAX_HIDDEN, MAX_KV_BYTES, MAX_STEP_ROWS, PREFIX_BYTES, Payload, RowEncoding, RowsHeader,
+    SessionReply, SessionRequest, Step, StepOutput, decode, encode,
 };
 
 use crate::strategies;
@@ -58,6 +58,12 @@ proptest! {
     #[test]
     fn session_replies(message in strategies::session_reply()) { through_a_frame(&message); }
 
+    #[test]
+    fn edges_requests(message in strategies::edges_request()) { through_a_frame(&message); }
+
+    #[test]
+    fn edges_replies(message in strategies::edges_reply()) { through_a_frame(&message); }
+
     /// A statement comes out of a holder's store as it was put, from every key it belongs under.
     #[test]
     fn statements((keys, statement) in strategies::statement()) {
@@ -78,7 +84,7 @@ proptest! {
 }
 
 fn rows(rows: u32, hidden: u32) -> RowsHeader {
-    RowsHeader { rows, hidden, element: ElementType::F32 }
+    RowsHeader { rows, hidden, element: RowEncoding::F32 }
 }
 
 /// The bounds of a shape hold at their edges.
@@ -89,6 +95,10 @@ fn the_largest_rows_and_no_larger() {
     assert!(bytes(MAX_STEP_ROWS + 1, 1).is_err());
     assert!(bytes(1, MAX_HIDDEN + 1).is_err());
     assert!(bytes(u32::MAX, u32::MAX).is_err());
+    let packed = |bytes| RowEncoding::Packed { element: ElementType::Bf16, bytes };
+    let of = |bytes| RowsHeader { rows: 2, hidden: 8, element: packed(bytes) }.payload_bytes();
+    assert_eq!(of(31), Ok(31));
+    assert!(of(32).is_err() && of(u32::MAX).is_err(), "packed rows are never the longer ones");
 }
 
 /// So do those of every message with a payload, whatever the reader's own limit.

@@ -10,9 +10,10 @@ use swarm_protocol::block::{BlockRange, MAX_BLOCKS};
 use swarm_protocol::model_id::{BlockDigest, ModelId, NumericClass};
 use swarm_protocol::session::{SessionId, TokenCount};
 use swarm_protocol::wire::{
-    CloseReason, Connect, ElementType, HandOver, Incoming, InfoReply, InfoRequest, Input, Keep, KvHeader, Lane,
-    MAX_NEXT_ADDRESSES, Next, Open, Output, PageKey, PageScope, Recall, Refusal, RowsHeader, ServerInfo, SessionReply,
-    SessionRequest, Step, StepDone, StepError, StepOutput,
+    ChooseToken, ChooseWith, ChosenToken, CloseReason, Connect, EdgesOffer, EdgesRefusal, EdgesReply, EdgesRequest,
+    ElementType, HandOver, Incoming, InfoReply, InfoRequest, Input, Keep, KvHeader, Lane, LinkFormat, LinkFormats,
+    MAX_NEXT_ADDRESSES, Next, Open, OpenEdges, Output, PageKey, PageScope, Recall, Refusal, RowEncoding, RowsHeader,
+    ServerInfo, SessionReply, SessionRequest, Step, StepDone, StepError, StepOutput,
 };
 use swarm_protocol::{Keypair, Multiaddr, PeerId};
 
@@ -79,12 +80,17 @@ pub(crate) fn announcement_of(keys: &Keypair) -> impl Strategy<Value = Announcem
     let peer_id = keys.public().to_peer_id();
     let who = (any::<u64>(), any::<u64>(), state(), vec(address(), 0..=MAX_ADDRESSES));
     let what = (model(), blocks(), class(), rates(), load());
-    let rest =
-        (vec((peer(), any::<u32>()), 0..=MAX_NEIGHBOURS), any::<u32>(), option::of("[a-zäöü ]{0,20}"), "[0-9.]{0,12}");
+    let rest = (
+        vec((peer(), any::<u32>()), 0..=MAX_NEIGHBOURS),
+        any::<u32>(),
+        option::of("[a-zäöü ]{0,20}"),
+        "[0-9.]{0,12}",
+        any::<bool>(),
+    );
     (who, what, rest).prop_map(move |(who, what, rest)| {
         let (instance, sequence, state, addresses) = who;
         let (model, blocks, class, rates, load) = what;
-        let (neighbours, ttl_seconds, name, version) = rest;
+        let (neighbours, ttl_seconds, name, version, edges) = rest;
         Announcement {
             peer: peer_id,
             instance,
@@ -100,6 +106,7 @@ pub(crate) fn announcement_of(keys: &Keypair) -> impl Strategy<Value = Announcem
             ttl_seconds,
             name,
             version,
+            edges,
         }
     })
 }
@@ -133,14 +140,80 @@ pub(crate) fn info_request() -> impl Strategy<Value = InfoRequest> {
     prop_oneof![Just(InfoRequest::Describe), any::<u64>().prop_map(|nonce| InfoRequest::Ping { nonce })]
 }
 
+fn digest() -> impl Strategy<Value = BlockDigest> {
+    any::<[u8; 32]>().prop_map(BlockDigest)
+}
+
+fn edges_offer() -> impl Strategy<Value = EdgesOffer> {
+    (class(), digest(), any::<u32>()).prop_map(|(class, digest, choose_us)| EdgesOffer { class, digest, choose_us })
+}
+
+fn choose_token() -> impl Strategy<Value = ChooseToken> {
+    let how = (option::of(0.0..9.0f64), option::of(any::<u32>()), option::of(0.0..9.0f64), option::of(0.0..9.0f32));
+    (rows(), how, any::<u64>(), any::<u64>(), 0..MAX_TEST_ROWS, any::<u32>()).prop_map(
+        |(row, (temperature, top_k, top_p, repetition_penalty), seed, drawn, seen, top)| ChooseToken {
+            row,
+            temperature,
+            top_k,
+            top_p,
+            repetition_penalty,
+            seed,
+            drawn,
+            seen,
+            top,
+        },
+    )
+}
+
+fn choose_with() -> impl Strategy<Value = ChooseWith> {
+    let penalties = (-2.0..2.0f32, -2.0..2.0f32);
+    (choose_token(), option::of(0.0..1.0f64), penalties, 0..MAX_TEST_ROWS).prop_map(
+        |(choose, min_p, (presence_penalty, frequency_penalty), generated)| ChooseWith {
+            choose,
+            min_p,
+            presence_penalty,
+            frequency_penalty,
+            generated,
+        },
+    )
+}
+
+pub(crate) fn edges_request() -> impl Strategy<Value = EdgesRequest> {
+    let open = (model(), class(), digest()).prop_map(|(model, class, digest)| OpenEdges { model, class, digest });
+    prop_oneof![
+        open.prop_map(EdgesRequest::Open),
+        vec(any::<u32>(), 0..20).prop_map(EdgesRequest::Embed),
+        choose_token().prop_map(EdgesRequest::Choose),
+        choose_with().prop_map(EdgesRequest::ChooseWith),
+    ]
+}
+
+pub(crate) fn edges_reply() -> impl Strategy<Value = EdgesReply> {
+    let refusal = prop_oneof![
+        Just(EdgesRefusal::Other),
+        Just(EdgesRefusal::Leaving),
+        ".{0,40}".prop_map(EdgesRefusal::BadRequest),
+        ".{0,40}".prop_map(EdgesRefusal::Compute),
+    ];
+    let chosen = (any::<u32>(), -99.0..0.0f32, vec((any::<u32>(), -99.0..0.0f32), 0..20), rows())
+        .prop_map(|(id, log_probability, top, embedding)| ChosenToken { id, log_probability, top, embedding });
+    prop_oneof![
+        Just(EdgesReply::Opened),
+        rows().prop_map(EdgesReply::Embedded),
+        chosen.prop_map(EdgesReply::Chosen),
+        refusal.prop_map(EdgesReply::Refused),
+    ]
+}
+
 fn server_info() -> impl Strategy<Value = ServerInfo> {
     let digests = vec(any::<[u8; 32]>().prop_map(BlockDigest), 0..20);
-    (announcement_of(&keys(7)), digests, any::<u32>(), any::<u64>()).prop_map(
-        |(announcement, digests, max_positions, uptime_seconds)| ServerInfo {
+    (announcement_of(&keys(7)), digests, any::<u32>(), any::<u64>(), option::of(edges_offer())).prop_map(
+        |(announcement, digests, max_positions, uptime_seconds, edges)| ServerInfo {
             announcement,
             digests,
             max_positions,
             uptime_seconds,
+            edges,
         },
     )
 }
@@ -154,8 +227,15 @@ pub(crate) fn info_reply() -> impl Strategy<Value = InfoReply> {
 }
 
 fn rows() -> impl Strategy<Value = RowsHeader> {
-    let element = prop_oneof![Just(ElementType::F32), Just(ElementType::F16), Just(ElementType::Bf16)];
-    (0..MAX_TEST_ROWS, 0..MAX_TEST_HIDDEN, element).prop_map(|(rows, hidden, element)| RowsHeader {
+    let element = prop_oneof![
+        Just(RowEncoding::F32),
+        Just(RowEncoding::F16),
+        Just(RowEncoding::Bf16),
+        Just(RowEncoding::Int8),
+        Just(RowEncoding::Packed { element: ElementType::F16, bytes: 1 }),
+    ];
+    // Packed rows of nothing do not exist.
+    (1..MAX_TEST_ROWS, 1..MAX_TEST_HIDDEN, element).prop_map(|(rows, hidden, element)| RowsHeader {
         rows,
         hidden,
         element,
@@ -220,6 +300,10 @@ fn piece() -> impl Strategy<Value = KvHeader> {
     )
 }
 
+fn link_format() -> impl Strategy<Value = LinkFormat> {
+    prop_oneof![Just(LinkFormat::Exact), Just(LinkFormat::Int8), Just(LinkFormat::Packed)]
+}
+
 fn page_scope() -> impl Strategy<Value = PageScope> {
     prop_oneof![Just(PageScope::Owner), Just(PageScope::Shared)]
 }
@@ -245,6 +329,7 @@ pub(crate) fn session_request() -> impl Strategy<Value = SessionRequest> {
             .prop_map(|(epoch, scope, keys)| { SessionRequest::Recall(Recall { epoch, scope, keys }) }),
         (any::<u32>(), page_scope(), any::<u32>(), page_keys())
             .prop_map(|(epoch, scope, first, keys)| { SessionRequest::Keep(Keep { epoch, scope, first, keys }) }),
+        (link_format(), link_format()).prop_map(|(input, output)| SessionRequest::Links(LinkFormats { input, output })),
     ]
 }
 
@@ -312,6 +397,7 @@ pub(crate) fn session_reply() -> impl Strategy<Value = SessionReply> {
         step_done().prop_map(SessionReply::Done),
         (any::<u32>(), ".{0,40}").prop_map(|(link, reason)| SessionReply::Unlinked { link, reason }),
         Just(SessionReply::Expected),
+        Just(SessionReply::Agreed),
         any::<u32>().prop_map(|position| SessionReply::Received { position }),
         any::<u32>().prop_map(|link| SessionReply::Linked { link }),
         any::<u32>().prop_map(|position| SessionReply::Recalled { position }),

@@ -209,7 +209,7 @@ async fn keep_telling(client: Client, line: &Line, enough: &AtomicBool) -> Telli
 
 /// One answer, or as much of it as is wanted.
 async fn tell_turn(session: &mut TextSession, turn: &Turn, telling: &mut Telling) -> Result<Vec<u32>, SessionError> {
-    let config = GenerationConfig { max_tokens: turn.most, sampling: turn.sampling.clone(), trace: false };
+    let config = GenerationConfig { max_tokens: turn.most, sampling: turn.sampling.clone(), ..Default::default() };
     let mut generation = session.generate(&turn.prompt, config)?;
     let (mut tokens, mut since) = (Vec::new(), Instant::now());
     while let Some(event) = generation.next().await? {

@@ -11,7 +11,8 @@ use std::time::SystemTime;
 const FOLDER: &str = "SWARM_TESTS_BIN_DIR";
 
 /// What the programs are made of.
-const SOURCES: [&str; 6] = ["protocol", "model", "client", "node", "bootstrap", "Cargo.lock"];
+const SOURCES: [&str; 10] =
+    ["protocol", "model", "hub", "edges", "client", "api", "telemetry", "node", "bootstrap", "Cargo.lock"];
 
 /// The path of `swarm-node` or `swarm-bootstrap`, built if it is missing or older than its sources.
 pub fn program(name: &str) -> PathBuf {
@@ -33,7 +34,8 @@ pub fn program(name: &str) -> PathBuf {
 pub fn example(name: &str) -> PathBuf {
     static FRESH: OnceLock<()> = OnceLock::new();
     FRESH.get_or_init(|| {
-        let files = ["examples/generate", "examples/hidden_states"];
+        let files = ["batch", "generate", "hidden_states", "logprobs", "score"].map(|name| format!("examples/{name}"));
+        let files: Vec<&str> = files.iter().map(String::as_str).collect();
         fresh("swarm-tests-examples", &files, &["-p", "swarm-client", "--examples"]);
     });
     profile_folder().join("examples").join(name)

@@ -136,6 +136,8 @@ async fn serve(mut inbound: InboundStreams, info: ServerInfo, sessions: Arc<Sess
                     answer_info(inbound.peer, inbound.stream, describe).await;
                 }
                 StreamKind::Session => sessions.serve(inbound).await,
+                // It offers none.
+                StreamKind::Edges => {}
             }
         });
     }

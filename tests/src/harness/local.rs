@@ -3,10 +3,13 @@
 use std::sync::LazyLock;
 
 use swarm_model::{
-    Blocks, Checkpoint, Edges, KvCache, KvFormat, ModelSpec, Sampler, SamplingConfig, Sequence, Tensor, TextTokenizer,
+    Blocks, Checkpoint, Edges, History, KvCache, KvFormat, ModelSpec, Sampler, SamplingConfig, Sequence, Tensor,
+    TextTokenizer, activations,
 };
+use swarm_protocol::activations::ActivationRows;
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::WeightFormat;
+use swarm_protocol::wire::{ElementType, LinkFormat};
 
 /// The likeliest token, always.
 pub fn greedy() -> SamplingConfig {
@@ -80,6 +83,11 @@ impl Local {
         self.edges.logits(hidden).and_then(|logits| Ok(logits.to_vec2()?)).expect("logits")
     }
 
+    /// Each row of the last block's output after the final norm.
+    pub fn final_norm(&self, hidden: &Tensor) -> Vec<Vec<f32>> {
+        self.edges.final_norm(hidden).and_then(|rows| Ok(rows.to_vec2()?)).expect("normed rows")
+    }
+
     /// The answer to `prompt`, of at most `most` tokens.
     pub fn text(&self, prompt: &str, sampling: &SamplingConfig, most: usize) -> Text {
         self.answer(&self.encode(prompt), sampling, most)
@@ -87,10 +95,29 @@ impl Local {
 
     /// The same for a prompt of token ids.
     pub fn answer(&self, prompt: &[u32], sampling: &SamplingConfig, most: usize) -> Text {
-        let mut history = prompt.to_vec();
+        self.answer_over(&[self.blocks.range()], LinkFormat::Exact, prompt, sampling, most)
+    }
+
+    /// The same with the blocks in `parts`, and what goes into each, and out of the last one, as a link of `format` gives it.
+    pub fn answer_over(
+        &self,
+        parts: &[BlockRange],
+        format: LinkFormat,
+        prompt: &[u32],
+        sampling: &SamplingConfig,
+        most: usize,
+    ) -> Text {
+        let mut history = History::of_prompt(prompt);
         let mut sampler = Sampler::new(sampling).expect("sampling options");
-        let mut cache = self.blocks.new_cache(self.blocks.range(), history.len() + most).expect("a cache");
-        let mut rows = self.step(self.blocks.range(), &mut cache, &self.embed(&history));
+        let cache = |part: &BlockRange| (*part, self.blocks.new_cache(*part, prompt.len() + most).expect("a cache"));
+        let mut caches: Vec<(BlockRange, KvCache)> = parts.iter().map(cache).collect();
+        let mut forward = |ids: &[u32]| {
+            let enter = |rows: &Tensor| self.over_a_link(format, rows);
+            let rows =
+                caches.iter_mut().fold(self.embed(ids), |rows, (part, cache)| self.step(*part, cache, &enter(&rows)));
+            enter(&rows)
+        };
+        let mut rows = forward(prompt);
         let mut tokens = Vec::new();
         while tokens.len() < most {
             let last = rows.narrow(0, rows.dims()[0] - 1, 1).expect("the last row");
@@ -101,10 +128,18 @@ impl Local {
             }
             tokens.push(id);
             history.push(id);
-            rows = self.step(self.blocks.range(), &mut cache, &self.embed(&[id]));
+            rows = forward(&[id]);
         }
         let text = self.tokenizer.decode(&tokens).expect("text");
         Text { tokens, text }
+    }
+
+    fn over_a_link(&self, format: LinkFormat, rows: &Tensor) -> Tensor {
+        let (weights, hidden) = (self.edges.format(), self.edges.config().hidden);
+        let bytes = activations::to_bytes(rows).expect("bytes");
+        let sent = ActivationRows::new(weights, hidden as u32, bytes).expect("rows").on_link(format);
+        let came = sent.off_link(ElementType::from(weights));
+        activations::from_bytes(weights, rows.dims()[0], hidden, came.bytes()).expect("rows")
     }
 
     fn step(&self, range: BlockRange, cache: &mut KvCache, hidden: &Tensor) -> Tensor {

@@ -26,7 +26,7 @@ impl Reference {
             num_key_value_heads: ours.kv_heads,
             use_flash_attn: false,
             rms_norm_eps: ours.rms_eps,
-            rope_theta: ours.rope_theta,
+            rope_theta: ours.rope.theta,
             bos_token_id: None,
             eos_token_id: None,
             rope_scaling: None,

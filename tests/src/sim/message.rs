@@ -6,7 +6,7 @@ use swarm_protocol::PeerId;
 use swarm_protocol::activations::Rows;
 use swarm_protocol::model_id::NumericClass;
 use swarm_protocol::wire::{
-    ElementType, KvHeader, RowsHeader, SessionReply, SessionRequest, Step, StepDone, StepOutput,
+    KvHeader, RowEncoding, RowsHeader, SessionReply, SessionRequest, Step, StepDone, StepOutput,
 };
 
 use super::network::Node;
@@ -97,7 +97,7 @@ impl Message {
 
 /// The shape of that many rows.
 pub(super) fn shape(rows: usize) -> RowsHeader {
-    RowsHeader { rows: rows as u32, hidden: (ROW_BYTES / 2) as u32, element: ElementType::Bf16 }
+    RowsHeader { rows: rows as u32, hidden: (ROW_BYTES / 2) as u32, element: RowEncoding::Bf16 }
 }
 
 /// A node's name.

@@ -187,7 +187,7 @@ impl Member {
     /// One answer, as far as it is wanted; if it is `left` after so many tokens, the next step has begun.
     async fn tell_one(&self, session: &mut TextSession, text: &Text, left: Option<usize>) -> Result<(), SessionError> {
         let story = &self.stories.all[text.story];
-        let config = GenerationConfig { max_tokens: text.most, sampling: story.sampling.clone(), trace: false };
+        let config = GenerationConfig { max_tokens: text.most, sampling: story.sampling.clone(), ..Default::default() };
         let mut generation = session.generate(&story.until(text.told), config)?;
         let (expected, mut tokens) = (text.expected(story), Vec::new());
         loop {

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::{CATEGORY, CLIENT, REROUTE, TOKEN};
 use crate::trace::log::{LoggedHop, LoggedReroute, LoggedToken, TraceLog};
-use crate::trace::timeline::{Place, Span, Stage};
+use crate::trace::timeline::{LinkBytes, Place, Span, Stage};
 
 /// The largest trace that is read: some hundred thousand tokens over ten hops.
 pub const MAX_TRACE_BYTES: u64 = 1 << 30;
@@ -75,6 +75,8 @@ struct Event {
 struct Args {
     peer: Option<String>,
     blocks: Option<String>,
+    bytes_in: u32,
+    bytes_out: u32,
     token: u32,
     id: u32,
     position: u32,
@@ -132,10 +134,11 @@ impl Collected {
     }
 
     fn take_hop(&mut self, event: Event) -> Result<(), String> {
+        let bytes = LinkBytes { incoming: event.args.bytes_in, outgoing: event.args.bytes_out };
         let blocks = event.args.blocks.ok_or("a hop without blocks")?.parse().map_err(|error| format!("{error}"))?;
         let peer = event.args.peer.ok_or("a hop without a peer")?;
         self.hops.insert(event.pid, self.log.hops.len());
-        self.log.hops.push(LoggedHop { peer, blocks });
+        self.log.hops.push(LoggedHop { peer, blocks, bytes });
         Ok(())
     }
 

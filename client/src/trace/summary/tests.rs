@@ -24,6 +24,7 @@ fn each_hop_has_its_times() {
     let [one, two] = &summary.hops[..] else { panic!("{:?}", summary.hops) };
     assert_eq!((one.blocks, two.blocks), (BlockRange::new(0, 6).unwrap(), BlockRange::new(6, 12).unwrap()));
     assert_eq!((one.steps, one.compute.p50, one.compute.p95), (2, ms(4), ms(4)));
+    assert_eq!((two.bytes.incoming, two.bytes.outgoing), (256, 136));
     assert_eq!((one.queue.p50, one.queue.p95), (ms(0), ms(2)));
     assert_eq!((two.transfer.p50, two.transfer.p95), (ms(6), ms(20)));
     assert_eq!((one.prefilled_rows, one.prefill), (4, ms(20)));

@@ -61,7 +61,7 @@ pub(super) fn short_dots<E: Stored, const R: usize, const O: usize>(
 /// Asks for `count` elements at `ahead`, which may lie anywhere.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn prefetch_all<E>(ahead: *const E, count: usize) {
+pub(in crate::kernels) fn prefetch_all<E>(ahead: *const E, count: usize) {
     for line in (0..count).step_by(LINE_BYTES / size_of::<E>()) {
         prefetch(ahead.wrapping_add(line));
     }
@@ -69,6 +69,7 @@ fn prefetch_all<E>(ahead: *const E, count: usize) {
 
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn weighted_sums<E: Stored, const R: usize>(
+    kernel: Avx2,
     weights: [&[f32]; R],
     (values, next): (&[E], &[E]),
     sums: &mut [f32],
@@ -76,7 +77,7 @@ pub(super) fn weighted_sums<E: Stored, const R: usize>(
     let width = sums.len() / R;
     let positions = weights.iter().map(|weights| weights.len()).fold(usize::MAX, |least, length| least.min(length));
     let weights = weights.map(|weights| &weights[..positions]);
-    let mut done = 0;
+    let mut done = kernel.wide.map_or(0, |wide| wide.weighted_sums(&weights, (values, next), sums));
     while R == 1 && width - done >= 8 * LANES {
         weighted_columns::<E, R, 8>(&weights, (values, next), sums, done);
         done += 8 * LANES;

@@ -3,8 +3,9 @@
 
 use std::arch::x86_64::*;
 
-use half::f16;
+use half::{bf16, f16};
 
+use super::five::Fives;
 use super::nibbles::Nibbles;
 use super::{Cell, Format, GROUP, QUAD, QUADS, Quad};
 use crate::kernels::avx2::{LINE_BYTES, load as floats, prefetch, store};
@@ -81,6 +82,12 @@ pub(super) fn zeros<const R: usize>() -> [__m256i; R] {
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn scales(scales: &[f16; GROUP]) -> __m256 {
     floats::f16x8(scales)
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn bf16_scales(scales: &[bf16; GROUP]) -> __m256 {
+    floats::bf16x8(scales)
 }
 
 /// Four bytes of each of eight outputs.
@@ -210,6 +217,127 @@ pub(super) unsafe fn nibble_dots<const VNNI: bool, const CELLS: usize, const R: 
         }
     }
     dots
+}
+
+/// What is added to the values of a table, so that none is negative.
+const TABLE_BIAS: i8 = 12;
+
+/// The products of one cell of nibbles of eight outputs, each of which stands for a whole number of `table` within
+/// [`TABLE_BIAS`] of 0, with each row's.
+///
+/// # Safety
+/// For `VNNI` the processor must have AVX512-VNNI and AVX512-VL.
+#[allow(clippy::needless_range_loop)]
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn table_dots<const VNNI: bool, const CELLS: usize, const R: usize>(
+    table: &[i8; 16],
+    nibbles: &Nibbles,
+    x: &[&[Cell; CELLS]; R],
+    cell: usize,
+) -> [__m256i; R] {
+    let mask = _mm256_set1_epi8(15);
+    // SAFETY: a register of 16 bytes holds any 16 bytes.
+    let table = unsafe { std::mem::transmute::<[i8; 16], __m128i>(*table) };
+    let table = _mm256_add_epi8(_mm256_broadcastsi128_si256(table), _mm256_set1_epi8(TABLE_BIAS));
+    let mut dots = multiples(x, cell, -f32::from(TABLE_BIAS));
+    for half in 0..2 {
+        // At most 4 * 2 * 24 * 127 in 16 bits: exact.
+        let mut products = zeros::<R>();
+        for pair in half * QUADS / 4..(half + 1) * QUADS / 4 {
+            let both = load(&nibbles[pair]);
+            let low = _mm256_shuffle_epi8(table, _mm256_and_si256(both, mask));
+            let high = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16::<4>(both), mask));
+            for row in 0..R {
+                let quads = &x[row][cell].quads;
+                let (first, second) = (everywhere(&quads[2 * pair]), everywhere(&quads[2 * pair + 1]));
+                if VNNI {
+                    // SAFETY: the caller has promised the features.
+                    dots[row] = unsafe { add_bytes(add_bytes(dots[row], low, first), high, second) };
+                } else {
+                    let both = _mm256_add_epi16(_mm256_maddubs_epi16(low, first), _mm256_maddubs_epi16(high, second));
+                    products[row] = _mm256_add_epi16(products[row], both);
+                }
+            }
+        }
+        if !VNNI {
+            for row in 0..R {
+                dots[row] = _mm256_add_epi32(dots[row], _mm256_madd_epi16(products[row], _mm256_set1_epi16(1)));
+            }
+        }
+    }
+    dots
+}
+
+/// `start` and the products of one cell of five-bit elements of eight outputs with each row's.
+///
+/// # Safety
+/// For `VNNI` the processor must have AVX512-VNNI and AVX512-VL.
+#[allow(clippy::needless_range_loop)]
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn five_dots<const VNNI: bool, const CELLS: usize, const R: usize>(
+    fives: &Fives,
+    x: &[&[Cell; CELLS]; R],
+    cell: usize,
+    start: [__m256i; R],
+) -> [__m256i; R] {
+    let (low_mask, high_mask) = (_mm256_set1_epi8(15), _mm256_set1_epi8(16));
+    let bits = load(&fives.high);
+    let mut dots = start;
+    for half in 0..2 {
+        // At most 4 * 2 * 31 * 127 in 16 bits: exact.
+        let mut products = zeros::<R>();
+        for quad in half * QUADS / 2..(half + 1) * QUADS / 2 {
+            let low = load(&fives.nibbles[quad / 2]);
+            let low = if quad % 2 == 0 { low } else { _mm256_srli_epi16::<4>(low) };
+            // The bit of this quad where a fifth one belongs.
+            let high = match quad {
+                0 => _mm256_slli_epi16::<4>(bits),
+                1 => _mm256_slli_epi16::<3>(bits),
+                2 => _mm256_slli_epi16::<2>(bits),
+                3 => _mm256_slli_epi16::<1>(bits),
+                4 => bits,
+                5 => _mm256_srli_epi16::<1>(bits),
+                6 => _mm256_srli_epi16::<2>(bits),
+                _ => _mm256_srli_epi16::<3>(bits),
+            };
+            let weights = _mm256_or_si256(_mm256_and_si256(low, low_mask), _mm256_and_si256(high, high_mask));
+            for row in 0..R {
+                let x = everywhere(&x[row][cell].quads[quad]);
+                if VNNI {
+                    // SAFETY: the caller has promised the features.
+                    dots[row] = unsafe { add_bytes(dots[row], weights, x) };
+                } else {
+                    products[row] = _mm256_add_epi16(products[row], _mm256_maddubs_epi16(weights, x));
+                }
+            }
+        }
+        if !VNNI {
+            for row in 0..R {
+                dots[row] = _mm256_add_epi32(dots[row], _mm256_madd_epi16(products[row], _mm256_set1_epi16(1)));
+            }
+        }
+    }
+    dots
+}
+
+/// Adds `x.scale * (scales * dots + minima * x.sum)` to each row's `sums`.
+#[allow(clippy::needless_range_loop)]
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn add_above<const CELLS: usize, const R: usize>(
+    (scales, minima): (__m256, __m256),
+    dots: &[__m256i; R],
+    x: &[&[Cell; CELLS]; R],
+    cell: usize,
+    sums: &mut [__m256; R],
+) {
+    for row in 0..R {
+        let minimum = _mm256_mul_ps(minima, _mm256_set1_ps(x[row][cell].sum));
+        let value = _mm256_fmadd_ps(scales, _mm256_cvtepi32_ps(dots[row]), minimum);
+        sums[row] = _mm256_fmadd_ps(_mm256_set1_ps(x[row][cell].scale), value, sums[row]);
+    }
 }
 
 /// Adds `scales * x.scale * dots` to each row's `sums`.

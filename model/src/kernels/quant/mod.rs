@@ -9,11 +9,18 @@
 //! gives the same bits, however many rows share the call.
 
 mod cell;
+mod five;
+mod kind;
 mod matmul;
 mod matrix;
+mod mxfp4;
 mod nibbles;
 mod q4_0;
+mod q4_1;
 mod q4_k;
+mod q5_0;
+mod q5_1;
+mod q5_k;
 mod q6_k;
 mod q8_0;
 
@@ -23,16 +30,22 @@ pub(super) mod avx2;
 use std::fmt::Debug;
 
 use bytemuck::Pod;
-use candle_core::quantized::GgmlDType;
 
 use super::Lanes;
 
 pub(crate) use cell::{Cell, quantise_row};
+pub(crate) use kind::QuantType;
 pub(crate) use matmul::{Rows, panel};
-pub(crate) use matrix::{GgmlRows, QuantMatrix};
+pub(crate) use matrix::{GgmlRows, QuantMatrix, dequantise};
+use mxfp4::Mxfp4;
+pub(crate) use mxfp4::block_of_pairs;
 use nibbles::{Nibbles, dot_nibbles, pack_nibble};
 pub(crate) use q4_0::Q4_0;
+pub(crate) use q4_1::Q4_1;
 pub(crate) use q4_k::Q4K;
+pub(crate) use q5_0::Q5_0;
+pub(crate) use q5_1::Q5_1;
+pub(crate) use q5_k::Q5K;
 pub(crate) use q6_k::Q6K;
 pub(crate) use q8_0::Q8_0;
 
@@ -48,15 +61,15 @@ pub(crate) const GROUP: usize = 8;
 /// Four neighbouring elements.
 pub(crate) type Quad = [i8; QUAD];
 
-/// A way to hold weights in a few bits. Values are ggml's, as candle writes them (`quantized::k_quants`); only the order in
-/// memory is ours.
+/// A way to hold weights in a few bits. Values are ggml's, as candle writes them (`quantized::k_quants`) where it knows the format;
+/// only the order in memory is ours.
 pub(crate) trait Format: Copy + Debug + Send + Sync + 'static {
     /// [`Self::CELLS`] neighbouring cells of a group's outputs.
     type Slab: Pod + Debug + Send + Sync;
     /// Cells of one output in a slab; a row is padded with zeros to whole slabs.
     const CELLS: usize;
-    /// The format's name in candle.
-    const GGML: GgmlDType;
+    /// The format's name.
+    const KIND: QuantType;
 
     /// Puts one of ggml's blocks of one output where it belongs; `cell` is the block's first cell within the slab.
     fn pack(slab: &mut Self::Slab, cell: usize, output: usize, block: &[u8]);

@@ -1,10 +1,9 @@
 //! Q4_0: 32 nibbles, eight standing for zero, under one f16 scale.
 
 use bytemuck::{Pod, Zeroable};
-use candle_core::quantized::GgmlDType;
 use half::f16;
 
-use super::{CELL, Cell, Format, GROUP, Nibbles, dot_nibbles, f16_at, pack_nibble};
+use super::{CELL, Cell, Format, GROUP, Nibbles, QuantType, dot_nibbles, f16_at, pack_nibble};
 
 /// Cells in a slab: with four of them, slabs are a whole number of cache lines.
 const CELLS: usize = 4;
@@ -26,7 +25,7 @@ pub(crate) struct Slab {
 impl Format for Q4_0 {
     type Slab = Slab;
     const CELLS: usize = CELLS;
-    const GGML: GgmlDType = GgmlDType::Q4_0;
+    const KIND: QuantType = QuantType::Q4_0;
 
     /// A block is an f16 scale and 16 bytes: elements 0 to 15 in the low nibbles, 16 to 31 in the high ones.
     fn pack(slab: &mut Slab, cell: usize, output: usize, block: &[u8]) {

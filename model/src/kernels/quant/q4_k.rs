@@ -1,10 +1,9 @@
 //! Q4_K: eight cells of nibbles under one f16 scale and one f16 minimum, which each cell multiplies by six bits of its own.
 
 use bytemuck::{Pod, Zeroable};
-use candle_core::quantized::GgmlDType;
 use half::f16;
 
-use super::{CELL, Cell, Format, GROUP, Nibbles, dot_nibbles, f16_at, pack_nibble};
+use super::{CELL, Cell, Format, GROUP, Nibbles, QuantType, dot_nibbles, f16_at, pack_nibble};
 
 /// Cells in a slab, and in one of ggml's blocks.
 const CELLS: usize = 8;
@@ -23,40 +22,89 @@ pub(crate) struct Q4K;
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Slab {
+    factors: Factors,
+    nibbles: [Nibbles; CELLS],
+}
+
+/// What a slab's cells are multiplied by, and what is taken off: Q5_K's are the same.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Factors {
     scale: [f16; GROUP],
     minimum: [f16; GROUP],
     /// For each cell and output, the cell's scale in the low six bits, and the low two bits of its minimum.
     factors: [[u8; GROUP]; CELLS],
     /// The other four bits of the minimum: of cell `c` in the low nibbles, of cell `c + 4` in the high ones.
     minima: [[u8; GROUP]; CELLS / 2],
-    nibbles: [Nibbles; CELLS],
 }
 
-impl Slab {
+impl Factors {
+    /// Of one output, out of the first 16 bytes of its block: scale, minimum and 12 bytes of factors.
+    pub(super) fn pack(&mut self, output: usize, block: &[u8]) {
+        self.scale[output] = f16_at(block, 0);
+        self.minimum[output] = f16_at(block, 2);
+        for cell in 0..CELLS {
+            let (scale, minimum) = six_bits(&block[4..], cell);
+            self.factors[cell][output] = scale | minimum << 6;
+            self.minima[cell % (CELLS / 2)][output] |= (minimum >> 2) << (4 * (cell / (CELLS / 2)));
+        }
+    }
+
     /// The six-bit scales and minima of a cell, one byte for each output.
     #[inline(always)]
-    fn factors(&self, cell: usize) -> (u64, u64) {
+    fn of(&self, cell: usize) -> (u64, u64) {
         let factors = u64::from_le_bytes(self.factors[cell]);
         let minima = u64::from_le_bytes(self.minima[cell % (CELLS / 2)]) >> (4 * (cell / (CELLS / 2)));
         (factors & SIX_BITS, ((factors >> 6) & TWO_BITS) | ((minima & FOUR_BITS) << 2))
+    }
+
+    /// `sum` and one cell of one output, whose elements' products with `x` add up to `dot`.
+    pub(super) fn add(&self, cell: usize, output: usize, dot: i32, x: &Cell, sum: f32) -> f32 {
+        let (scales, minima) = self.of(cell);
+        let byte = |bytes: u64| f32::from(bytes.to_le_bytes()[output]);
+        let scale = self.scale[output].to_f32() * byte(scales);
+        let minimum = self.minimum[output].to_f32() * byte(minima) * x.sum;
+        x.scale.mul_add(scale.mul_add(dot as f32, -minimum), sum)
+    }
+
+    /// [`Factors::add`] for eight outputs and each row.
+    #[cfg(target_arch = "x86_64")]
+    #[allow(clippy::needless_range_loop)]
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn add_avx2<const R: usize>(
+        &self,
+        cell: usize,
+        dots: &[std::arch::x86_64::__m256i; R],
+        x: &[&[Cell; CELLS]; R],
+        sums: &mut [std::arch::x86_64::__m256; R],
+    ) {
+        use std::arch::x86_64::*;
+
+        use super::avx2::{bytes_to_floats, scales};
+        let (scale, minimum) = (scales(&self.scale), scales(&self.minimum));
+        let (cell_scales, cell_minima) = self.of(cell);
+        let scale = _mm256_mul_ps(scale, bytes_to_floats(cell_scales));
+        let minimum = _mm256_mul_ps(minimum, bytes_to_floats(cell_minima));
+        for row in 0..R {
+            let minimum = _mm256_mul_ps(minimum, _mm256_set1_ps(x[row][cell].sum));
+            let value = _mm256_fmsub_ps(scale, _mm256_cvtepi32_ps(dots[row]), minimum);
+            sums[row] = _mm256_fmadd_ps(_mm256_set1_ps(x[row][cell].scale), value, sums[row]);
+        }
     }
 }
 
 impl Format for Q4K {
     type Slab = Slab;
     const CELLS: usize = CELLS;
-    const GGML: GgmlDType = GgmlDType::Q4K;
+    const KIND: QuantType = QuantType::Q4K;
 
     /// A block is scale and minimum, 12 bytes of factors, and 128 of nibbles: for each pair of cells 32 bytes, the first in
     /// the low nibbles.
     fn pack(slab: &mut Slab, _cell: usize, output: usize, block: &[u8]) {
-        slab.scale[output] = f16_at(block, 0);
-        slab.minimum[output] = f16_at(block, 2);
-        let (factors, nibbles) = block[4..].split_at(12);
+        let (factors, nibbles) = block.split_at(16);
+        slab.factors.pack(output, factors);
         for cell in 0..CELLS {
-            let (scale, minimum) = six_bits(factors, cell);
-            slab.factors[cell][output] = scale | minimum << 6;
-            slab.minima[cell % (CELLS / 2)][output] |= (minimum >> 2) << (4 * (cell / (CELLS / 2)));
             for (element, byte) in nibbles[cell / 2 * CELL..][..CELL].iter().enumerate() {
                 pack_nibble(&mut slab.nibbles[cell], output, element, (byte >> (4 * (cell % 2))) & 15);
             }
@@ -64,16 +112,11 @@ impl Format for Q4K {
     }
 
     fn add_cell(slab: &Slab, cell: usize, output: usize, x: &Cell, sum: f32) -> f32 {
-        let (scales, minima) = slab.factors(cell);
-        let byte = |bytes: u64| f32::from(bytes.to_le_bytes()[output]);
-        let scale = slab.scale[output].to_f32() * byte(scales);
-        let minimum = slab.minimum[output].to_f32() * byte(minima) * x.sum;
-        let dot = dot_nibbles(&slab.nibbles[cell], output, x) as f32;
-        x.scale.mul_add(scale.mul_add(dot, -minimum), sum)
+        slab.factors.add(cell, output, dot_nibbles(&slab.nibbles[cell], output, x), x, sum)
     }
 
     #[cfg(target_arch = "x86_64")]
-    #[allow(unsafe_code, clippy::needless_range_loop)]
+    #[allow(unsafe_code)]
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn add_avx2<const VNNI: bool, const R: usize>(
@@ -82,22 +125,12 @@ impl Format for Q4K {
         x: &[&[Cell]; R],
         sums: &mut [std::arch::x86_64::__m256; R],
     ) {
-        use std::arch::x86_64::*;
-
-        use super::avx2::{bytes_to_floats, cells_of, nibble_dots, scales, zeros};
+        use super::avx2::{cells_of, nibble_dots, zeros};
         let x = cells_of::<CELLS, R>(x, index);
-        let (scale, minimum) = (scales(&slab.scale), scales(&slab.minimum));
         for cell in 0..CELLS {
             // SAFETY: the caller has promised the features.
             let dots = unsafe { nibble_dots::<VNNI, CELLS, R>(&slab.nibbles[cell], &x, cell, zeros::<R>()) };
-            let (cell_scales, cell_minima) = slab.factors(cell);
-            let scale = _mm256_mul_ps(scale, bytes_to_floats(cell_scales));
-            let minimum = _mm256_mul_ps(minimum, bytes_to_floats(cell_minima));
-            for row in 0..R {
-                let minimum = _mm256_mul_ps(minimum, _mm256_set1_ps(x[row][cell].sum));
-                let value = _mm256_fmsub_ps(scale, _mm256_cvtepi32_ps(dots[row]), minimum);
-                sums[row] = _mm256_fmadd_ps(_mm256_set1_ps(x[row][cell].scale), value, sums[row]);
-            }
+            slab.factors.add_avx2(cell, &dots, &x, sums);
         }
     }
 }

@@ -2,11 +2,10 @@
 //! signed byte of its own.
 
 use bytemuck::{Pod, Zeroable};
-use candle_core::quantized::GgmlDType;
 use half::f16;
 
 use super::nibbles::nibble;
-use super::{CELL, Cell, Format, GROUP, Nibbles, QUAD, QUADS, f16_at, pack_nibble};
+use super::{CELL, Cell, Format, GROUP, Nibbles, QUAD, QUADS, QuantType, f16_at, pack_nibble};
 
 /// Cells in a slab, and in one of ggml's blocks.
 const CELLS: usize = 8;
@@ -46,7 +45,7 @@ impl Slab {
 impl Format for Q6K {
     type Slab = Slab;
     const CELLS: usize = CELLS;
-    const GGML: GgmlDType = GgmlDType::Q6K;
+    const KIND: QuantType = QuantType::Q6K;
 
     /// A block is 128 bytes of low nibbles, 64 of high bit pairs, 16 factors and the scale. Of each 128 elements, number
     /// `32 * j + l` has its nibble in byte `l` (`32 + l` for odd `j`) of 64, high for `j >= 2`, and its pair `j` in byte `l`.

@@ -1,10 +1,9 @@
 //! Q8_0: 32 signed bytes under one f16 scale.
 
 use bytemuck::{Pod, Zeroable};
-use candle_core::quantized::GgmlDType;
 use half::f16;
 
-use super::{Cell, Format, GROUP, QUAD, QUADS, Quad, f16_at};
+use super::{Cell, Format, GROUP, QUAD, QUADS, Quad, QuantType, f16_at};
 
 /// Cells in a slab: with four of them, slabs are a whole number of cache lines.
 const CELLS: usize = 4;
@@ -24,7 +23,7 @@ pub(crate) struct Slab {
 impl Format for Q8_0 {
     type Slab = Slab;
     const CELLS: usize = CELLS;
-    const GGML: GgmlDType = GgmlDType::Q8_0;
+    const KIND: QuantType = QuantType::Q8_0;
 
     /// A block is an f16 scale and 32 bytes.
     fn pack(slab: &mut Slab, cell: usize, output: usize, block: &[u8]) {

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, Read};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use swarm_client::{GenerationConfig, Model, Prompt, Summary};
-use swarm_model::SamplingConfig;
+use swarm_model::{Constraint, ModelError, SamplingConfig, StopFilter};
 
 /// The longest line that is read: far beyond any context.
 const MAX_LINE_BYTES: u64 = 16 << 20;
@@ -26,8 +26,7 @@ pub(super) struct Problem(pub(super) String);
 #[derive(Debug, PartialEq)]
 pub(super) struct Wanted {
     prompt: String,
-    max_tokens: usize,
-    sampling: SamplingConfig,
+    config: GenerationConfig,
 }
 
 /// A line as it is written. What it does not say is as on the command line.
@@ -40,8 +39,33 @@ struct Written {
     temperature: Option<f64>,
     top_p: Option<f64>,
     top_k: Option<usize>,
+    min_p: Option<f64>,
     repetition_penalty: Option<f32>,
+    presence_penalty: Option<f32>,
+    frequency_penalty: Option<f32>,
     seed: Option<u64>,
+    stop: Option<Stop>,
+    json_object: Option<bool>,
+    json_schema: Option<Value>,
+    grammar: Option<String>,
+    regex: Option<String>,
+}
+
+/// One stop string or several.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Stop {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Stop {
+    fn into_vec(self) -> Vec<String> {
+        match self {
+            Self::One(stop) => vec![stop],
+            Self::Many(stops) => stops,
+        }
+    }
 }
 
 /// All lines; empty ones are left out.
@@ -84,21 +108,44 @@ impl Line {
 }
 
 impl Written {
-    fn wanted(self, config: &GenerationConfig) -> Result<Wanted, Problem> {
+    fn wanted(mut self, config: &GenerationConfig) -> Result<Wanted, Problem> {
+        let problem = |error: ModelError| Problem(error.to_string());
+        let constraint = self.constraint()?.or_else(|| config.constraint.clone());
         let GenerationConfig { max_tokens, sampling, .. } = config;
         let sampling = SamplingConfig {
             temperature: self.temperature.or(sampling.temperature),
             top_p: self.top_p.or(sampling.top_p),
             top_k: self.top_k.or(sampling.top_k),
+            min_p: self.min_p.or(sampling.min_p),
             repetition_penalty: self.repetition_penalty.or(sampling.repetition_penalty),
+            presence_penalty: self.presence_penalty.or(sampling.presence_penalty),
+            frequency_penalty: self.frequency_penalty.or(sampling.frequency_penalty),
             seed: self.seed.unwrap_or(sampling.seed),
         };
-        sampling.validate().map_err(|error| Problem(error.to_string()))?;
+        sampling.validate().map_err(problem)?;
+        let stop = self.stop.map_or_else(|| config.stop.clone(), Stop::into_vec);
+        StopFilter::new(&stop).map_err(problem)?;
         let max_tokens = self.max_tokens.unwrap_or(*max_tokens);
         if max_tokens == 0 || self.prompt.trim().is_empty() {
             return Err(Problem("a prompt needs some text, and max_tokens of at least 1".to_string()));
         }
-        Ok(Wanted { prompt: self.prompt, max_tokens, sampling })
+        let config = GenerationConfig { max_tokens, sampling, stop, constraint, ..config.clone() };
+        Ok(Wanted { prompt: self.prompt, config })
+    }
+
+    /// The form that the line asks for.
+    fn constraint(&mut self) -> Result<Option<Constraint>, Problem> {
+        let all = [
+            self.json_object.filter(|wanted| *wanted).map(|_| Constraint::JsonObject),
+            self.json_schema.take().map(Constraint::JsonSchema),
+            self.grammar.take().map(Constraint::Lark),
+            self.regex.take().map(Constraint::Regex),
+        ];
+        let mut given = all.into_iter().flatten();
+        match (given.next(), given.next()) {
+            (_, Some(_)) => Err(Problem("give one of json_object, json_schema, grammar and regex".to_string())),
+            (constraint, None) => Ok(constraint),
+        }
     }
 }
 
@@ -114,8 +161,7 @@ impl Wanted {
             let problem = format!("the prompt has {} tokens, the model's context {context}; shorten it", ids.len());
             return Err(Problem(problem));
         }
-        let config = GenerationConfig { max_tokens: self.max_tokens, sampling: self.sampling, trace: false };
-        Ok(Prompt { ids, config })
+        Ok(Prompt { ids, config: self.config })
     }
 }
 
@@ -125,6 +171,7 @@ pub(super) fn told(key: &Value, summary: &Summary) -> Value {
         "id": key,
         "text": summary.text,
         "finish": summary.finish.name(),
+        "stop": summary.finish.stop(),
         "prompt_tokens": summary.prompt_tokens,
         "tokens": summary.tokens.len(),
         "time_to_first_token_ms": summary.time_to_first_token.as_millis() as u64,
@@ -152,10 +199,26 @@ mod tests {
         let text = "{\"prompt\": \"a\"}\n\n{\"prompt\": \"b\", \"id\": \"x\", \"max_tokens\": 3, \"seed\": 5}";
         let lines = lines(text).unwrap();
         assert_eq!(lines.iter().map(|line| line.key.clone()).collect::<Vec<_>>(), [json!(1), json!("x")]);
+        let config = GenerationConfig { max_tokens: 7, ..GenerationConfig::default() };
+        assert_eq!(lines[0].wanted, Ok(Wanted { prompt: "a".to_string(), config: config.clone() }));
         let sampling = SamplingConfig { seed: 5, ..SamplingConfig::default() };
-        let first = Wanted { prompt: "a".to_string(), max_tokens: 7, sampling: SamplingConfig::default() };
-        assert_eq!(lines[0].wanted, Ok(first));
-        assert_eq!(lines[1].wanted, Ok(Wanted { prompt: "b".to_string(), max_tokens: 3, sampling }));
+        let config = GenerationConfig { max_tokens: 3, sampling, ..config };
+        assert_eq!(lines[1].wanted, Ok(Wanted { prompt: "b".to_string(), config }));
+    }
+
+    #[test]
+    fn a_line_has_its_own_stop_strings_and_form() {
+        let text = "{\"prompt\": \"a\", \"stop\": \".\"}\n\
+                    {\"prompt\": \"a\", \"stop\": [\".\", \"!\"], \"json_schema\": {\"type\": \"null\"}}\n\
+                    {\"prompt\": \"a\", \"regex\": \"a*\", \"json_object\": true}\n\
+                    {\"prompt\": \"a\", \"stop\": [\"\"]}";
+        let lines = lines(text).unwrap();
+        let config = |line: usize| lines[line].wanted.as_ref().unwrap().config.clone();
+        assert_eq!((config(0).stop, config(0).constraint), (vec![".".to_string()], None));
+        assert_eq!(config(1).stop, [".", "!"]);
+        assert_eq!(config(1).constraint, Some(Constraint::JsonSchema(json!({"type": "null"}))));
+        assert!(lines[2].wanted.as_ref().unwrap_err().0.contains("one of"));
+        assert!(lines[3].wanted.as_ref().unwrap_err().0.starts_with("stop"));
     }
 
     #[test]

@@ -47,6 +47,7 @@ impl Process {
                 command.env_remove(&variable);
             }
         }
+        command.env("SWARM_CONFIG", "");
         // Its log is read only if it fails: its errors are wanted then, not a flood before them.
         command.env_remove("RUST_LOG");
         let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;

@@ -42,6 +42,8 @@ fn hop_json(hop: &HopTimes) -> Value {
     json!({
         "peer_id": hop.peer,
         "blocks": [hop.blocks.start(), hop.blocks.end()],
+        "bytes_in": hop.bytes.incoming,
+        "bytes_out": hop.bytes.outgoing,
         "steps": hop.steps,
         "transfer": percentiles(hop.transfer),
         "queue": percentiles(hop.queue),

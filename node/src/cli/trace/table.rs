@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use console::style;
-use swarm_client::trace::{HopTimes, Percentiles, Place, Slowest, Stage, TokenTimes, TraceSummary};
+use swarm_client::trace::{HopTimes, LinkBytes, Percentiles, Place, Slowest, Stage, TokenTimes, TraceSummary};
 
 use crate::cli::output::plain;
 use crate::cli::text_view::{millis, short};
@@ -58,6 +58,7 @@ pub(super) fn text(summary: &TraceSummary, listed: usize) -> String {
         both(summary.returned),
         both(summary.sampling)
     );
+    link_bytes(&mut text, &summary.hops);
     prefill(&mut text, &summary.hops);
     let _ = writeln!(text, "\n{}", heading("The slowest stage, by how many tokens it was that of"));
     let _ = writeln!(text, "{}", slowest(summary));
@@ -116,6 +117,14 @@ fn hops(summary: &TraceSummary) -> Table {
         ]);
     }
     table
+}
+
+/// What a token's rows take on the links; nothing if the trace does not tell.
+fn link_bytes(text: &mut String, hops: &[HopTimes]) {
+    for (at, hop) in hops.iter().enumerate().filter(|(_, hop)| hop.bytes != LinkBytes::default()) {
+        let LinkBytes { incoming, outgoing } = hop.bytes;
+        let _ = writeln!(text, " bytes a token: {incoming} to hop {}, {outgoing} from there", at + 1);
+    }
 }
 
 fn prefill(text: &mut String, hops: &[HopTimes]) {

@@ -18,7 +18,8 @@ const COMPUTE: [Duration; 3] =
 
 fn hop(name: u8, start: u32) -> HopInfo {
     let secret = Keypair::ed25519_from_bytes([name; 32]).unwrap();
-    HopInfo { peer: PeerId::from(secret.public()), blocks: BlockRange::new(start, start + 16).unwrap() }
+    let blocks = BlockRange::new(start, start + 16).unwrap();
+    HopInfo { peer: PeerId::from(secret.public()), blocks, bytes_in: 4352, bytes_out: 8192 }
 }
 
 /// Writes records as time goes on.
@@ -52,7 +53,7 @@ impl Script {
             let start = self.free[hop].max(arrival + busy);
             let (queue, compute) = (start - arrival, (compute + jitter) * times);
             self.free[hop] = start + compute;
-            let HopInfo { peer, blocks } = self.hops[hop].clone();
+            let HopInfo { peer, blocks, .. } = self.hops[hop].clone();
             let acknowledged = self.free[hop] + ROUND_TRIP / 2;
             self.write(TraceRecord::Hop {
                 peer,

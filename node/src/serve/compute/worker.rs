@@ -8,11 +8,13 @@ use swarm_model::{Blocks, KvArena, KvCache, ModelError, Sequence, activations};
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::wire::{Step, StepError};
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::error;
+use tracing::{error, trace};
 
-use super::queue::{Next, Work, WorkQueue};
+use super::queue::{Next, SHORT_ROWS, Work, WorkQueue};
+use super::receive::receive_until;
 use super::{Computed, Job, NewPage, Slot, StepResult, Task};
 use crate::prefix_cache::PageName;
+use crate::serve::metrics::ServerMetrics;
 use crate::serve::prefixes::{KeptPage, Prefixes};
 use crate::serve::smoothed::SmoothedWait;
 use crate::serve::steps::rewind_to;
@@ -37,6 +39,16 @@ struct Member {
     cache: KvCache,
 }
 
+/// What became of an attempt to do something.
+enum Outcome {
+    /// Something was done.
+    Done,
+    /// Nothing is to be done.
+    Idle,
+    /// Nothing before this moment, unless a job comes.
+    Waits(Instant),
+}
+
 pub(super) struct Worker {
     blocks: Blocks,
     /// Where keys and values lie.
@@ -49,12 +61,20 @@ pub(super) struct Worker {
     ranges: HashMap<Slot, BlockRange>,
     queue: WorkQueue<Waiting, (Slot, Task)>,
     wait: watch::Sender<SmoothedWait>,
+    metrics: ServerMetrics,
 }
 
 impl Worker {
-    pub(super) fn new(blocks: Blocks, arena: KvArena, prefixes: Prefixes, wait: watch::Sender<SmoothedWait>) -> Self {
+    pub(super) fn new(
+        blocks: Blocks,
+        arena: KvArena,
+        prefixes: Prefixes,
+        wait: watch::Sender<SmoothedWait>,
+        metrics: ServerMetrics,
+    ) -> Self {
         let (caches, ranges) = (HashMap::new(), HashMap::new());
-        Self { blocks, arena, prefixes, caches, ranges, queue: WorkQueue::default(), wait }
+        let hops = blocks.config().blocks.div_ceil(blocks.range().len());
+        Self { blocks, arena, prefixes, caches, ranges, queue: WorkQueue::new(hops as usize), wait, metrics }
     }
 
     /// Works until nobody can send jobs any more. What has come meanwhile is sorted between two passes, so what waits is
@@ -64,9 +84,17 @@ impl Worker {
             while let Ok(job) = jobs.try_recv() {
                 self.take(job);
             }
-            if !self.go_on() {
-                let Some(job) = jobs.blocking_recv() else { return };
-                self.take(job);
+            match self.go_on() {
+                Outcome::Done => {}
+                Outcome::Idle => {
+                    let Some(job) = jobs.blocking_recv() else { return };
+                    self.take(job);
+                }
+                Outcome::Waits(until) => {
+                    if let Some(job) = receive_until(&mut jobs, until) {
+                        self.take(job);
+                    }
+                }
             }
         }
     }
@@ -91,17 +119,19 @@ impl Worker {
                 Work::Other((slot, other))
             }
         };
-        self.queue.push(slot, work);
+        self.queue.push(slot, work, Instant::now());
     }
 
-    /// Does what is next; `false` if nothing is.
-    fn go_on(&mut self) -> bool {
+    /// Does what is next.
+    fn go_on(&mut self) -> Outcome {
         match self.queue.next(Instant::now()) {
-            Next::Nothing => return false,
+            Next::Nothing => return Outcome::Idle,
+            Next::Later(until) => return Outcome::Waits(until),
             Next::Other((slot, task)) => self.handle(slot, task),
             Next::Pass { range, members } => self.pass(range, members),
         }
-        true
+        self.metrics.kv_used_bytes.set(self.arena.used_bytes() as i64);
+        Outcome::Done
     }
 
     fn handle(&mut self, slot: Slot, task: Task) {
@@ -128,6 +158,7 @@ impl Worker {
             Task::Keep { pages, chain } => self.keep(slot, pages, &chain),
             Task::Close { done } => {
                 self.caches.remove(&slot);
+                self.queue.forget(slot);
                 let _ = done.send(());
             }
             // Steps are computed in passes.
@@ -147,13 +178,20 @@ impl Worker {
             self.prefixes.keep(name, KeptPage { kv, outputs });
         }
         self.prefixes.touch(chain);
+        self.metrics.prefix_bytes.set(self.prefixes.bytes() as i64);
     }
 
     /// Lets go of pages that are kept until there is room for what is to be stored. Sessions have reserved theirs: they are
     /// there when nothing else is.
     fn make_room(&self, needed: impl Fn() -> u64) {
         // What a page gives back may also be that nobody has to copy it.
-        while self.arena.used_bytes() + needed() > self.arena.budget_bytes() && self.prefixes.give_way() {}
+        let mut gave_way = false;
+        while self.arena.used_bytes() + needed() > self.arena.budget_bytes() && self.prefixes.give_way() {
+            gave_way = true;
+        }
+        if gave_way {
+            self.metrics.prefix_bytes.set(self.prefixes.bytes() as i64);
+        }
     }
 
     /// Computes rows of several sequences together.
@@ -196,6 +234,7 @@ impl Worker {
         if waiting.queue.is_none() {
             let waited = now.saturating_duration_since(waiting.queued);
             waiting.queue = Some(waited);
+            self.metrics.queue_wait.observe(waited.as_secs_f64());
             self.wait.send_modify(|wait| wait.observe(waited, now));
         }
         let whole = (waiting.step.rows.rows as usize).max(1);
@@ -206,7 +245,15 @@ impl Worker {
         // A step that is computed whole needs its rows no more.
         let input = if rows == whole { std::mem::take(&mut waiting.rows) } else { waiting.rows[part].to_vec() };
         let cache = self.cache(slot)?;
+        let again = cache.len().saturating_sub(position as usize).min(rows);
         cache.truncate(rewind_to(position, cache.len())?);
+        self.metrics.replayed.inc_by(again as u64);
+        let new = (rows - again) as u64;
+        if whole <= SHORT_ROWS {
+            self.metrics.decoded.inc_by(new)
+        } else {
+            self.metrics.prefilled.inc_by(new)
+        };
         match self.caches.remove(&slot) {
             Some(Ok(cache)) => Ok(Some(Member { slot, rows, input, cache })),
             _ => Err(StepError::Gap { have: 0 }),
@@ -243,6 +290,9 @@ impl Worker {
         let rows: usize = members.iter().map(|member| member.rows).sum();
         let row = outputs.len() / rows.max(1);
         let took = began.elapsed();
+        self.queue.took(rows, took);
+        self.metrics.pass(rows, took);
+        trace!(rows, sequences = members.len(), ?took, "a pass");
         let mut first = 0;
         for Member { slot, rows, cache, .. } in members {
             self.caches.insert(slot, Ok(cache));
@@ -266,6 +316,10 @@ impl Worker {
 
     fn fail(&mut self, slot: Slot, error: StepError) {
         if let Some(waiting) = self.queue.drop_step(slot) {
+            // A step that does not follow what is there is its sender's fault.
+            if !matches!(error, StepError::Gap { .. }) {
+                self.metrics.failed_steps.inc();
+            }
             let _ = waiting.reply.send(Err(error));
         }
     }
@@ -282,7 +336,7 @@ mod soak;
 mod tests {
     use swarm_model::{Checkpoint, ModelSpec};
     use swarm_protocol::session::TokenCount;
-    use swarm_protocol::wire::{ElementType, PageKey, RowsHeader};
+    use swarm_protocol::wire::{PageKey, RowEncoding, RowsHeader};
 
     use super::*;
 
@@ -308,7 +362,13 @@ mod tests {
         let blocks = checkpoint.load_blocks(range(0, BLOCKS), format, &mut |_| {}).unwrap();
         let bytes = |pages| KvArena::new(pages * blocks.page_bytes(blocks.range()));
         let arena = pages.map_or_else(KvArena::unlimited, bytes);
-        Worker::new(blocks, arena, Prefixes::new(100), watch::channel(SmoothedWait::default()).0)
+        Worker::new(
+            blocks,
+            arena,
+            Prefixes::new(100),
+            watch::channel(SmoothedWait::default()).0,
+            ServerMetrics::default(),
+        )
     }
 
     fn open(worker: &mut Worker, slot: u64, blocks: BlockRange) -> oneshot::Receiver<super::super::Opened> {
@@ -332,7 +392,7 @@ mod tests {
     }
 
     fn send(worker: &mut Worker, slot: u64, position: u32, count: u32) -> oneshot::Receiver<StepResult> {
-        let header = RowsHeader { rows: count, hidden: HIDDEN as u32, element: ElementType::Bf16 };
+        let header = RowsHeader { rows: count, hidden: HIDDEN as u32, element: RowEncoding::Bf16 };
         let step = Step { epoch: 0, position, rows: header, wanted_from: 0 };
         let (reply, answer) = oneshot::channel();
         let rows = rows(slot, position, count);
@@ -340,8 +400,11 @@ mod tests {
         answer
     }
 
-    fn settle(worker: &mut Worker) {
-        while worker.go_on() {}
+    impl Worker {
+        /// Works until nothing waits.
+        pub(super) fn settle(&mut self) {
+            while !matches!(self.go_on(), Outcome::Idle) {}
+        }
     }
 
     /// What a sequence's steps give when nobody else is there.
@@ -350,7 +413,7 @@ mod tests {
         drop(open(&mut worker, slot, blocks));
         let step = |&(position, count): &(u32, u32)| {
             let mut answer = send(&mut worker, slot, position, count);
-            settle(&mut worker);
+            worker.settle();
             answer.try_recv().unwrap().unwrap().rows
         };
         steps.iter().map(step).collect()
@@ -376,7 +439,7 @@ mod tests {
                 steps.iter().map(|(position, count)| send(&mut worker, slot, *position, *count)).collect();
             answers.push(sent);
         }
-        settle(&mut worker);
+        worker.settle();
         for ((slot, blocks, steps), answers) in sequences.into_iter().zip(answers) {
             let together: Vec<Vec<u8>> =
                 answers.into_iter().map(|mut answer| answer.try_recv().unwrap().unwrap().rows).collect();
@@ -395,7 +458,7 @@ mod tests {
         // Past what its cache has room for: the blocks themselves refuse.
         drop(open(&mut worker, 4, range(0, 3)));
         let mut too_long = send(&mut worker, 4, 0, 257);
-        settle(&mut worker);
+        worker.settle();
         let cause = opened.try_recv().unwrap().unwrap_err();
         assert_eq!(without_cache.try_recv().unwrap().unwrap_err(), cause);
         assert_eq!(gap.try_recv().unwrap().unwrap_err(), StepError::Gap { have: 0 });
@@ -404,7 +467,7 @@ mod tests {
         assert_eq!(fine.try_recv().unwrap().unwrap().rows, alone(3, range(0, 3), &[(0, 1)])[0]);
         let mut later = send(&mut worker, 3, 1, 1);
         (1..=4).for_each(|slot| close(&mut worker, slot));
-        settle(&mut worker);
+        worker.settle();
         assert!(later.try_recv().unwrap().is_ok(), "what was queued before the end is computed");
         assert!(worker.caches.is_empty() && worker.ranges.is_empty());
     }
@@ -427,7 +490,7 @@ mod tests {
         let pages: Vec<_> = pages.into_iter().map(|page| page.kv).collect();
         let count = pages.len();
         worker.take(Job { slot: Slot(slot), task: Task::Attach { pages } });
-        settle(worker);
+        worker.settle();
         count
     }
 
@@ -439,24 +502,24 @@ mod tests {
         // The third page is not whole, and the first slot goes on with other rows in what others hold too.
         keep(&mut worker, 1, &[1, 2, 3]);
         let _other = send(&mut worker, 1, 10, 5);
-        settle(&mut worker);
+        worker.settle();
         close(&mut worker, 1);
         // The rows depend on the slot's number: slot 1 again, as another session.
         drop(open(&mut worker, 1, range(0, 3)));
         assert_eq!(recall(&mut worker, 1, &[1, 2, 3]), 2);
         let mut answer = send(&mut worker, 1, 128, 30);
-        settle(&mut worker);
+        worker.settle();
         assert_eq!(answer.try_recv().unwrap().unwrap().rows, alone(1, range(0, 3), &[(0, 128), (128, 30)])[1]);
         // A rewind into what is shared changes nothing for those who share it.
         let mut again = send(&mut worker, 1, 70, 20);
-        settle(&mut worker);
+        worker.settle();
         assert_eq!(again.try_recv().unwrap().unwrap().rows, alone(1, range(0, 3), &[(0, 70), (70, 20)])[1]);
         drop(open(&mut worker, 2, range(0, 3)));
         assert_eq!(recall(&mut worker, 2, &[1, 2]), 2);
         let kept = worker.caches[&Slot(2)].as_ref().unwrap().export(0..128).unwrap();
         drop(open(&mut worker, 3, range(0, 3)));
         let _rows = send(&mut worker, 1, 70, 58);
-        settle(&mut worker);
+        worker.settle();
         assert_eq!(worker.caches[&Slot(1)].as_ref().unwrap().export(0..128).unwrap(), kept);
     }
 
@@ -467,9 +530,9 @@ mod tests {
             drop(open(&mut worker, slot, range(0, 3)));
             let _answer = send(&mut worker, slot, 0, 128);
             keep(&mut worker, slot, &[slot as u8, slot as u8 + 10]);
-            settle(&mut worker);
+            worker.settle();
             close(&mut worker, slot);
-            settle(&mut worker);
+            worker.settle();
         }
         let page = worker.blocks.page_bytes(range(0, 3));
         assert_eq!(worker.arena.used_bytes(), 4 * page, "all of it is kept");
@@ -477,19 +540,19 @@ mod tests {
         drop(open(&mut worker, 2, range(0, 3)));
         assert_eq!(recall(&mut worker, 2, &[2]), 1);
         let mut answer = send(&mut worker, 2, 64, 100);
-        settle(&mut worker);
+        worker.settle();
         assert!(answer.try_recv().unwrap().is_ok());
         assert_eq!(worker.arena.used_bytes(), 4 * page);
         assert_eq!(worker.prefixes.recall(&[page_name(1), page_name(11)]).len(), 0);
         // Rewound into the page that it shares, it gets one of its own, and the kept one is nobody's any more.
         let mut answer = send(&mut worker, 2, 5, 200);
-        settle(&mut worker);
+        worker.settle();
         assert!(answer.try_recv().unwrap().is_ok());
         assert_eq!((worker.arena.used_bytes(), worker.prefixes.recall(&[page_name(2)]).len()), (4 * page, 0));
         // What sessions hold themselves nobody takes from them.
         drop(open(&mut worker, 3, range(0, 3)));
         let mut answer = send(&mut worker, 3, 0, 1);
-        settle(&mut worker);
+        worker.settle();
         assert!(matches!(answer.try_recv().unwrap(), Err(StepError::Compute(_))));
     }
 
@@ -499,7 +562,7 @@ mod tests {
         drop(open(&mut worker, 1, range(0, 3)));
         drop(send(&mut worker, 1, 0, 5));
         let mut answer = send(&mut worker, 1, 0, 1);
-        settle(&mut worker);
+        worker.settle();
         assert_eq!(answer.try_recv().unwrap().unwrap().rows, alone(1, range(0, 3), &[(0, 1)])[0]);
         assert_eq!(worker.cache(Slot(1)).unwrap().len(), 1);
     }

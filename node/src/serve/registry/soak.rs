@@ -7,10 +7,11 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use swarm_model::{Checkpoint, ComputePool, KvArena, ModelSpec};
 use swarm_protocol::block::BlockRange;
-use swarm_protocol::wire::{ElementType, RowsHeader, Step};
+use swarm_protocol::wire::{RowEncoding, RowsHeader, Step};
 
 use super::super::compute;
 use super::*;
+use crate::serve::metrics::ServerMetrics;
 use crate::serve::prefixes::Prefixes;
 
 /// Those who open one session after the other, and how many.
@@ -39,7 +40,7 @@ async fn session(registry: &Registry, compute: &Compute, owner: PeerId, rng: &mu
     }
     let opened = compute.open(lease.slot, BlockRange::new(0, 1).unwrap(), tokens).await.unwrap();
     for position in 0..rng.random_range(0..4.min(tokens.0)) {
-        let rows = RowsHeader { rows: 1, hidden: HIDDEN as u32, element: ElementType::Bf16 };
+        let rows = RowsHeader { rows: 1, hidden: HIDDEN as u32, element: RowEncoding::Bf16 };
         let step = Step { epoch: 0, position, rows, wanted_from: 0 };
         let answer = compute.step(lease.slot, step, vec![0x3D; 2 * HIDDEN]).await.unwrap();
         if rng.random_bool(0.2) {
@@ -60,8 +61,9 @@ async fn all_room_is_free_when_a_crowd_has_gone() {
     let pages = BUDGET.0 / PAGE_POSITIONS;
     let arena = KvArena::new(u64::from(pages) * blocks.page_bytes(range));
     let pool = ComputePool::new(1).unwrap();
-    let started = compute::start(blocks, pool, arena.clone(), Prefixes::new(0)).unwrap();
-    let (registry, mut rooms) = Registry::start(AdmissionConfig::of(BUDGET), started.compute.clone());
+    let started = compute::start(blocks, pool, arena.clone(), Prefixes::new(0), ServerMetrics::default()).unwrap();
+    let (registry, mut rooms) =
+        Registry::start(AdmissionConfig::of(BUDGET), started.compute.clone(), ServerMetrics::default());
     let (registry, compute) = (Arc::new(registry), started.compute);
     let crowd: Vec<_> = (0..OWNERS)
         .map(|number| {

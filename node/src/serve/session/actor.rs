@@ -14,15 +14,15 @@ use swarm_protocol::p2p::StreamError;
 use swarm_protocol::session::{SessionId, TokenCount};
 use swarm_protocol::warm_up::WarmUp;
 use swarm_protocol::wire::{
-    CloseReason, Connect, HandOver, Input, Lane, MAX_NEXT_ADDRESSES, Output, RowsHeader, SessionReply, SessionRequest,
-    Step, StepError, StepOutput,
+    CloseReason, Connect, HandOver, Input, Lane, LinkFormat, LinkFormats, MAX_NEXT_ADDRESSES, Output, RowsHeader,
+    SessionReply, SessionRequest, Step, StepError, StepOutput,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::answers::{Answer, Pending};
 use super::export::hand_over;
-use super::feed_out::{FeedOut, LinkEvent};
+use super::feed_out::{FeedOut, LinkEvent, Way};
 use super::visit::{Fed, FeedIn, ImportIn, NotComputed, Piece, Visit};
 use super::{End, Reader, Replies};
 use crate::hop::{Frame, HopState, NotKept, Source, Taken, Welcome};
@@ -95,6 +95,8 @@ pub(super) struct Actor<'a> {
     pub(super) host: &'a Arc<Host>,
     pub(super) session: Opened,
     pub(super) state: HopState<ActivationRows>,
+    /// What becomes of rows on its links.
+    formats: LinkFormats,
     reader: Reader,
     pub(super) replies: &'a Replies,
     visits: &'a mut mpsc::Receiver<Visit>,
@@ -128,6 +130,7 @@ impl<'a> Actor<'a> {
     ) -> Self {
         Self {
             state: HopState::new(host.shape.max_rows as usize),
+            formats: LinkFormats::default(),
             host,
             session,
             reader,
@@ -214,7 +217,7 @@ impl<'a> Actor<'a> {
                 None => {
                     let Some(room) = self.replies.room_now() else { return };
                     let Some(frame) = self.state.next_frame(lane) else { return };
-                    room.send(output(frame));
+                    room.send(output(frame, self.formats.output));
                 }
             }
         }
@@ -256,11 +259,22 @@ impl<'a> Actor<'a> {
             SessionRequest::Warm(_) => None,
             SessionRequest::Recall(recall) => self.recall(recall).await,
             SessionRequest::Keep(keep) => self.keep(keep).await,
+            SessionRequest::Links(formats) => self.agree(formats).await,
             SessionRequest::Open(_) => Some(broken("a session is opened once".to_string())),
             SessionRequest::Feed(_) | SessionRequest::Import(_) | SessionRequest::Kv(_) => {
                 Some(broken("servers feed a session over streams of their own".to_string()))
             }
         }
+    }
+
+    /// The owner says what becomes of rows on the session's links. Once there are any, it is too late.
+    async fn agree(&mut self, formats: LinkFormats) -> Option<End> {
+        let untouched = self.state.is_untouched() && self.pending.is_empty();
+        if !untouched || [Lane::Main, Lane::Mirror].iter().any(|lane| *self.state.output(*lane).1 != Output::Nobody) {
+            return Some(broken("the formats of a session's links are named before anything else".to_string()));
+        }
+        self.formats = formats;
+        self.say(SessionReply::Agreed).await
     }
 
     pub(super) async fn touch(&mut self) {
@@ -278,14 +292,21 @@ impl<'a> Actor<'a> {
 
     /// Has a step computed, or says why not.
     async fn start(&mut self, source: Source, step: Step, rows: Vec<u8>) -> Option<End> {
-        if let Err(error) = self.host.shape.check(&step, self.session.reserved) {
+        let shape = &self.host.shape;
+        if let Err(error) = shape.check(&step, self.formats.input, self.session.reserved) {
             return self.not_computed(source, &step, error).await;
         }
+        let Some(rows) = ActivationRows::unpacked(step.rows, rows).map(|rows| rows.off_link(shape.element)) else {
+            let error = StepError::BadRows("its bytes are not those of its rows".to_string());
+            return self.not_computed(source, &step, error).await;
+        };
+        // From here on they are rows as the blocks take them.
+        let step = Step { rows: rows.header(), ..step };
         match self.state.take(source, step.epoch, step.position as usize, step.rows.rows as usize) {
             Taken::Stale => None,
             Taken::Gap { have } => self.not_computed(source, &step, StepError::Gap { have: have as u32 }).await,
             Taken::Compute => {
-                let queued = self.host.compute.step(self.session.slot, step, rows).await;
+                let queued = self.host.compute.step(self.session.slot, step, rows.into_bytes()).await;
                 self.pending.push_back(Box::pin(Answer::of_step(source, step, queued)));
                 None
             }
@@ -416,7 +437,11 @@ impl<'a> Actor<'a> {
         }
         let out = match connect.output {
             _ if moves => self.mirror.take(),
-            Output::Next(next) => Some(FeedOut::start(self.host.about.network.clone(), next, link, self.warm_up())),
+            Output::Next(next) => {
+                let way = Way { next, link, format: self.formats.output };
+                let about = &self.host.about;
+                Some(FeedOut::start((about.network.clone(), about.metrics.wire.link.clone()), way, self.warm_up()))
+            }
             Output::Nobody | Output::Owner | Output::Relay => None,
         };
         match lane {
@@ -428,7 +453,9 @@ impl<'a> Actor<'a> {
 
     fn warm_up(&self) -> WarmUp {
         let shape = &self.host.shape;
-        let rows = RowsHeader { rows: shape.max_rows, hidden: shape.hidden, element: shape.element };
+        // What it is warmed up with is as large as the rows that are to come.
+        let element = self.formats.output.encoding(shape.element);
+        let rows = RowsHeader { rows: shape.max_rows, hidden: shape.hidden, element };
         WarmUp::new(rows, self.session.reserved)
     }
 
@@ -468,13 +495,15 @@ impl<'a> Actor<'a> {
         if let Some((_, former)) = self.handing_over.take() {
             former.abort();
         }
-        let network = self.host.about.network.clone();
-        self.handing_over = Some((link, tokio::spawn(hand_over(network, order, visits))));
+        let about = &self.host.about;
+        let to = (about.network.clone(), about.metrics.wire.hand_over.clone());
+        self.handing_over = Some((link, tokio::spawn(hand_over(to, order, visits))));
         None
     }
 
     async fn on_handed_over(&mut self, link: u32, result: Result<(), String>) -> Option<End> {
         self.handing_over = None;
+        self.host.about.metrics.handed_over("out", result.is_ok());
         self.say(SessionReply::HandedOver { link, failure: result.err() }).await
     }
 }
@@ -495,11 +524,14 @@ pub(super) fn unwritten() -> End {
     End::Lost("its replies cannot be written".to_string())
 }
 
-fn output(frame: Frame<ActivationRows>) -> (SessionReply, Vec<u8>) {
+fn output(frame: Frame<ActivationRows>, format: LinkFormat) -> (SessionReply, Vec<u8>) {
     let Frame { link, epoch, position, rows, .. } = frame;
-    let output = StepOutput { link, epoch, position: position as u32, rows: rows.header() };
     debug_assert!(rows.rows() > 0);
-    (SessionReply::Output(output), rows.into_bytes())
+    let (rows, bytes) = match format {
+        LinkFormat::Packed => rows.into_packed(),
+        _ => rows.on_link(format).into_wire(),
+    };
+    (SessionReply::Output(StepOutput { link, epoch, position: position as u32, rows }), bytes)
 }
 
 /// The next thing that comes, if anything can.

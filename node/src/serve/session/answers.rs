@@ -5,9 +5,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use swarm_protocol::activations::{ActivationRows, Rows};
-use swarm_protocol::wire::{
-    KvHeader, Lane, MAX_KV_BYTES, MAX_STEP_ROWS, RowsHeader, SessionReply, Step, StepDone, StepError,
-};
+use swarm_protocol::wire::{KvHeader, Lane, MAX_KV_BYTES, MAX_STEP_ROWS, SessionReply, Step, StepDone, StepError};
 use tokio::sync::oneshot;
 
 use super::End;
@@ -147,8 +145,7 @@ impl Actor<'_> {
             return;
         }
         let outputs = self.state.outputs(from, count);
-        let shape = &self.host.shape;
-        let none = RowsHeader { rows: 0, hidden: shape.hidden, element: shape.element };
+        let none = self.host.shape.none();
         let header = KvHeader {
             epoch,
             position: from as u32,
@@ -169,7 +166,7 @@ impl Actor<'_> {
         let shape = &self.host.shape;
         let fits = header.outputs.rows == 0
             || (header.outputs.rows == header.positions
-                && (header.outputs.hidden, header.outputs.element) == (shape.hidden, shape.element));
+                && (header.outputs.hidden, header.outputs.element) == (shape.hidden, shape.element.into()));
         if !fits {
             return Some(not_taken_over("its outputs are not the model's"));
         }

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::feed_out::{incoming, open};
 use super::visit::{Piece, Visit};
+use crate::serve::metrics;
 
 /// How long the other server may take to be dialled, and to store one piece: 4 MiB of keys and values and as much of
 /// outputs at 500 kB/s, and a step of others' in between.
@@ -18,11 +19,17 @@ const PIECE_TIMEOUT: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// Why it came to nothing, for the session's owner.
-pub(super) async fn hand_over(network: Network, order: HandOver, visits: mpsc::Sender<Visit>) -> Result<(), String> {
+pub(super) async fn hand_over(
+    (network, bytes): (Network, metrics::Way),
+    order: HandOver,
+    visits: mpsc::Sender<Visit>,
+) -> Result<(), String> {
     let HandOver { link, to } = order;
     let opening = open(&network, &to, SessionRequest::Import(incoming(&to, link)));
     let opened = timeout(PIECE_TIMEOUT, opening).await.map_err(|_| too_long())?;
     let (mut reader, mut writer) = opened?;
+    reader.count_into(&bytes.into);
+    writer.count_into(&bytes.out);
     let mut stored = 0;
     while let Some((header, bytes)) = next_piece(&visits, stored).await? {
         let sent = async {

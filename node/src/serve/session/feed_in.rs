@@ -18,7 +18,7 @@ const STILL_HERE: Duration = Duration::from_millis(250);
 /// Serves the stream by which `peer` feeds a session of this server.
 pub(super) async fn serve(host: &Host, peer: PeerId, incoming: Incoming, mut reader: Reader, mut writer: Writer) {
     let Some(feed) = welcomed(host, incoming, |link, welcome| Visit::Feed { peer, link, welcome }).await else {
-        return refuse(peer, writer, Refusal::NotExpected).await;
+        return refuse(host, peer, writer, Refusal::NotExpected).await;
     };
     reader.set_payload_limit(host.shape.max_bytes());
     if writer.send(&SessionReply::Expected, &[]).await.is_err() {

@@ -1,18 +1,20 @@
 //! Feeding the next hop: a stream that this server opens, kept as long as the link is wanted.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use swarm_protocol::activations::{ActivationRows, Rows};
+use swarm_protocol::activations::{ActivationRows, Rows, packing_pays};
 use swarm_protocol::liveness::Liveness;
 use swarm_protocol::p2p::{FrameReader, FrameWriter, Network, StreamKind};
 use swarm_protocol::warm_up::WarmUp;
-use swarm_protocol::wire::{Incoming, Next, SessionReply, SessionRequest, Step, StepError};
+use swarm_protocol::wire::{Incoming, LinkFormat, Next, SessionReply, SessionRequest, Step, StepError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::hop::Frame;
+use crate::serve::metrics;
 
 /// How long the next hop may take to be dialled and to say that it expects this server: a dozen round trips of a slow
 /// link. Two such failures, after which rows go by way of the client, must fit into the 10 s after which a client gives
@@ -36,6 +38,15 @@ pub(super) enum LinkEvent {
     Down(String),
 }
 
+/// Where a link leads to, and how.
+pub(super) struct Way {
+    pub(super) next: Next,
+    /// Its number.
+    pub(super) link: u32,
+    /// What becomes of rows on it.
+    pub(super) format: LinkFormat,
+}
+
 /// A link to the next hop. Dropping it ends the link.
 pub(super) struct FeedOut {
     /// Its number.
@@ -48,11 +59,12 @@ pub(super) struct FeedOut {
 
 impl FeedOut {
     /// Dials the next hop; frames wait until it says that it expects this server.
-    pub(super) fn start(network: Network, next: Next, link: u32, warm_up: WarmUp) -> Self {
+    pub(super) fn start((network, bytes): (Network, metrics::Way), way: Way, warm_up: WarmUp) -> Self {
         let (frames, queue) = mpsc::channel(1);
         let (sender, events) = mpsc::channel(EVENTS);
+        let link = way.link;
         let task = tokio::spawn(async move {
-            let reason = feed(&network, &next, link, warm_up, queue, &sender).await;
+            let reason = feed((&network, &bytes), &way, warm_up, queue, &sender).await;
             // Without a session nobody asks.
             let _ = sender.send(LinkEvent::Down(reason)).await;
         });
@@ -71,20 +83,23 @@ type Writer = FrameWriter<SessionRequest>;
 
 /// Feeds until it cannot go on; says why.
 async fn feed(
-    network: &Network,
-    next: &Next,
-    link: u32,
+    (network, bytes): (&Network, &metrics::Way),
+    Way { next, link, format }: &Way,
     warm_up: WarmUp,
     mut frames: mpsc::Receiver<Frame<ActivationRows>>,
     events: &mpsc::Sender<LinkEvent>,
 ) -> String {
-    let opened = timeout(OPENING_TIMEOUT, open(network, next, SessionRequest::Feed(incoming(next, link)))).await;
+    let opened = timeout(OPENING_TIMEOUT, open(network, next, SessionRequest::Feed(incoming(next, *link)))).await;
     let (mut reader, mut writer) = match opened {
         Ok(Ok(stream)) => stream,
         Ok(Err(reason)) => return reason,
         Err(_) => return format!("it did not answer within {OPENING_TIMEOUT:?}"),
     };
-    let first = match bring_up(&mut reader, &mut writer, warm_up, &mut frames).await {
+    reader.count_into(&bytes.into);
+    writer.count_into(&bytes.out);
+    // Whether the link is so slow that packed rows are worth their work.
+    let packs = AtomicBool::new(false);
+    let first = match bring_up(&mut reader, &mut writer, warm_up, &mut frames, &packs).await {
         Ok(first) => first,
         Err(reason) => return reason,
     };
@@ -94,8 +109,8 @@ async fn feed(
     let (notes, noted) = mpsc::channel(NOTES);
     // Both are polled here: with one after the other, both ends could wait for each other to read.
     tokio::select! {
-        reason = write(&mut writer, first, frames, notes) => reason,
-        reason = read(&mut reader, noted, events) => reason,
+        reason = write(&mut writer, (*format, &packs), first, frames, notes) => reason,
+        reason = read(&mut reader, noted, events, &packs) => reason,
     }
 }
 
@@ -125,6 +140,7 @@ struct Sent {
 
 async fn write(
     writer: &mut Writer,
+    (format, packs): (LinkFormat, &AtomicBool),
     mut first: Option<Frame<ActivationRows>>,
     mut frames: mpsc::Receiver<Frame<ActivationRows>>,
     notes: mpsc::Sender<Sent>,
@@ -137,13 +153,17 @@ async fn write(
             return "it is fed by somebody else".to_string();
         };
         let Frame { epoch, position, wanted_from, rows, .. } = frame;
-        let header = rows.header();
-        let sent = Sent { end: position + rows.rows(), bytes: rows.bytes().len(), at: Instant::now() };
+        let end = position + rows.rows();
+        let (rows, bytes) = match format {
+            LinkFormat::Packed if packs.load(Ordering::Relaxed) => rows.into_packed(),
+            _ => rows.on_link(format).into_wire(),
+        };
+        let sent = Sent { end, bytes: bytes.len(), at: Instant::now() };
         if notes.send(sent).await.is_err() {
             return "its link ended".to_string();
         }
-        let step = Step { epoch, position: position as u32, rows: header, wanted_from: wanted_from as u32 };
-        if let Err(error) = writer.send(&SessionRequest::Step(step), rows.bytes()).await {
+        let step = Step { epoch, position: position as u32, rows, wanted_from: wanted_from as u32 };
+        if let Err(error) = writer.send(&SessionRequest::Step(step), &bytes).await {
             return error.to_string();
         }
     }
@@ -155,6 +175,7 @@ async fn bring_up(
     writer: &mut Writer,
     mut warm_up: WarmUp,
     frames: &mut mpsc::Receiver<Frame<ActivationRows>>,
+    packs: &AtomicBool,
 ) -> Result<Option<Frame<ActivationRows>>, String> {
     let mut taken = None;
     while let Some(header) = warm_up.next(taken) {
@@ -164,7 +185,11 @@ async fn bring_up(
         tokio::select! {
             frame = frames.recv() => return Ok(frame),
             answer = reader.next() => match answer {
-                Ok(Some((SessionReply::Received { .. }, _))) => taken = Some(asked.elapsed()),
+                Ok(Some((SessionReply::Received { .. }, _))) => {
+                    let took = asked.elapsed();
+                    packs.store(packing_pays(nothing.len(), took), Ordering::Relaxed);
+                    taken = Some(took);
+                }
                 Ok(_) => return Err("it broke the session's protocol".to_string()),
                 Err(error) => return Err(error.to_string()),
             },
@@ -174,7 +199,12 @@ async fn bring_up(
 }
 
 /// Hears what the next hop says, until it says nothing for too long.
-async fn read(reader: &mut Reader, mut noted: mpsc::Receiver<Sent>, events: &mpsc::Sender<LinkEvent>) -> String {
+async fn read(
+    reader: &mut Reader,
+    mut noted: mpsc::Receiver<Sent>,
+    events: &mpsc::Sender<LinkEvent>,
+    packs: &AtomicBool,
+) -> String {
     let mut liveness = Liveness::default();
     let mut under_way: VecDeque<Sent> = VecDeque::new();
     let mut heard = Instant::now();
@@ -186,7 +216,7 @@ async fn read(reader: &mut Reader, mut noted: mpsc::Receiver<Sent>, events: &mps
                 heard = Instant::now();
                 match reply {
                     Ok(Some((SessionReply::Received { position }, _))) => {
-                        received(&mut under_way, position as usize, heard, &mut liveness);
+                        received(&mut under_way, position as usize, heard, &mut liveness, packs);
                     }
                     Ok(Some((SessionReply::Failed { error: StepError::Gap { have }, .. }, _))) => {
                         under_way.clear();
@@ -205,10 +235,17 @@ async fn read(reader: &mut Reader, mut noted: mpsc::Receiver<Sent>, events: &mps
     }
 }
 
-fn received(under_way: &mut VecDeque<Sent>, position: usize, now: Instant, liveness: &mut Liveness) {
+fn received(
+    under_way: &mut VecDeque<Sent>,
+    position: usize,
+    now: Instant,
+    liveness: &mut Liveness,
+    packs: &AtomicBool,
+) {
     while under_way.front().is_some_and(|sent| sent.end <= position) {
         let Some(sent) = under_way.pop_front() else { return };
         let took = now.saturating_duration_since(sent.at);
+        packs.store(packing_pays(sent.bytes, took), Ordering::Relaxed);
         liveness.observe(took);
         liveness.observe_transfer(sent.bytes, took);
     }

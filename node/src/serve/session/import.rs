@@ -12,13 +12,15 @@ use crate::serve::host::Host;
 /// Serves the stream by which `peer` hands a KV cache over.
 pub(super) async fn serve(host: &Host, peer: PeerId, incoming: Incoming, mut reader: Reader, mut writer: Writer) {
     let Some(import) = welcomed(host, incoming, |link, welcome| Visit::Import { peer, link, welcome }).await else {
-        return refuse(peer, writer, Refusal::NotExpected).await;
+        return refuse(host, peer, writer, Refusal::NotExpected).await;
     };
     reader.set_payload_limit(MAX_KV_BYTES as usize + host.shape.max_bytes());
     if writer.send(&SessionReply::Expected, &[]).await.is_err() {
         return;
     }
-    match pass_on(import, &mut reader, &mut writer).await {
+    let passed_on = pass_on(import, &mut reader, &mut writer).await;
+    host.about.metrics.handed_over("in", passed_on.is_ok());
+    match passed_on {
         Ok(()) => {
             // The other end may have gone first.
             let _ = writer.close().await;

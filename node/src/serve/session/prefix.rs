@@ -36,6 +36,13 @@ impl Actor<'_> {
                 position = 0;
             }
         }
+        let metrics = &self.host.about.metrics;
+        if position > 0 {
+            metrics.prefix_hits.inc()
+        } else {
+            metrics.prefix_misses.inc()
+        };
+        metrics.prefix_tokens.inc_by(position as u64);
         tracing::debug!(session = %self.session.id, position, "recalled");
         self.say(SessionReply::Recalled { position: position as u32 }).await
     }

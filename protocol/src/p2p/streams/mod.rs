@@ -29,7 +29,7 @@ pub(super) use self::bound::BoundStream;
 use self::handler::Handler;
 use super::frames::{FrameReader, FrameWriter};
 use crate::swarm_name::SwarmName;
-use crate::wire::{INFO_VERSION, Payload, SESSION_VERSION};
+use crate::wire::{EDGES_VERSION, INFO_VERSION, Payload, SESSION_VERSION};
 
 /// Streams waiting for one peer to be connected; a client opens a handful.
 const MAX_WAITING_PER_PEER: usize = 64;
@@ -41,16 +41,19 @@ pub enum StreamKind {
     Info,
     /// A session's steps.
     Session,
+    /// Embedding, head and sampling.
+    Edges,
 }
 
 impl StreamKind {
     /// Every kind there is.
-    pub const ALL: [Self; 2] = [Self::Info, Self::Session];
+    pub const ALL: [Self; 3] = [Self::Info, Self::Session, Self::Edges];
 
     pub(super) fn protocol(self, swarm: &SwarmName) -> StreamProtocol {
         let name = match self {
             Self::Info => swarm.protocol("info", INFO_VERSION),
             Self::Session => swarm.protocol("session", SESSION_VERSION),
+            Self::Edges => swarm.protocol("edges", EDGES_VERSION),
         };
         // A swarm's name holds no character that a protocol name may not.
         StreamProtocol::try_from_owned(name).unwrap_or(StreamProtocol::new("/swarm-node"))

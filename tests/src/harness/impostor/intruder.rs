@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::join_all;
 use swarm_protocol::p2p::{Network, StreamKind};
-use swarm_protocol::wire::{ElementType, Incoming, KvHeader, Next, RowsHeader, SessionReply, SessionRequest, Step};
+use swarm_protocol::wire::{Incoming, KvHeader, Next, RowEncoding, RowsHeader, SessionReply, SessionRequest, Step};
 
 /// The demo model's width.
 const HIDDEN: u32 = 128;
@@ -55,7 +55,7 @@ impl Intruder {
         };
         let (mut reader, mut writer) = stream.into_frames::<SessionReply, SessionRequest>(0);
         // Without waiting for an answer.
-        let rows = RowsHeader { rows: 4, hidden: HIDDEN, element: ElementType::Bf16 };
+        let rows = RowsHeader { rows: 4, hidden: HIDDEN, element: RowEncoding::Bf16 };
         let payload = vec![0x41; rows.payload_bytes().expect("a few rows")];
         let step = SessionRequest::Step(Step { epoch: 0, position: 0, rows, wanted_from: 0 });
         let piece = KvHeader { epoch: 0, position: 0, positions: 4, kv_bytes: 0, outputs: rows };

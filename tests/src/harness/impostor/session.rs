@@ -7,7 +7,7 @@ use futures::FutureExt;
 use swarm_protocol::p2p::{FrameReader, FrameWriter, InboundStream};
 use swarm_protocol::session::SessionId;
 use swarm_protocol::wire::{
-    Connect, ElementType, Incoming, MAX_STEP_ROWS, Output, Refusal, RowsHeader, SessionReply, SessionRequest, Step,
+    Connect, Incoming, MAX_STEP_ROWS, Output, Refusal, RowEncoding, RowsHeader, SessionReply, SessionRequest, Step,
     StepDone, StepError, StepOutput,
 };
 use tokio::sync::mpsc;
@@ -139,6 +139,8 @@ impl Owned {
             SessionRequest::Ping { .. } if manner == Manner::Silent => true,
             SessionRequest::Ping { nonce } => self.say(SessionReply::Pong { nonce }).await,
             SessionRequest::Connect(connect) => self.on_connect(manner, connect).await,
+            // An honest session's beginning: who never opened one has nothing to agree to.
+            SessionRequest::Links(_) if manner != Manner::NeverOpens => self.say(SessionReply::Agreed).await,
             SessionRequest::Close => false,
             _ => true,
         }
@@ -209,7 +211,7 @@ impl Owned {
     /// What a flood brings.
     fn flotsam(&self, step: &Step, count: u32) -> SessionReply {
         let epoch = step.epoch;
-        let row = RowsHeader { rows: 1, element: ElementType::Bf16, ..step.rows };
+        let row = RowsHeader { rows: 1, element: RowEncoding::Bf16, ..step.rows };
         match self.sessions.manner {
             Manner::FloodsDone => {
                 SessionReply::Done(StepDone { epoch, position: count % 2, rows: 0, queue_us: 0, compute_us: 0 })

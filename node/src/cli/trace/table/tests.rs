@@ -14,7 +14,14 @@ fn everything_fits_eighty_columns() {
     for line in text.lines() {
         assert!(line.chars().count() <= 80, "{} columns: {line}", line.chars().count());
     }
-    for says in ["120 tokens", "compute on hop 2 (16..32 on ", "at token 61", "its stream closed", "95th percentile"] {
+    for says in [
+        "120 tokens",
+        "compute on hop 2 (16..32 on ",
+        "at token 61",
+        "its stream closed",
+        "95th percentile",
+        "4352 to hop 1",
+    ] {
         assert!(text.contains(says), "{says:?} is not in\n{text}");
     }
 }

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use swarm_model::{Checkpoint, ModelSpec};
 use swarm_protocol::session::TokenCount;
-use swarm_protocol::wire::{ElementType, PAGE_POSITIONS, PageKey, RowsHeader};
+use swarm_protocol::wire::{PAGE_POSITIONS, PageKey, RowEncoding, RowsHeader};
 
 use super::*;
 
@@ -76,7 +76,13 @@ impl Soak {
         // What all of them reserve at most, and nothing for what is kept.
         let pages = CROWD * ROOM.div_ceil(PAGE);
         let arena = KvArena::new(pages as u64 * blocks.page_bytes(blocks.range()));
-        let worker = Worker::new(blocks, arena, Prefixes::new(pages), watch::channel(SmoothedWait::default()).0);
+        let worker = Worker::new(
+            blocks,
+            arena,
+            Prefixes::new(pages),
+            watch::channel(SmoothedWait::default()).0,
+            ServerMetrics::default(),
+        );
         let (rng, alone) = (StdRng::seed_from_u64(seed), self::blocks());
         let (open, gone, kept) = (Vec::new(), Vec::new(), Vec::new());
         Self { rng, worker, alone, open, gone, kept, recalled: 0, slots: 0 }
@@ -164,7 +170,7 @@ impl Soak {
 
     fn send(&mut self, place: usize, position: usize, rows: Vec<u8>) -> oneshot::Receiver<StepResult> {
         let count = (rows.len() / HIDDEN / 2) as u32;
-        let header = RowsHeader { rows: count, hidden: HIDDEN as u32, element: ElementType::Bf16 };
+        let header = RowsHeader { rows: count, hidden: HIDDEN as u32, element: RowEncoding::Bf16 };
         let step = Step { epoch: 0, position: position as u32, rows: header, wanted_from: 0 };
         let (reply, answer) = oneshot::channel();
         let task = Task::Step { step, rows, queued: Instant::now(), reply };
@@ -183,7 +189,7 @@ impl Soak {
         let Some(place) = self.any_open() else { return };
         let rows = self.rows(1);
         let mut answer = self.send(place, ROOM + 7, rows);
-        while self.worker.go_on() {}
+        self.worker.settle();
         assert!(matches!(answer.try_recv().unwrap(), Err(StepError::Gap { .. })));
     }
 
@@ -202,7 +208,7 @@ impl Soak {
         while !self.open.is_empty() {
             self.close(true);
         }
-        while self.worker.go_on() {}
+        self.worker.settle();
         assert!(self.worker.caches.is_empty() && self.worker.ranges.is_empty());
         assert!(self.recalled > 0, "nothing that was kept was of use");
         while self.worker.prefixes.give_way() {}
