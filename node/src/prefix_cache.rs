@@ -50,11 +50,6 @@ impl<P: Clone> PrefixCache<P> {
         self.entries.is_empty()
     }
 
-    /// All pages, in no order.
-    pub fn pages(&self) -> impl Iterator<Item = &P> {
-        self.entries.values().map(|entry| &entry.page)
-    }
-
     /// The pages of a sequence from its beginning on, as far as they are kept.
     pub fn recall(&mut self, names: &[PageName]) -> Vec<P> {
         let pages: Vec<P> =
@@ -63,17 +58,17 @@ impl<P: Clone> PrefixCache<P> {
         pages
     }
 
-    /// Keeps a page under a name that has none. Without room the page that was used longest ago goes.
-    pub fn keep(&mut self, name: PageName, page: P) {
+    /// Keeps a page under a name that has none. Without room the page that was used longest ago goes. Gives the page that is
+    /// not kept for it: none, the one that went, or `page` itself.
+    pub fn keep(&mut self, name: PageName, page: P) -> Option<P> {
         if self.entries.contains_key(&name) || self.most == 0 {
-            return;
+            return Some(page);
         }
-        if self.entries.len() >= self.most {
-            self.evict(|_| true);
-        }
+        let gone = if self.entries.len() >= self.most { self.evict(|_| true) } else { None };
         self.clock += 1;
         self.order.insert(self.clock, name);
         self.entries.insert(name, Entry { page, used: self.clock });
+        gone
     }
 
     /// The pages of a sequence were used now.
@@ -111,7 +106,8 @@ mod tests {
     #[test]
     fn a_sequence_is_recalled_up_to_the_first_page_that_is_missing() {
         let mut cache = PrefixCache::new(9);
-        [1, 2, 4].into_iter().for_each(|key| cache.keep(name(key), key));
+        [1, 2, 4].into_iter().for_each(|key| assert_eq!(cache.keep(name(key), key), None));
+        assert_eq!(cache.keep(name(2), 5), Some(5), "the name has a page");
         assert_eq!(cache.recall(&[1, 2, 3, 4].map(name)), [1, 2]);
         assert!(cache.recall(&[3, 4].map(name)).is_empty());
         let (alice, bob) = (PeerId::random(), PeerId::random());
@@ -125,13 +121,13 @@ mod tests {
     #[test]
     fn the_end_of_what_was_used_longest_ago_goes_first() {
         let mut cache = PrefixCache::new(4);
-        (1..=3).for_each(|key| cache.keep(name(key), key));
+        (1..=3).for_each(|key| drop(cache.keep(name(key), key)));
         cache.touch(&[1, 2, 3].map(name));
         cache.keep(name(8), 8);
         assert_eq!(cache.recall(&[1, 2].map(name)), [1, 2]);
         assert_eq!(cache.evict(|page| *page != 3), Some(8), "page 3 is in use: it would give nothing back");
         cache.keep(name(9), 9);
-        cache.keep(name(10), 10);
+        assert_eq!(cache.keep(name(10), 10), Some(3));
         assert!(!cache.entries.contains_key(&name(3)) && cache.len() == 4);
         assert_eq!([2, 1, 9, 10].map(Some), [0; 4].map(|_| cache.evict(|_| true)));
         assert_eq!(cache.evict(|_| true), None);
@@ -145,7 +141,7 @@ mod tests {
             let mut cache = PrefixCache::new(5);
             for (kind, key) in work {
                 match kind {
-                    0 | 1 => cache.keep(name(key), key),
+                    0 | 1 => drop(cache.keep(name(key), key)),
                     2 => drop(cache.recall(&[name(key), name(key / 2)])),
                     _ => drop(cache.evict(|page| page % 2 == 0)),
                 }

@@ -19,7 +19,7 @@ mod web;
 
 pub use api::Api;
 pub use binaries::{example, program};
-pub use client::{Client, Told, host};
+pub use client::{Client, Told, host, tell_in};
 pub use generate::{GenerateOutput, Generating, Hop};
 pub use http::{Answer, Events, HttpClient, get};
 pub use impostor::{Impostor, Manner, Visits};

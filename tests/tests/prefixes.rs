@@ -2,15 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use swarm_client::{ClientConfig, PrefixReuse};
+use std::time::Duration;
+
+use swarm_client::{ClientConfig, GenerationConfig, PrefixReuse};
 use swarm_model::ModelSpec;
 use swarm_protocol::PeerId;
-use swarm_tests::harness::{Client, Local, PROMPT, TestSwarm, Told, eventually_async, greedy, host, sampled};
+use swarm_tests::harness::{Client, Local, PROMPT, TestSwarm, Told, eventually_async, greedy, host, sampled, tell_in};
 
 const TOKENS: usize = 40;
 
 /// Positions of one page.
 const PAGE: usize = 64;
+
+/// Tokens after which a standby that was opened at the first one has long caught up.
+const TOKENS_BEFORE_THE_KILL: usize = 12;
 
 /// A prompt of some pages, and how it goes on.
 fn prompt(end: &str) -> String {
@@ -97,6 +102,49 @@ async fn a_lost_server_is_replaced_in_a_text_whose_beginning_was_recalled() {
         rest(&swarm, &client).await;
         assert!(tell(&client, &second).await.summary.reused_tokens >= 2 * PAGE);
     }
+}
+
+/// A standby is asked for pages of the text that is being told, and answers when another one is told in the same session. It
+/// holds what the two have in common, and no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_that_is_late_recalls_no_more_than_what_still_holds() {
+    let mut swarm = TestSwarm::demo(&[(0, 12), (0, 12)]);
+    let config = ClientConfig { standby: true, open_timeout: Duration::from_secs(60), ..ClientConfig::default() };
+    let client = Client::with(&swarm, &ModelSpec::Demo, None, config).await;
+    let local = Local::demo();
+    let [first, second] = [prompt("Then a dog"), format!("{} One night", [PROMPT; 3].join(" "))];
+    let [first_ids, second_ids] = [&first, &second].map(|prompt| local.encode(prompt));
+    let common = first_ids.iter().zip(&second_ids).take_while(|(one, other)| one == other).count();
+    assert!(common / PAGE < first_ids.len() / PAGE, "the standby recalls more than the texts share");
+    // Both know the first text.
+    for alone in 0..2 {
+        swarm.servers[1 - alone].process.freeze();
+        tell(&client, &first).await;
+        swarm.servers[1 - alone].process.thaw();
+        rest(&swarm, &client).await;
+    }
+    let room = first_ids.len() + TOKENS;
+    let mut session = client.model.text_session_for(&first_ids, room).await.unwrap();
+    let serving = host(&session.route(), 0);
+    let standby = swarm.servers.iter().position(|server| server.peer != serving).unwrap();
+    swarm.servers[standby].process.freeze();
+    let config = |most| GenerationConfig { max_tokens: most, sampling: greedy(), ..GenerationConfig::default() };
+    tell_in(&mut session, &first_ids, config(3), async |_, _| {}).await.unwrap();
+    swarm.servers[standby].process.thaw();
+    let told = tell_in(&mut session, &second_ids, config(TOKENS), async |tokens, _| match tokens {
+        1 => {
+            eventually_async("the standby is open", || async {
+                let info = client.info(&swarm.servers[standby]).await.ok()?;
+                (info.announcement.load.sessions == 1).then_some(())
+            })
+            .await;
+        }
+        TOKENS_BEFORE_THE_KILL => swarm.server(serving).process.kill(),
+        _ => {}
+    });
+    let told = told.await.unwrap();
+    assert_eq!(told.lost.len(), 1, "{:?}", told.lost);
+    assert_eq!(told.summary.text, local.text(&second, &greedy(), TOKENS).text);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

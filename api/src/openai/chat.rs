@@ -41,11 +41,13 @@ pub(super) async fn chat(
     body: Body,
 ) -> Result<Response, ApiError> {
     let bytes = body::read(&host, &headers, body).await?;
-    let options: Options = body::parse(&bytes)?;
-    let request: ChatRequest = body::parse(&bytes)?;
-    let guidance: Guidance = body::parse(&bytes)?;
+    let options: Arc<Options> = Arc::new(body::parse(&bytes)?);
+    let request: Arc<ChatRequest> = Arc::new(body::parse(&bytes)?);
+    let guidance: Arc<Guidance> = Arc::new(body::parse(&bytes)?);
+    drop(bytes);
     let asked = asking::asked(&headers, id, owner, options.service_tier.as_deref())?;
-    respond(&host, &asked, &options, |model| request.prepare(&options, &guidance, model)).await
+    let read = options.clone();
+    respond(&host, &asked, &options, move |model| request.prepare(&read, &guidance, model)).await
 }
 
 impl ChatRequest {

@@ -46,10 +46,12 @@ pub(super) async fn complete(
     body: Body,
 ) -> Result<Response, ApiError> {
     let bytes = body::read(&host, &headers, body).await?;
-    let options: Options = body::parse(&bytes)?;
-    let request: CompletionRequest = body::parse(&bytes)?;
+    let options: Arc<Options> = Arc::new(body::parse(&bytes)?);
+    let request: Arc<CompletionRequest> = Arc::new(body::parse(&bytes)?);
+    drop(bytes);
     let asked = asking::asked(&headers, id, owner, options.service_tier.as_deref())?;
-    respond(&host, &asked, &options, |model| request.prepare(&options, model)).await
+    let read = options.clone();
+    respond(&host, &asked, &options, move |model| request.prepare(&read, model)).await
 }
 
 impl CompletionRequest {

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use swarm_client::Model;
 
 use super::error::ApiError;
+use super::generate::{aside, in_turn};
 use super::input::Input;
 use super::models::find;
 use super::run::admit;
@@ -73,8 +74,11 @@ pub(super) async fn embed(
         let message = format!("This model's embeddings have {width} dimensions, and no others.");
         return Err(ApiError::unsupported("dimensions", message));
     }
-    let texts = request.input.each("input", MOST_TEXTS)?;
-    let texts = texts.iter().map(|text| text.ids(&model, "input")).collect::<Result<Vec<_>, _>>()?;
+    let (input, reader) = (request.input, model.clone());
+    let tokens_of = move || -> Result<Vec<_>, _> {
+        input.each("input", MOST_TEXTS)?.iter().map(|text| text.ids(&reader, "input")).collect()
+    };
+    let texts = in_turn(&host, &asked, aside(tokens_of)).await??;
     let longest = texts.iter().map(Vec::len).max().unwrap_or(1);
     if longest > model.max_positions() {
         return Err(ApiError::too_long("input", longest, model.max_positions()));

@@ -38,13 +38,13 @@ pub(super) async fn respond(
     host: &Arc<Host>,
     asked: &Asked,
     options: &Options,
-    prepare: impl Fn(&Model) -> Result<Prepared, ApiError>,
+    prepare: impl Fn(&Model) -> Result<Prepared, ApiError> + Clone + Send + 'static,
 ) -> Result<Response, ApiError> {
-    let answered = attempt(host, asked, options, find(host, options.model.as_deref())?, &prepare).await;
+    let answered = attempt(host, asked, options, find(host, options.model.as_deref())?, prepare.clone()).await;
     match (answered, host.fallback()) {
         (Err(error), Some(model)) if error.is_no_route() => {
             info!(request = asked.request_id, model = model.name(), "no server: this process computes the answer");
-            attempt(host, asked, options, (model.name().to_string(), model.clone()), &prepare).await
+            attempt(host, asked, options, (model.name().to_string(), model.clone()), prepare).await
         }
         (answered, _) => answered,
     }
@@ -55,19 +55,14 @@ async fn attempt(
     asked: &Asked,
     options: &Options,
     (name, model): (String, Arc<Model>),
-    prepare: &impl Fn(&Model) -> Result<Prepared, ApiError>,
+    prepare: impl FnOnce(&Model) -> Result<Prepared, ApiError> + Send + 'static,
 ) -> Result<Response, ApiError> {
-    let Prepared { id, texts, guided_by, odds, form } = prepare(&model)?;
+    let preparing = model.clone();
+    let Prepared { id, texts, guided_by, odds, form } =
+        in_turn(host, asked, aside(move || prepare(&preparing))).await??;
     // What cannot be obeyed is told before anything waits for it.
     if let Some(config) = texts.first().and_then(|text| text.answers.first()) {
-        let timeout = host.config().request_timeout;
-        let checked = async {
-            // Not closed before this process ends.
-            let _turn = host.checks().acquire().await;
-            model.check(config).await
-        };
-        let checked = tokio::time::timeout_at((asked.received + timeout).into(), checked).await;
-        let checked = checked.map_err(|_| ApiError::deadline(timeout.as_secs_f64()))?;
+        let checked = in_turn(host, asked, model.check(config)).await?;
         checked.map_err(|error| ApiError::of_form(error, guided_by))?;
     }
     let answers = texts.iter().map(|text| text.answers.len()).sum();
@@ -91,6 +86,33 @@ async fn attempt(
         response.headers_mut().insert(X_SWARM_FALLBACK, name);
     }
     Ok(response)
+}
+
+/// Does what takes a thread for a while, a few at a time, within the request's time.
+///
+/// # Errors
+/// [`ApiError`] if the time is over.
+pub(super) async fn in_turn<T>(host: &Host, asked: &Asked, work: impl Future<Output = T>) -> Result<T, ApiError> {
+    let timeout = host.config().request_timeout;
+    let done = async {
+        // Not closed before this process ends.
+        let _turn = host.checks().acquire().await;
+        work.await
+    };
+    tokio::time::timeout_at((asked.received + timeout).into(), done)
+        .await
+        .map_err(|_| ApiError::deadline(timeout.as_secs_f64()))
+}
+
+/// Runs `work` on a thread of its own: a long text takes its tokenizer some tenths of a second, and everybody's tokens would wait.
+///
+/// # Errors
+/// [`ApiError`] of `work`, or if it panics.
+pub(super) async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| Err(ApiError::internal("The request could not be prepared.")))
 }
 
 /// Names weights and their format: the same one gives the same text for the same seed, as long as the servers are of one class.

@@ -63,6 +63,8 @@ pub(super) struct Hop {
     pub(super) blocks: BlockRange,
     /// The positions its KV is known to hold.
     pub(super) kv: usize,
+    /// The positions whose outputs it may lack: it was handed their keys and values only.
+    pub(super) without_outputs: usize,
     /// The epoch of the newest step it has computed: its KV may still be of what an epoch after that has changed.
     pub(super) epoch: u32,
     /// In the order of sending, which is the order of answering; only of a hop that this client feeds.
@@ -94,6 +96,7 @@ impl Hop {
             id,
             blocks,
             kv: 0,
+            without_outputs: 0,
             epoch: 0,
             flights: VecDeque::new(),
             relayed: VecDeque::new(),
@@ -165,16 +168,15 @@ impl Hop {
     }
 
     pub(super) fn truncate(&mut self, length: usize) {
-        // A link that begins behind the truncation, and whose beginning its hop has not come to, would leave out what lies
-        // between: it is made anew.
-        let kv = self.kv;
-        let leaves_out = |joint: &mut Joint| joint.position > length && kv < joint.position;
+        // A link that begins behind the truncation would leave out what lies between, unless its hop has come to its beginning
+        // in the meantime. What is known of that may be old: it is made anew.
+        let leaves_out = |joint: &mut Joint| joint.position > length;
         self.joint.take_if(leaves_out);
         self.mirror.take_if(leaves_out);
         if let Some(joint) = &mut self.joint {
             joint.next = joint.next.min(length);
         }
-        self.kv = kv.min(length);
+        self.kv = self.kv.min(length);
         self.forget_flights();
         match &mut self.shadow {
             Some(shadow) if shadow.mirrored => shadow.truncate(length),

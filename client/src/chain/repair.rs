@@ -131,10 +131,10 @@ impl<R: Rows> Chain<R> {
         Ok(ids)
     }
 
-    /// A hop that was just put in place holds the first `position` positions already: its server has computed them before.
-    /// More than there are, and anything said of a hop that is at work, is left out.
-    pub fn recalled(&mut self, id: HopId, position: TokenCount) {
-        let (length, epoch) = (self.source.len(), self.epoch);
+    /// A hop that was just put in place holds the first `position` positions already: its server has computed them before, and
+    /// was asked for them in `epoch`. More than there are, and anything said of a hop that is at work, is left out.
+    pub fn recalled(&mut self, id: HopId, position: TokenCount, epoch: u32) {
+        let length = self.source.len();
         let Some(hop) = self.find_mut(id).filter(|hop| hop.is_fresh()) else { return };
         hop.kv = position.as_usize().min(length);
         hop.epoch = epoch;

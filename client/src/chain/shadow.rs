@@ -67,6 +67,7 @@ impl<R: Rows> Chain<R> {
         let mut shadows = self.hops.iter_mut().filter_map(|hop| hop.shadow.as_deref_mut());
         if let Some(shadow) = shadows.find(|known| known.id == shadow && !known.mirrored) {
             shadow.kv = position.as_usize().min(length);
+            shadow.without_outputs = shadow.kv;
         }
     }
 
@@ -96,8 +97,20 @@ impl<R: Rows> Chain<R> {
         known.is_some_and(|known| known.shadow.as_ref().is_some_and(|shadow| shadow.mirrored && shadow.kv > known.kv))
     }
 
-    /// Puts a hop's shadow in its place, with what it holds; says its id. The hop is no longer part of the chain.
+    /// Whether a hop's shadow cannot give what is wanted of the hop next: it is the last one's, and was handed keys and values
+    /// of that position, but no outputs, which the last hop does not keep.
+    pub fn shadow_lacks_output(&self, hop: HopId) -> bool {
+        let last = self.hops.last().filter(|last| last.id == hop);
+        let shadow = last.and_then(|last| last.shadow.as_ref());
+        shadow.is_some_and(|shadow| shadow.without_outputs > self.wanted.next())
+    }
+
+    /// Puts a hop's shadow in its place, with what it holds; says its id. The hop is no longer part of the chain. `None` if
+    /// there is none, or [it is of no use](Chain::shadow_lacks_output), and then it is forgotten.
     pub fn promote(&mut self, hop: HopId) -> Option<HopId> {
+        if self.shadow_lacks_output(hop) {
+            self.drop_shadow(self.shadow_of(hop)?);
+        }
         let known = self.hops.iter_mut().find(|known| known.id == hop)?;
         let shadow = *known.shadow.take()?;
         let id = shadow.id;

@@ -148,8 +148,8 @@ fn hops_that_have_computed_a_beginning_before_are_fed_from_there() {
     let mut chain = chain(&[0, 2, 4, 6], CONFIG);
     chain.extend_tokens(TokenCount(8), Outputs::None).unwrap();
     // The second has forgotten it, the third says more than there is.
-    chain.recalled(HopId(1), TokenCount(8));
-    chain.recalled(HopId(3), TokenCount(12));
+    chain.recalled(HopId(1), TokenCount(8), chain.epoch());
+    chain.recalled(HopId(3), TokenCount(12), chain.epoch());
     assert_eq!(
         orders(&mut chain),
         [Join(1, Main, 1, Some(2), false, 0), Join(2, Main, 2, Some(3), false, 8), Join(3, Main, 3, None, false, 8),]
@@ -163,8 +163,8 @@ fn hops_that_have_computed_a_beginning_before_are_fed_from_there() {
     done(&mut chain, 3, 8..9).unwrap();
     // A replacement that knows a part is sent the rest; one at work has its own word for what it holds.
     assert_eq!(replace(&mut chain, 2, &[range(2, 4)]), [4]);
-    chain.recalled(HopId(4), TokenCount(4));
-    chain.recalled(HopId(1), TokenCount(4));
+    chain.recalled(HopId(4), TokenCount(4), chain.epoch());
+    chain.recalled(HopId(1), TokenCount(4), chain.epoch());
     assert_eq!(orders(&mut chain), [Join(4, Main, 1, Some(4), false, 4), Join(5, Main, 4, Some(3), false, 9)]);
     assert_eq!([1, 3, 4].map(|hop| chain.held_by(HopId(hop))), [9, 9, 4].map(|held| Some(TokenCount(held))));
 }
@@ -591,4 +591,60 @@ fn a_chain_of_rows_keeps_its_input() {
     assert_eq!(chain.kept_rows(), 2);
     let mut chain = settled(&[0, 2]);
     assert_eq!(chain.extend_rows(vec![7], Outputs::All), Err(ChainError::WrongInput));
+}
+
+#[test]
+fn what_was_recalled_before_a_truncation_is_not_handed_over() {
+    let mut chain = settled(&[0, 2, 4]);
+    let asked_in = chain.epoch();
+    chain.truncate(TokenCount(4));
+    chain.extend_tokens(TokenCount(2), Outputs::None).unwrap();
+    // Its server still has what was there when it was asked.
+    let shadow = chain.add_shadow(HopId(1), true).unwrap();
+    chain.recalled(shadow, TokenCount(4), asked_in);
+    assert_eq!(chain.held_by(shadow), Some(TokenCount(4)));
+    chain.fail(HopId(1));
+    assert_eq!(chain.promote(HopId(1)), Some(shadow));
+    assert!(!chain.may_hand_over(shadow));
+    let fed = orders(&mut chain);
+    assert!(fed.contains(&Feed(shadow.0, 4..6, 6)), "{fed:?}");
+    done(&mut chain, shadow.0, 4..6).unwrap();
+    assert!(chain.may_hand_over(shadow));
+}
+
+#[test]
+fn who_was_handed_no_outputs_does_not_stand_in_for_one_that_is_wanted() {
+    let handed_over = |chain: &mut Chain<Numbers>| {
+        let heir = chain.add_shadow(HopId(2), false).unwrap();
+        chain.imported(heir, chain.position());
+        heir
+    };
+    let mut chain = settled(&[0, 2, 4]);
+    let heir = handed_over(&mut chain);
+    assert!(!chain.shadow_lacks_output(HopId(2)), "every output has come");
+    chain.fail(HopId(2));
+    assert_eq!(chain.promote(HopId(2)), Some(heir));
+
+    let mut chain = settled(&[0, 2, 4]);
+    chain.extend_tokens(TokenCount(1), Outputs::Last).unwrap();
+    orders(&mut chain);
+    done(&mut chain, 1, 6..7).unwrap();
+    done(&mut chain, 2, 6..7).unwrap();
+    let heir = handed_over(&mut chain);
+    assert!(chain.shadow_lacks_output(HopId(2)), "the output of position 6 has not come");
+    chain.fail(HopId(2));
+    assert_eq!(chain.promote(HopId(2)), None);
+    assert_eq!((chain.held_by(heir), chain.lost().len()), (None, 1));
+}
+
+#[test]
+fn a_link_that_begins_behind_a_truncation_is_made_anew() {
+    let mut chain = settled(&[0, 2, 4]);
+    assert_eq!(replace(&mut chain, 2, &[range(2, 4)]), [3]);
+    chain.recalled(HopId(3), TokenCount(5), chain.epoch());
+    let joins = orders(&mut chain);
+    assert!(joins.contains(&Join(3, Main, 1, Some(3), false, 5)), "{joins:?}");
+    chain.truncate(TokenCount(3));
+    let joins = orders(&mut chain);
+    assert!(joins.contains(&Join(5, Main, 1, Some(3), false, 3)), "{joins:?}");
 }

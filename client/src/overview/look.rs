@@ -95,18 +95,22 @@ impl Lookout {
         }
         let directory = finder::models(&self.network).await;
         let mut asked: BTreeMap<ModelId, Asked> = BTreeMap::new();
-        for DirectoryEntry { model: id, name, blocks, .. } in directory.into_values().take(MOST_MODELS) {
+        for DirectoryEntry { model: id, name, blocks, .. } in directory.into_values() {
             // Statements with a number of blocks that no model has do not come this far.
             if let Ok(blocks) = BlockRange::new(0, blocks) {
                 asked.insert(id, Asked { id, name, blocks, listed: true, known: answered(id) });
             }
         }
-        for model in before.into_iter().flat_map(|seen| &seen.models).take(MOST_MODELS) {
+        for model in before.into_iter().flat_map(|seen| &seen.models) {
             let ModelObservation { id, name, blocks, .. } = model.clone();
             let known = answered_before(model);
             asked.entry(id).or_insert(Asked { id, name, blocks, listed: false, known });
         }
-        asked.into_values().collect()
+        let mut asked: Vec<Asked> = asked.into_values().collect();
+        // Names of models that nobody serves, as many as somebody likes, push no real one off.
+        asked.sort_by_key(|model| (!self.shapes.contains_key(&model.id), model.known.is_empty(), model.id));
+        asked.truncate(MOST_MODELS);
+        asked
     }
 
     /// One model; `None` if the directory does not name it any more and none of its servers answers.

@@ -22,7 +22,7 @@ use swarm_protocol::block::{BlockIndex, BlockRange};
 use swarm_protocol::model_id::{BlockDigest, ModelId, NumericClass, WeightFormat};
 use swarm_protocol::p2p::Network;
 use swarm_protocol::session::{SessionId, TokenCount};
-use swarm_protocol::wire::{LinkFormat, MAX_STEP_ROWS, RowsHeader};
+use swarm_protocol::wire::{LinkFormat, MAX_STEP_ROWS, PAGE_POSITIONS, RowsHeader};
 use tokio::sync::mpsc;
 use tokio::time::Instant as TokioInstant;
 use tracing::info;
@@ -287,6 +287,9 @@ impl Session {
         self.forget_dropped_shadows();
         self.ids.truncate(position.as_usize());
         self.pages.iter_mut().for_each(|pages| pages.follow(&self.ids, position.as_usize()));
+        // Pages that are filled anew are told anew.
+        let whole = position.as_usize() / PAGE_POSITIONS as usize;
+        self.links.values_mut().for_each(|link| link.kept_pages = link.kept_pages.min(whole));
     }
 
     /// Feeds token ids; gives the last hop's outputs that were asked for.

@@ -58,6 +58,11 @@ pub(super) struct Opener {
 }
 
 impl Opener {
+    /// What it asks for.
+    pub(super) fn asks_for(&self) -> Option<&Recall> {
+        self.recall.as_ref()
+    }
+
     pub(super) fn without_recall(self) -> Self {
         Self { recall: None, ..self }
     }
@@ -247,7 +252,7 @@ impl Session {
                     self.finder.report(peer, Outcome::Opened);
                     self.chain.narrow(opened.max_step_rows, opened.max_steps);
                     let link = opened.start(hop, self.is_first(hop), self.events_in.clone());
-                    self.chain.recalled(hop, link.recalled);
+                    self.chain.recalled(hop, link.recalled, self.chain.epoch());
                     if let Some(recall) = recall.as_ref().filter(|_| link.recalled == TokenCount(0)) {
                         self.finder.report_forgotten(peer, recall.keys.clone());
                     }

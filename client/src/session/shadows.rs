@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use swarm_protocol::PeerId;
 use swarm_protocol::block::BlockRange;
-use swarm_protocol::wire::{HandOver, Input, SessionRequest};
+use swarm_protocol::wire::{HandOver, Input, Recall, SessionRequest};
 use tokio::task::JoinSet;
 use tracing::{debug, info};
 
@@ -40,6 +40,8 @@ pub(super) enum Purpose {
 pub(super) struct ShadowOpened {
     hop: HopId,
     purpose: Purpose,
+    /// What it was asked whether it has computed it before.
+    asked: Option<Recall>,
     opened: Result<OpenedLink, NotOpened>,
 }
 
@@ -89,7 +91,7 @@ impl Session {
                 continue;
             }
             match self.chain.shadow_lacks(hop) {
-                Some(lacks) if leaving && lacks.0 <= CLOSE_ENOUGH && !self.chain.is_handing_over(hop) => self.swap(hop),
+                Some(lacks) if leaving && lacks.0 <= CLOSE_ENOUGH && self.may_swap(hop) => self.swap(hop),
                 Some(_) => {}
                 None if self.shadows.may_look(hop, now) => self.look_for_shadow(hop, blocks, purpose),
                 None => {}
@@ -112,14 +114,14 @@ impl Session {
         let opener = if purpose == Purpose::TakeOver { self.opener().without_recall() } else { self.opener() };
         self.shadows.opening.spawn(async move {
             let opened = open(&finder, &opener, need).await;
-            ShadowOpened { hop, purpose, opened }
+            ShadowOpened { hop, purpose, asked: opener.asks_for().cloned(), opened }
         });
     }
 
     pub(super) fn on_shadow_opened(&mut self, opened: ShadowOpened) {
-        let ShadowOpened { hop, purpose, opened } = opened;
+        let ShadowOpened { hop, purpose, asked, opened } = opened;
         let again = Instant::now() + LOOK_AGAIN;
-        let opened = match opened {
+        let mut opened = match opened {
             Ok(opened) => opened,
             // Replaced like a lost one, between two steps, while it still lives.
             Err(NotOpened::Several) if purpose != Purpose::Standby => {
@@ -139,8 +141,12 @@ impl Session {
             return;
         };
         info!(session = %self.id, peer = %opened.peer, blocks = %opened.blocks, ?purpose, "opened beside a hop");
+        // The session may have been truncated, and have gone on another way, while it was opened.
+        opened.recalled = self.still_recalled(asked.as_ref(), opened.recalled);
         let link = opened.start(shadow, self.is_first(hop), self.events_in.clone());
-        self.chain.recalled(shadow, link.recalled);
+        if let Some(Recall { epoch, .. }) = asked {
+            self.chain.recalled(shadow, link.recalled, epoch);
+        }
         self.links.insert(shadow, link);
         if purpose == Purpose::TakeOver {
             self.begin_hand_over(hop, shadow);
@@ -186,6 +192,11 @@ impl Session {
         self.chain.hops().next().is_some_and(|(first, _)| first == hop)
     }
 
+    /// Whether a hop's shadow can go on at once.
+    fn may_swap(&self, hop: HopId) -> bool {
+        !self.chain.is_handing_over(hop) && !self.chain.shadow_lacks_output(hop)
+    }
+
     /// Puts a hop's shadow in its place while the hop still lives.
     fn swap(&mut self, hop: HopId) {
         if self.chain.shadow_of(hop).is_some() {
@@ -199,7 +210,7 @@ impl Session {
         self.shadows.looked.remove(&hop);
         self.shadows.by_input.remove(&hop);
         let Some(shadow) = self.chain.promote(hop) else {
-            return;
+            return self.forget_dropped_shadows();
         };
         if first {
             self.ask(shadow, SessionRequest::Accept(Input::Owner));

@@ -15,7 +15,7 @@ use swarm_client::overview::{Lookout, ModelShape, Watcher};
 use swarm_client::{ClientConfig, Model, PrefixReuse, Swarm};
 use swarm_model::ModelSpec;
 use swarm_protocol::model_id::WeightFormat;
-use tokio::net::TcpListener;
+use swarm_telemetry::http;
 
 use super::common::SwarmArgs;
 use super::generate::open_model;
@@ -131,7 +131,7 @@ pub(crate) async fn run(args: ApiArgs) -> Result<()> {
     let stop = Stop::on_signals()?;
     let client = ClientConfig { hub: args.hub.config(), ..args.peers.config()? };
     let config = args.config(client.prefixes.clone())?;
-    let listener = TcpListener::bind(args.http).await.with_context(|| format!("cannot listen on {}", args.http))?;
+    let listener = http::listen(args.http).await.map_err(|error| anyhow!(error))?;
     let swarm = Swarm::join(args.swarm.network_config()?, client).await?;
     let mut models = Vec::new();
     for spec in &args.model {

@@ -38,6 +38,36 @@ pub fn rechoose(model: BlockRange, mine: &Claim, others: &[Claim], rng: &mut imp
     if !others.iter().any(|other| collides(mine, other)) {
         return None;
     }
+    better(model, mine, others, rng)
+}
+
+/// Other blocks for a server that has loaded its own, and first then sees that a server with a smaller peer id, which it
+/// had not counted on, claims some of them too; `None` if it keeps its own.
+///
+/// [`rechoose`] counts on every junior to see its senior before it serves. One that looked for the last time just before
+/// its senior's word arrived has not: so it looks once more when its own word, that it serves, can be read. Whoever has
+/// read before that it was joining had told its own claim before, and is found now.
+pub fn concede(
+    model: BlockRange,
+    mine: &Claim,
+    counted: &[Claim],
+    others: &[Claim],
+    rng: &mut impl Rng,
+) -> Option<BlockRange> {
+    if !others.iter().any(|other| is_rival(mine, counted, other)) {
+        return None;
+    }
+    better(model, mine, others, rng)
+}
+
+/// Whether `other` claims blocks of `mine`, which counted on `counted`, and goes first.
+pub fn is_rival(mine: &Claim, counted: &[Claim], other: &Claim) -> bool {
+    let counted_on = counted.iter().any(|one| one.peer == other.peer && one.blocks == other.blocks);
+    other.peer < mine.peer && !counted_on && mine.blocks.intersection(other.blocks).is_some()
+}
+
+/// Where `mine` helps the swarm more than where it is, if those stay that it counts on to stay.
+fn better(model: BlockRange, mine: &Claim, others: &[Claim], rng: &mut impl Rng) -> Option<BlockRange> {
     let mut seniors = Coverage::none(model);
     for other in others.iter().filter(|other| is_senior(mine, other)) {
         seniors.add(other.blocks, other.tokens_per_second);

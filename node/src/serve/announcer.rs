@@ -8,6 +8,7 @@ use std::time::Duration;
 use rand::Rng;
 use swarm_protocol::announcement::{Announcement, SegmentKey, ServerState, Shard, Statement, segments, shard_bits};
 use swarm_protocol::p2p::QueryError;
+use swarm_protocol::swarm_view::SwarmView;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
@@ -166,19 +167,21 @@ impl Announcer {
     /// Announces that sessions are welcome, and waits until this can be read, as long as it takes: from another member if
     /// there are `others`. A loaded server outlives its entry points, which may come back at any time.
     ///
+    /// Gives what was read beside it: who else announces these blocks, or some near them.
+    ///
     /// # Errors
     /// [`ServeError::Twin`] if another live process speaks under this identity.
-    pub(super) async fn announce_serving(&mut self, profile: &Profile, others: bool) -> Result<(), ServeError> {
+    pub(super) async fn announce_serving(&mut self, profile: &Profile, others: bool) -> Result<SwarmView, ServeError> {
         self.profile = Some(profile.clone());
         let mut pause = VISIBLE_PAUSE;
         let mut told = Instant::now();
         loop {
             let seen = self.look().await?;
             let sequence = self.put(ServerState::Serving).await.unwrap_or(0);
-            let missing = self.not_shown(profile, sequence, others).await;
+            let (missing, view) = self.not_shown(profile, sequence, others).await;
             if missing == 0 {
                 self.put_in_directory(&seen).await;
-                return Ok(());
+                return Ok(view);
             }
             if told.elapsed() >= VISIBLE_WITHIN {
                 told = Instant::now();
@@ -193,20 +196,26 @@ impl Announcer {
         }
     }
 
-    /// How many of the announcement's records no member shows.
-    async fn not_shown(&self, profile: &Profile, sequence: u64, others: bool) -> usize {
+    /// How many of the announcement's records no member shows, and what stands under the same keys.
+    async fn not_shown(&self, profile: &Profile, sequence: u64, others: bool) -> (usize, SwarmView) {
         let own = |statement: &Statement| {
             statement.peer() == self.about.network.peer_id() && statement.sequence() >= sequence
         };
         let mut missing = 0;
+        let mut view = SwarmView::new(self.about.model);
         for key in self.keys(profile) {
             let found = self.about.network.get(key).await.unwrap_or_default();
             let holders: BTreeSet<_> =
                 found.iter().filter(|found| found.statements.iter().any(own)).map(|found| found.holder).collect();
             let shown = holders.iter().any(|holder| holder.is_some() || !others);
             missing += usize::from(!shown);
+            for statement in found.into_iter().flat_map(|found| found.statements) {
+                if let Statement::Announcement(announcement) = statement {
+                    view.insert(announcement);
+                }
+            }
         }
-        missing
+        (missing, view)
     }
 
     /// Tells the swarm that this server is on its way out, if it ever knew of it.

@@ -12,10 +12,10 @@ use swarm_protocol::swarm_view::SwarmView;
 use tokio::time::sleep;
 use tracing::info;
 
-use super::about::Profile;
+use super::about::{About, Profile};
 use super::announcer::Announcer;
 use super::error::ServeError;
-use crate::placement::{Claim, Coverage, Standing, choose, rechoose};
+use crate::placement::{Claim, Coverage, Standing, choose, concede, is_rival, rechoose};
 
 /// How often a joining server looks whether others joined at the same moment: each round settles at least one of them.
 const ROUNDS: usize = 8;
@@ -40,6 +40,13 @@ pub(super) fn assumed_rates(config: &ModelConfig, format: WeightFormat) -> Rates
     }
 }
 
+/// What a server chose, and what it counted on when it did.
+#[derive(Debug, Clone)]
+pub(super) struct Choice {
+    pub(super) blocks: BlockRange,
+    pub(super) counted: Vec<Claim>,
+}
+
 /// Chooses `count` blocks of `model` and announces them; `draft` brings everything else that is announced.
 ///
 /// # Errors
@@ -51,7 +58,7 @@ pub(super) async fn choose_and_announce(
     count: u32,
     me: PeerId,
     others: bool,
-) -> Result<BlockRange, ServeError> {
+) -> Result<Choice, ServeError> {
     let rate = tokens_per_second(draft.rates);
     let mut counted = claims(&announcer.look().await?.view, me);
     draft.blocks = choose(&coverage(model, &counted), count, rate, &mut rand::rng());
@@ -69,7 +76,39 @@ pub(super) async fn choose_and_announce(
         counted = seen;
         announcer.announce(&draft, ServerState::Joining).await;
     }
-    Ok(draft.blocks)
+    Ok(Choice { blocks: draft.blocks, counted })
+}
+
+/// Other blocks for a server that has just told that it serves the blocks of `profile`, if servers that go first chose some
+/// of them at the same moment; they have been announced then. `counted` is what it relied on when it chose, and becomes what
+/// it relies on now; `near` is what is known of its blocks.
+///
+/// # Errors
+/// [`ServeError::Twin`] if another live process speaks under this identity.
+pub(super) async fn reconcile(
+    announcer: &mut Announcer,
+    about: &About,
+    profile: &Profile,
+    counted: &mut Vec<Claim>,
+    near: &SwarmView,
+) -> Result<Option<BlockRange>, ServeError> {
+    let (model, me) = (about.model_blocks, about.network.peer_id());
+    let tokens_per_second = tokens_per_second(profile.rates);
+    let mine = Claim { peer: me, blocks: profile.blocks, tokens_per_second, standing: Standing::Serving };
+    if !claims(near, me).iter().any(|other| is_rival(&mine, counted, other)) {
+        return Ok(None);
+    }
+    // One that has just read that these blocks are served gives way itself.
+    sleep(Duration::from_millis(PAUSE_MS.end)).await;
+    let seen = claims(&announcer.look().await?.view, me);
+    let Some(better) = concede(model, &mine, counted, &seen, &mut rand::rng()) else {
+        return Ok(None);
+    };
+    info!(from = %profile.blocks, to = %better, "another server took the same blocks meanwhile; giving way to it");
+    let new = Profile { blocks: better, ..profile.clone() };
+    announcer.announce_instead(&new, ServerState::Joining).await;
+    *counted = seen;
+    Ok(Some(better))
 }
 
 /// Other blocks for a joining server that sees `seen` now and counted on `counted` when it chose; `None` to stay.
@@ -123,6 +162,7 @@ pub(super) fn tokens_per_second(rates: Rates) -> f64 {
 mod tests {
     use rand::SeedableRng;
     use rand::rngs::StdRng;
+    use rand::seq::IndexedRandom;
 
     use super::*;
 
@@ -147,6 +187,98 @@ mod tests {
             // It moves once: a server that was counted on is no surprise again.
             let moved = claim(5, range(4, 8), Standing::Joining);
             assert_eq!(reconsider(range(0, 12), &moved, &seen, &seen, rng), None);
+        }
+    }
+
+    /// A server that chooses for itself, one of its steps at a time: what [`choose_and_announce`], loading and
+    /// [`reconcile`] do, with a board for the DHT and no time.
+    struct Joiner {
+        claim: Claim,
+        counted: Vec<Claim>,
+        next: Next,
+    }
+
+    #[derive(Clone, Copy, PartialEq)]
+    enum Next {
+        Choose,
+        Announce,
+        Reconsider,
+        Serve,
+        Reconcile,
+        Concede,
+        Rest,
+    }
+
+    impl Joiner {
+        fn step(&mut self, board: &mut [Option<Claim>], place: usize, model: BlockRange, rng: &mut StdRng) {
+            let others = || board.iter().flatten().filter(|other| other.peer != self.claim.peer).cloned();
+            let seen: Vec<Claim> = others().collect();
+            self.next = match self.next {
+                Next::Choose => {
+                    self.claim.blocks = choose(&coverage(model, &seen), 4, 10.0, rng);
+                    self.counted = seen;
+                    Next::Announce
+                }
+                Next::Announce => {
+                    board[place] = Some(self.claim.clone());
+                    Next::Reconsider
+                }
+                Next::Reconsider => match reconsider(model, &self.claim, &self.counted, &seen, rng) {
+                    Some(blocks) => {
+                        self.claim.blocks = blocks;
+                        self.counted = seen;
+                        Next::Announce
+                    }
+                    None => Next::Serve,
+                },
+                Next::Serve => {
+                    self.claim.standing = Standing::Serving;
+                    board[place] = Some(self.claim.clone());
+                    Next::Reconcile
+                }
+                Next::Reconcile if seen.iter().any(|other| is_rival(&self.claim, &self.counted, other)) => {
+                    Next::Concede
+                }
+                Next::Concede => match concede(model, &self.claim, &self.counted, &seen, rng) {
+                    Some(blocks) => {
+                        (self.claim.blocks, self.claim.standing) = (blocks, Standing::Joining);
+                        self.counted = seen;
+                        board[place] = Some(self.claim.clone());
+                        Next::Serve
+                    }
+                    None => Next::Rest,
+                },
+                Next::Reconcile | Next::Rest => Next::Rest,
+            };
+        }
+    }
+
+    #[test]
+    fn whatever_the_order_of_their_steps_joiners_leave_no_hole() {
+        const MOST_STEPS: usize = 1000;
+        for seed in 0..2000 {
+            let rng = &mut StdRng::seed_from_u64(seed);
+            let count = rng.random_range(2..6);
+            let model = range(0, 4 * count as u32);
+            let joiner = |number| Joiner {
+                claim: claim(number, range(0, 4), Standing::Joining),
+                counted: Vec::new(),
+                next: Next::Choose,
+            };
+            let mut joiners: Vec<Joiner> = (0..count).map(joiner).collect();
+            let mut board = vec![None; joiners.len()];
+            // Some are slow: that is what goes wrong.
+            let haste: Vec<u32> = joiners.iter().map(|_| rng.random_range(1..20)).collect();
+            for steps in 0.. {
+                assert!(steps < MOST_STEPS, "seed {seed}: they never come to rest");
+                let left: Vec<usize> = (0..joiners.len()).filter(|&at| joiners[at].next != Next::Rest).collect();
+                let Ok(&at) = left.choose_weighted(rng, |&at| haste[at]) else {
+                    break;
+                };
+                joiners[at].step(&mut board, at, model, rng);
+            }
+            let settled: Vec<Claim> = board.into_iter().flatten().collect();
+            assert!(coverage(model, &settled).bottleneck() > 0.0, "seed {seed}: {settled:?}");
         }
     }
 

@@ -19,46 +19,58 @@ pub(super) struct KeptPage {
 /// A cheap handle; all of its clones are the same pages.
 #[derive(Clone)]
 pub(super) struct Prefixes {
-    cache: Arc<Mutex<PrefixCache<KeptPage>>>,
+    kept: Arc<Mutex<Kept>>,
+}
+
+struct Kept {
+    cache: PrefixCache<KeptPage>,
+    /// Of keys and values of all pages.
+    bytes: u64,
 }
 
 impl Prefixes {
     /// Room for `pages` pages.
     pub(super) fn new(pages: usize) -> Self {
-        Self { cache: Arc::new(Mutex::new(PrefixCache::new(pages))) }
+        Self { kept: Arc::new(Mutex::new(Kept { cache: PrefixCache::new(pages), bytes: 0 })) }
     }
 
     /// The pages of a sequence from its beginning on, as far as they are kept.
     pub(super) fn recall(&self, names: &[PageName]) -> Vec<KeptPage> {
-        self.lock().recall(names)
+        self.lock().cache.recall(names)
     }
 
     /// Keeps a page, unless one is kept under its name.
     pub(super) fn keep(&self, name: PageName, page: KeptPage) {
-        self.lock().keep(name, page);
+        let mut kept = self.lock();
+        kept.bytes += page.kv.bytes();
+        let gone = kept.cache.keep(name, page);
+        kept.bytes -= gone.as_ref().map_or(0, |page| page.kv.bytes());
+        // Nobody waits for the lock while memory is freed.
+        drop(kept);
     }
 
     /// The pages of a sequence were used now.
     pub(super) fn touch(&self, names: &[PageName]) {
-        self.lock().touch(names);
+        self.lock().cache.touch(names);
     }
 
     /// Bytes of keys and values of all pages.
     pub(super) fn bytes(&self) -> u64 {
-        self.lock().pages().map(|page| page.kv.bytes()).sum()
+        self.lock().bytes
     }
 
     /// Lets go of a page: one that nobody else holds, if there is any. `false` if none is kept.
     pub(super) fn give_way(&self) -> bool {
-        let mut cache = self.lock();
-        let freed = cache.evict(|page| !page.kv.is_shared()).or_else(|| cache.evict(|_| true));
-        // Nobody waits for the lock while memory is freed.
-        drop(cache);
+        let mut kept = self.lock();
+        let freed = kept.cache.evict(|page| !page.kv.is_shared()).or_else(|| kept.cache.evict(|_| true));
+        kept.bytes -= freed.as_ref().map_or(0, |page| page.kv.bytes());
+        // As above.
+        drop(kept);
         freed.is_some()
     }
 
-    /// Nothing that holds the lock can fail, and a page is whole or not there.
-    fn lock(&self) -> MutexGuard<'_, PrefixCache<KeptPage>> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Nothing that holds the lock can fail.
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -64,8 +64,9 @@ impl Server {
             {
                 mover.has_moved();
             }
-            let Self { announcer, mover, door, report, .. } = self;
-            let to = match running.until_it_ends(announcer, mover.as_mut(), door, report, stop.as_mut()).await {
+            let Self { announcer, mover, counted, door, report, .. } = self;
+            let ended = running.until_it_ends(announcer, mover.as_mut(), counted, door, report, stop.as_mut()).await;
+            let to = match ended {
                 Ending::Moves(to) => to,
                 Ending::Stopped => return self.leave(Some((running, self.drain_timeout)), Ok(())).await,
                 Ending::Failed(error) => return self.leave(Some((running, Duration::ZERO)), Err(error)).await,

@@ -13,6 +13,7 @@ use tracing::warn;
 
 use super::about::{About, Profile};
 use super::announcer::Announcer;
+use super::choice::reconcile;
 use super::door::Door;
 use super::error::ServeError;
 use super::event::{Report, ServeEvent};
@@ -21,6 +22,7 @@ use super::moving::Mover;
 use super::occupancy::Rooms;
 use super::phase::Phase;
 use super::registry::Registry;
+use crate::placement::Claim;
 
 /// How long sessions may take to read that the server has left.
 const LAST_WORDS: Duration = Duration::from_secs(3);
@@ -53,18 +55,25 @@ pub(super) struct Running {
 
 impl Running {
     /// Serves until told to stop, until other blocks need it more, or until it cannot go on; says when the swarm knows of
-    /// it.
+    /// it. `counted` is what it relied on when it chose its blocks, unless they were given.
     pub(super) async fn until_it_ends(
         &mut self,
         announcer: &mut Announcer,
         mover: Option<&mut Mover>,
+        counted: &mut Option<Vec<Claim>>,
         door: &mut Door,
         report: &Report,
         stop: impl Future<Output = ()>,
     ) -> Ending {
         let Self { about, profile, others, word, compute_ended, streams, .. } = self;
         let announcing = async {
-            announcer.announce_serving(profile, *others).await?;
+            let near = announcer.announce_serving(profile, *others).await?;
+            if let Some(counted) = counted
+                && let Some(to) = reconcile(announcer, about, profile, counted, &near).await?
+            {
+                return Ok(to);
+            }
+            *counted = None;
             about.metrics.announced.set(1);
             report(ready(about, profile, word.clone()));
             announce_until_it_moves(announcer, mover, profile).await

@@ -38,6 +38,7 @@ use super::running::Running;
 use super::smoothed::SmoothedWait;
 use super::steps::StepShape;
 use crate::admission::AdmissionConfig;
+use crate::placement::Claim;
 
 /// Announcements that may be lost before others forget a server.
 const INTERVALS_PER_TTL: u32 = 4;
@@ -55,6 +56,8 @@ pub(super) struct Server {
     pub(super) announcer: Announcer,
     /// Of a server that may host other blocks one day.
     pub(super) mover: Option<Mover>,
+    /// What it relied on when it chose its blocks, until it is known that they stay.
+    pub(super) counted: Option<Vec<Claim>>,
     cache_tokens: TokenCount,
     /// Whether what sessions have computed is kept for later ones.
     prefix_cache: bool,
@@ -116,6 +119,7 @@ impl Server {
             bootstrap,
             company,
             mover,
+            counted: None,
             about,
             announcer,
             cache_tokens,
@@ -143,7 +147,9 @@ impl Server {
             }
             Err(count) => {
                 let (model, me) = (self.served.model_blocks, self.network.peer_id());
-                choose_and_announce(&mut self.announcer, draft, model, count, me, self.company).await
+                let choice = choose_and_announce(&mut self.announcer, draft, model, count, me, self.company).await?;
+                self.counted = Some(choice.counted);
+                Ok(choice.blocks)
             }
         }
     }

@@ -126,14 +126,20 @@ impl Client {
     ) -> Result<Told, SessionError> {
         let ids = self.model.encode(prompt)?;
         let mut session = self.model.text_session_for(&ids, ids.len() + config.max_tokens).await?;
-        let telling = tell(&mut session, &ids, config, meanwhile);
+        let telling = tell_in(&mut session, &ids, config, meanwhile);
         let told = tokio::time::timeout(2 * DEADLINE, telling).await;
         told.unwrap_or_else(|_| panic!("the text does not come to an end: {prompt:?}"))
     }
 }
 
 /// Generates one text in a session and checks that its events tell the same story as its end.
-async fn tell(
+///
+/// # Errors
+/// [`SessionError`] of the session.
+///
+/// # Panics
+/// If they do not.
+pub async fn tell_in(
     session: &mut TextSession,
     ids: &[u32],
     config: GenerationConfig,
