@@ -6,6 +6,7 @@
 //! follows a truncation are all that. A driver does what [`Chain::next_order`] says, reports what came of it, and opens hops
 //! for what [`Chain::lost`] names. Pure state: no clock, no IO.
 
+mod cutbacks;
 mod error;
 mod hop;
 mod late;
@@ -30,6 +31,7 @@ pub use late::Late;
 pub use order::{Came, HopId, Input, Order, Outputs, Target, Work};
 pub use repair::{LostSpan, Unlinked};
 
+use cutbacks::Cutbacks;
 use hop::{Flight, Hop, Joint};
 use relay::Relayed;
 use source::Source;
@@ -60,6 +62,7 @@ pub struct Chain<R> {
     wanted: Wanted,
     /// Counts truncations: what is said of an earlier epoch is void.
     epoch: u32,
+    cutbacks: Cutbacks,
     next_hop: u64,
     next_link: u32,
 }
@@ -94,6 +97,7 @@ impl<R: Rows> Chain<R> {
             relaying: VecDeque::new(),
             wanted: Wanted::default(),
             epoch: 0,
+            cutbacks: Cutbacks::default(),
             next_hop: 0,
             next_link: 0,
         };
@@ -364,6 +368,7 @@ impl<R: Rows> Chain<R> {
     pub fn truncate(&mut self, position: TokenCount) {
         let length = position.as_usize();
         self.epoch = self.epoch.wrapping_add(1);
+        self.cutbacks.note(self.epoch, length.min(self.source.len()));
         self.source.truncate(length);
         self.relaying.clear();
         self.hops.iter_mut().for_each(|hop| hop.truncate(length));

@@ -183,8 +183,9 @@ impl<R: Rows> HopState<R> {
     /// A step was computed: `rows` is its whole output.
     pub fn computed(&mut self, epoch: u32, position: usize, wanted_from: usize, rows: R) {
         // What follows the outputs so far takes nothing back that was sent, nor that is never to be: a replay begins at
-        // position 0, and the next hop lacks the newest positions only.
-        if position < self.kept.end() {
+        // position 0, and the next hop lacks the newest positions only. After a truncation that is another matter: a link may
+        // have been made for positions that are no more.
+        if position < self.kept.end() || (epoch > self.epoch && !self.is_empty()) {
             self.main.rewind(position);
             self.mirror.rewind(position);
         }
@@ -252,6 +253,11 @@ impl<R: Rows> HopState<R> {
         }
         *self.way_mut(connect.lane) = Way::new(connect.link, connect.output.clone(), position);
         Ok(())
+    }
+
+    /// A lane leads nowhere any more.
+    pub fn disconnect(&mut self, lane: Lane) {
+        *self.way_mut(lane) = Way::nowhere();
     }
 
     /// Where a lane goes, and under which number.

@@ -25,7 +25,7 @@ use rand::Rng;
 use rand::seq::IndexedRandom;
 use swarm_protocol::block::{BlockIndex, BlockRange};
 
-pub use joiners::{Claim, Standing, concede, is_rival, rechoose};
+pub use joiners::{Claim, Standing, concede, is_rival, is_senior, rechoose};
 pub use patience::Patience;
 pub use rebalance::{Move, Plan, WORTHWHILE_PERCENT, plan, still_right};
 

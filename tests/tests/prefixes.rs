@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::time::Duration;
-
 use swarm_client::{ClientConfig, GenerationConfig, PrefixReuse};
 use swarm_model::ModelSpec;
 use swarm_protocol::PeerId;
-use swarm_tests::harness::{Client, Local, PROMPT, TestSwarm, Told, eventually_async, greedy, host, sampled, tell_in};
+use swarm_tests::harness::{
+    Client, DEADLINE, Local, PROMPT, TestSwarm, Told, eventually_async, greedy, host, sampled, tell_in,
+};
 
 const TOKENS: usize = 40;
 
@@ -109,20 +109,25 @@ async fn a_lost_server_is_replaced_in_a_text_whose_beginning_was_recalled() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_that_is_late_recalls_no_more_than_what_still_holds() {
     let mut swarm = TestSwarm::demo(&[(0, 12), (0, 12)]);
-    let config = ClientConfig { standby: true, open_timeout: Duration::from_secs(60), ..ClientConfig::default() };
-    let client = Client::with(&swarm, &ModelSpec::Demo, None, config).await;
+    let config = || ClientConfig {
+        prefixes: PrefixReuse::Shared("secret".to_string()),
+        open_timeout: 2 * DEADLINE,
+        ..ClientConfig::default()
+    };
     let local = Local::demo();
     let [first, second] = [prompt("Then a dog"), format!("{} One night", [PROMPT; 3].join(" "))];
     let [first_ids, second_ids] = [&first, &second].map(|prompt| local.encode(prompt));
     let common = first_ids.iter().zip(&second_ids).take_while(|(one, other)| one == other).count();
     assert!(common / PAGE < first_ids.len() / PAGE, "the standby recalls more than the texts share");
-    // Both know the first text.
-    for alone in 0..2 {
-        swarm.servers[1 - alone].process.freeze();
-        tell(&client, &first).await;
-        swarm.servers[1 - alone].process.thaw();
-        rest(&swarm, &client).await;
+    // Both have computed the first text.
+    for frozen in 0..2 {
+        let other = Client::with(&swarm, &ModelSpec::Demo, None, config()).await;
+        swarm.servers[frozen].process.freeze();
+        tell(&other, &first).await;
+        swarm.servers[frozen].process.thaw();
+        rest(&swarm, &other).await;
     }
+    let client = Client::with(&swarm, &ModelSpec::Demo, None, ClientConfig { standby: true, ..config() }).await;
     let room = first_ids.len() + TOKENS;
     let mut session = client.model.text_session_for(&first_ids, room).await.unwrap();
     let serving = host(&session.route(), 0);

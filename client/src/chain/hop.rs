@@ -168,15 +168,16 @@ impl Hop {
     }
 
     pub(super) fn truncate(&mut self, length: usize) {
-        // A link that begins behind the truncation would leave out what lies between, unless its hop has come to its beginning
-        // in the meantime. What is known of that may be old: it is made anew.
-        let leaves_out = |joint: &mut Joint| joint.position > length;
+        // A link that begins behind the truncation, and whose beginning its hop has not come to, would leave out what lies
+        // between: it is made anew.
+        let kv = self.kv;
+        let leaves_out = |joint: &mut Joint| joint.position > length && kv < joint.position;
         self.joint.take_if(leaves_out);
         self.mirror.take_if(leaves_out);
         if let Some(joint) = &mut self.joint {
             joint.next = joint.next.min(length);
         }
-        self.kv = self.kv.min(length);
+        self.kv = kv.min(length);
         self.forget_flights();
         match &mut self.shadow {
             Some(shadow) if shadow.mirrored => shadow.truncate(length),

@@ -50,17 +50,11 @@ impl<R: Rows> Chain<R> {
     /// The hop is gone, with its KV: what it says late is ignored. One that was kept beside the chain is forgotten.
     /// Idempotent; `false` if the chain has no such hop, or has lost it already.
     pub fn fail(&mut self, hop: HopId) -> bool {
-        for known in &mut self.hops {
-            if known.shadow.as_ref().is_some_and(|shadow| shadow.id == hop) {
-                self.drop_shadow(hop);
-                return true;
-            }
-            if known.id == hop && !known.lost {
-                known.lose();
-                return true;
-            }
+        if self.drop_shadow(hop) {
+            return true;
         }
-        false
+        let known = self.hops.iter_mut().find(|known| known.id == hop && !known.lost);
+        known.map(Hop::lose).is_some()
     }
 
     /// A hop says that a link cannot be fed (any more).
@@ -72,8 +66,8 @@ impl<R: Rows> Chain<R> {
             hop.mirror.filter(|joint| joint.link == link).map(|joint| joint.target)
         {
             hop.mirror = None;
-            self.drop_shadow(shadow);
-            return Unlinked::Shadow(shadow);
+            // One that has become a hop is joined like any other.
+            return if self.drop_shadow(shadow) { Unlinked::Shadow(shadow) } else { Unlinked::Stale };
         }
         let Some(joint) = hop.joint.take_if(|joint| joint.link == link) else {
             return Unlinked::Stale;
@@ -132,9 +126,10 @@ impl<R: Rows> Chain<R> {
     }
 
     /// A hop that was just put in place holds the first `position` positions already: its server has computed them before, and
-    /// was asked for them in `epoch`. More than there are, and anything said of a hop that is at work, is left out.
+    /// was asked for them in `epoch`. What has changed since is left out, as are more than there are, and anything said of a hop
+    /// that is at work.
     pub fn recalled(&mut self, id: HopId, position: TokenCount, epoch: u32) {
-        let length = self.source.len();
+        let length = self.cutbacks.since(epoch).unwrap_or(usize::MAX).min(self.source.len());
         let Some(hop) = self.find_mut(id).filter(|hop| hop.is_fresh()) else { return };
         hop.kv = position.as_usize().min(length);
         hop.epoch = epoch;

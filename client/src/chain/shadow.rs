@@ -118,13 +118,18 @@ impl<R: Rows> Chain<R> {
         Some(id)
     }
 
-    /// Forgets a shadow.
-    pub(super) fn drop_shadow(&mut self, shadow: HopId) {
+    /// Forgets a shadow; `false` if there is none of that id.
+    pub(super) fn drop_shadow(&mut self, shadow: HopId) -> bool {
+        let mut known_one = false;
         for hop in &mut self.hops {
-            hop.shadow.take_if(|known| known.id == shadow);
+            if hop.shadow.take_if(|known| known.id == shadow).is_some() {
+                known_one = true;
+                hop.handing_over = None;
+            }
             let leads_there = |joint: &mut Joint| matches!(joint.target, Target::Hop { id, .. } if id == shadow);
             hop.mirror.take_if(leads_there);
         }
+        known_one
     }
 
     /// How a hop's output reaches what is kept beside the next hop, if it does not (any more).

@@ -638,13 +638,38 @@ fn who_was_handed_no_outputs_does_not_stand_in_for_one_that_is_wanted() {
 }
 
 #[test]
-fn a_link_that_begins_behind_a_truncation_is_made_anew() {
+fn what_was_recalled_before_a_truncation_holds_up_to_it() {
     let mut chain = settled(&[0, 2, 4]);
-    assert_eq!(replace(&mut chain, 2, &[range(2, 4)]), [3]);
-    chain.recalled(HopId(3), TokenCount(5), chain.epoch());
-    let joins = orders(&mut chain);
-    assert!(joins.contains(&Join(3, Main, 1, Some(3), false, 5)), "{joins:?}");
-    chain.truncate(TokenCount(3));
-    let joins = orders(&mut chain);
-    assert!(joins.contains(&Join(5, Main, 1, Some(3), false, 3)), "{joins:?}");
+    let asked_in = chain.epoch();
+    for length in [4, 2, 3] {
+        chain.truncate(TokenCount(length));
+        chain.extend_tokens(TokenCount(3), Outputs::Last).unwrap();
+    }
+    let asked_last = chain.epoch();
+    let mut held = |hop, epoch| {
+        let shadow = chain.add_shadow(HopId(hop), true).unwrap();
+        chain.recalled(shadow, TokenCount(5), epoch);
+        chain.held_by(shadow).unwrap().0
+    };
+    assert_eq!((held(1, asked_in), held(2, asked_last)), (2, 5));
+}
+
+#[test]
+fn a_link_to_one_that_has_become_a_hop_does_not_take_it_along() {
+    let mut chain = settled(&[0, 2, 4]);
+    let standby = chain.add_shadow(HopId(2), true).unwrap();
+    let [Join(mirror, Lane::Mirror, 1, ..)] = orders(&mut chain)[..] else { panic!("a mirror") };
+    chain.fail(HopId(2));
+    chain.promote(HopId(2));
+    assert_eq!(chain.unlinked(HopId(1), mirror), Unlinked::Stale);
+    assert!(orders(&mut chain).iter().any(|order| matches!(order, Join(_, Main, 1, Some(to), ..) if *to == standby.0)));
+}
+
+#[test]
+fn an_heir_that_is_gone_is_handed_nothing_any_more() {
+    let mut chain = settled(&[0, 2, 4]);
+    let heir = chain.add_shadow(HopId(1), false).unwrap();
+    let number = chain.begin_hand_over(HopId(1));
+    assert!(chain.fail(heir) && !chain.is_handing_over(HopId(1)));
+    assert_eq!(chain.handed_over(HopId(1), number), Ok(false));
 }

@@ -115,7 +115,7 @@ pub(super) struct OpenedLink {
     pub(super) max_step_rows: TokenCount,
     pub(super) max_steps: usize,
     /// The positions that it has computed before, in another session.
-    pub(super) recalled: TokenCount,
+    recalled: TokenCount,
     session: SessionId,
     formats: LinkFormats,
     addresses: Vec<Multiaddr>,

@@ -87,13 +87,6 @@ impl Session {
         Some(recall)
     }
 
-    /// How much of what a server has recalled is still what it is to hold: it was asked for `asked` a while ago, and what the
-    /// session consists of may have changed since.
-    pub(super) fn still_recalled(&self, asked: Option<&Recall>, recalled: TokenCount) -> TokenCount {
-        let now = self.recall();
-        recalled.min(asked.zip(now.as_ref()).map_or(TokenCount(0), |(asked, now)| in_common(&asked.keys, &now.keys)))
-    }
-
     /// Tells a hop that holds so many positions to keep the pages it has filled since it was last told.
     pub(super) fn keep_pages(&mut self, hop: HopId, held: usize) {
         let held = held.min(self.ids.len());
@@ -111,12 +104,6 @@ impl Session {
         }
         self.ask(hop, SessionRequest::Keep(keep));
     }
-}
-
-/// The positions of the pages that two sequences begin with.
-fn in_common(one: &[PageKey], other: &[PageKey]) -> TokenCount {
-    let pages = one.iter().zip(other).take_while(|(one, other)| one == other).count();
-    TokenCount(pages as u32 * PAGE_POSITIONS)
 }
 
 #[cfg(test)]
@@ -141,17 +128,6 @@ mod tests {
             [None, None, Some(1), Some(2), Some(3), Some(3)]
         );
         assert!(PageKeys::new(&PrefixReuse::Off).is_none());
-    }
-
-    #[test]
-    fn sequences_that_part_have_the_pages_before_in_common() {
-        let mut ids: Vec<u32> = (0..3 * PAGE as u32).collect();
-        let before = keys(&ids);
-        ids[PAGE + 3] += 1;
-        let common = |one: &PageKeys, other: &PageKeys| in_common(&one.keys, &other.keys).as_usize();
-        assert_eq!(common(&before, &keys(&ids)), PAGE, "the third page is the same ids behind others");
-        assert_eq!(common(&before, &keys(&ids[..2])), 0);
-        assert_eq!(common(&before, &before), 3 * PAGE);
     }
 
     #[test]

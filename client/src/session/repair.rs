@@ -58,11 +58,6 @@ pub(super) struct Opener {
 }
 
 impl Opener {
-    /// What it asks for.
-    pub(super) fn asks_for(&self) -> Option<&Recall> {
-        self.recall.as_ref()
-    }
-
     pub(super) fn without_recall(self) -> Self {
         Self { recall: None, ..self }
     }

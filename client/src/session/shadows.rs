@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use swarm_protocol::PeerId;
 use swarm_protocol::block::BlockRange;
-use swarm_protocol::wire::{HandOver, Input, Recall, SessionRequest};
+use swarm_protocol::session::TokenCount;
+use swarm_protocol::wire::{HandOver, Input, PAGE_POSITIONS, SessionRequest};
 use tokio::task::JoinSet;
 use tracing::{debug, info};
 
@@ -40,8 +41,9 @@ pub(super) enum Purpose {
 pub(super) struct ShadowOpened {
     hop: HopId,
     purpose: Purpose,
-    /// What it was asked whether it has computed it before.
-    asked: Option<Recall>,
+    /// The epoch in which it was asked what it has computed before: the session may have been truncated since, and have gone
+    /// on another way.
+    asked_in: u32,
     opened: Result<OpenedLink, NotOpened>,
 }
 
@@ -112,16 +114,17 @@ impl Session {
         let finder = self.finder.clone();
         // Who gets a KV cache begins with none.
         let opener = if purpose == Purpose::TakeOver { self.opener().without_recall() } else { self.opener() };
+        let asked_in = self.chain.epoch();
         self.shadows.opening.spawn(async move {
             let opened = open(&finder, &opener, need).await;
-            ShadowOpened { hop, purpose, asked: opener.asks_for().cloned(), opened }
+            ShadowOpened { hop, purpose, asked_in, opened }
         });
     }
 
     pub(super) fn on_shadow_opened(&mut self, opened: ShadowOpened) {
-        let ShadowOpened { hop, purpose, asked, opened } = opened;
+        let ShadowOpened { hop, purpose, asked_in, opened } = opened;
         let again = Instant::now() + LOOK_AGAIN;
-        let mut opened = match opened {
+        let opened = match opened {
             Ok(opened) => opened,
             // Replaced like a lost one, between two steps, while it still lives.
             Err(NotOpened::Several) if purpose != Purpose::Standby => {
@@ -141,12 +144,11 @@ impl Session {
             return;
         };
         info!(session = %self.id, peer = %opened.peer, blocks = %opened.blocks, ?purpose, "opened beside a hop");
-        // The session may have been truncated, and have gone on another way, while it was opened.
-        opened.recalled = self.still_recalled(asked.as_ref(), opened.recalled);
-        let link = opened.start(shadow, self.is_first(hop), self.events_in.clone());
-        if let Some(Recall { epoch, .. }) = asked {
-            self.chain.recalled(shadow, link.recalled, epoch);
-        }
+        self.chain.narrow(opened.max_step_rows, opened.max_steps);
+        let mut link = opened.start(shadow, self.is_first(hop), self.events_in.clone());
+        self.chain.recalled(shadow, link.recalled, asked_in);
+        let held = self.chain.held_by(shadow).map_or(0, TokenCount::as_usize);
+        link.kept_pages = link.kept_pages.min(held / PAGE_POSITIONS as usize);
         self.links.insert(shadow, link);
         if purpose == Purpose::TakeOver {
             self.begin_hand_over(hop, shadow);

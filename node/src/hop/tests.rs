@@ -186,3 +186,29 @@ fn rows_from_a_hop_that_does_not_know_what_is_wanted_stop_nothing() {
     assert_eq!(drain(&mut hop, Lane::Main), [(5, vec![5])], "the owner has those before");
     assert!(!hop.has_frame(Lane::Main));
 }
+
+#[test]
+fn a_link_made_for_positions_that_are_no_more_is_sent_what_follows_the_truncation() {
+    let mut hop = HopState::new(100);
+    feed(&mut hop, 1, 0, 6, 6);
+    // Whoever asked took it for longer than it is.
+    hop.connect(&connect(1, next(100), 8)).unwrap();
+    feed(&mut hop, 2, 6, 10, 10);
+    assert_eq!(drain(&mut hop, Lane::Main), [(6, vec![6, 7, 8, 9])]);
+    // A replacement is replayed from its beginning, and passes on what is new.
+    let mut fresh = HopState::new(100);
+    fresh.connect(&connect(1, next(100), 8)).unwrap();
+    feed(&mut fresh, 2, 0, 6, 10);
+    feed(&mut fresh, 2, 6, 10, 10);
+    assert_eq!(drain(&mut fresh, Lane::Main), [(8, vec![8, 9])]);
+}
+
+#[test]
+fn a_lane_that_leads_nowhere_has_no_number() {
+    let mut hop = HopState::new(100);
+    feed(&mut hop, 0, 0, 2, 2);
+    hop.connect(&Connect { lane: Lane::Mirror, ..connect(1, next(100), 2) }).unwrap();
+    hop.disconnect(Lane::Mirror);
+    hop.connect(&connect(1, next(100), 1)).unwrap();
+    assert_eq!(drain(&mut hop, Lane::Main), [(1, vec![1])], "it is a link like any other");
+}

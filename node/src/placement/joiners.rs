@@ -78,7 +78,7 @@ fn better(model: BlockRange, mine: &Claim, others: &[Claim], rng: &mut impl Rng)
 }
 
 /// Whether `mine` counts on `other` to stay where it is.
-fn is_senior(mine: &Claim, other: &Claim) -> bool {
+pub fn is_senior(mine: &Claim, other: &Claim) -> bool {
     other.peer < mine.peer || (other.standing == Standing::Serving && other.peer != mine.peer)
 }
 

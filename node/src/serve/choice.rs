@@ -15,7 +15,7 @@ use tracing::info;
 use super::about::{About, Profile};
 use super::announcer::Announcer;
 use super::error::ServeError;
-use crate::placement::{Claim, Coverage, Standing, choose, concede, is_rival, rechoose};
+use crate::placement::{Claim, Coverage, Standing, choose, concede, is_rival, is_senior, rechoose};
 
 /// How often a joining server looks whether others joined at the same moment: each round settles at least one of them.
 const ROUNDS: usize = 8;
@@ -60,23 +60,44 @@ pub(super) async fn choose_and_announce(
     others: bool,
 ) -> Result<Choice, ServeError> {
     let rate = tokens_per_second(draft.rates);
-    let mut counted = claims(&announcer.look().await?.view, me);
+    let counted = claims(&announcer.look().await?.view, me);
     draft.blocks = choose(&coverage(model, &counted), count, rate, &mut rand::rng());
     announcer.announce(&draft, ServerState::Joining).await;
-    for _ in 0..if others { ROUNDS } else { 0 } {
+    if !others {
+        return Ok(Choice { blocks: draft.blocks, counted });
+    }
+    settle(announcer, draft, model, me, counted).await
+}
+
+/// Looks whether others have chosen the same blocks as `draft` meanwhile, which has been announced, and chooses others then.
+async fn settle(
+    announcer: &mut Announcer,
+    mut draft: Profile,
+    model: BlockRange,
+    me: PeerId,
+    mut counted: Vec<Claim>,
+) -> Result<Choice, ServeError> {
+    let tokens_per_second = tokens_per_second(draft.rates);
+    for _ in 0..ROUNDS {
         let pause = rand::rng().random_range(PAUSE_MS);
         sleep(Duration::from_millis(pause)).await;
         let seen = claims(&announcer.look().await?.view, me);
-        let mine = Claim { peer: me, blocks: draft.blocks, tokens_per_second: rate, standing: Standing::Joining };
+        let mine = Claim { peer: me, blocks: draft.blocks, tokens_per_second, standing: Standing::Joining };
         let Some(better) = reconsider(model, &mine, &counted, &seen, &mut rand::rng()) else {
             break;
         };
         info!(from = %draft.blocks, to = %better, "another server took the same blocks meanwhile; choosing others");
         draft.blocks = better;
-        counted = seen;
+        counted = relied_on(&mine, seen);
         announcer.announce(&draft, ServerState::Joining).await;
     }
     Ok(Choice { blocks: draft.blocks, counted })
+}
+
+/// Those of `seen` on whom the server of `mine` counts when it chooses anew: who has to give way to it is not among them.
+fn relied_on(mine: &Claim, mut seen: Vec<Claim>) -> Vec<Claim> {
+    seen.retain(|other| is_senior(mine, other));
+    seen
 }
 
 /// Other blocks for a server that has just told that it serves the blocks of `profile`, if servers that go first chose some
@@ -107,8 +128,9 @@ pub(super) async fn reconcile(
     info!(from = %profile.blocks, to = %better, "another server took the same blocks meanwhile; giving way to it");
     let new = Profile { blocks: better, ..profile.clone() };
     announcer.announce_instead(&new, ServerState::Joining).await;
-    *counted = seen;
-    Ok(Some(better))
+    let settled = settle(announcer, new, model, me, relied_on(&mine, seen)).await?;
+    *counted = settled.counted;
+    Ok(Some(settled.blocks))
 }
 
 /// Other blocks for a joining server that sees `seen` now and counted on `counted` when it chose; `None` to stay.
@@ -226,7 +248,7 @@ mod tests {
                 Next::Reconsider => match reconsider(model, &self.claim, &self.counted, &seen, rng) {
                     Some(blocks) => {
                         self.claim.blocks = blocks;
-                        self.counted = seen;
+                        self.counted = relied_on(&self.claim, seen);
                         Next::Announce
                     }
                     None => Next::Serve,
@@ -242,9 +264,8 @@ mod tests {
                 Next::Concede => match concede(model, &self.claim, &self.counted, &seen, rng) {
                     Some(blocks) => {
                         (self.claim.blocks, self.claim.standing) = (blocks, Standing::Joining);
-                        self.counted = seen;
-                        board[place] = Some(self.claim.clone());
-                        Next::Serve
+                        self.counted = relied_on(&self.claim, seen);
+                        Next::Announce
                     }
                     None => Next::Rest,
                 },

@@ -476,8 +476,7 @@ impl<'a> Actor<'a> {
         };
         *out = None;
         // Nothing is lost: what this hop computes is kept until it is told where to send it.
-        let nobody = Connect { lane, link, output: Output::Nobody, position: 0 };
-        let _ = self.state.connect(&nobody);
+        self.state.disconnect(lane);
         self.unlinked(link, reason).await
     }
 

@@ -15,6 +15,9 @@ use crate::serve::metrics;
 /// outputs at 500 kB/s, and a step of others' in between.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The pieces would not belong together.
+const REWOUND: &str = "the session was rewound meanwhile";
+
 /// Hands over what the session behind `visits` holds, until nothing is left to send.
 ///
 /// # Errors
@@ -30,8 +33,12 @@ pub(super) async fn hand_over(
     let (mut reader, mut writer) = opened?;
     reader.count_into(&bytes.into);
     writer.count_into(&bytes.out);
-    let mut stored = 0;
+    let (mut stored, mut epoch) = (0, None);
     while let Some((header, bytes)) = next_piece(&visits, stored).await? {
+        if *epoch.get_or_insert(header.epoch) != header.epoch {
+            // What was sent before may be of positions that have changed since.
+            return Err(REWOUND.to_string());
+        }
         let sent = async {
             writer.send(&SessionRequest::Kv(header), &bytes).await.map_err(|error| error.to_string())?;
             match reader.next().await {
@@ -59,5 +66,5 @@ async fn next_piece(visits: &mpsc::Sender<Visit>, from: usize) -> Result<Option<
     let gone = || "the session ended".to_string();
     let (reply, piece) = oneshot::channel();
     visits.send(Visit::Export { from, reply }).await.map_err(|_| gone())?;
-    piece.await.map_err(|_| "the session was rewound meanwhile".to_string())
+    piece.await.map_err(|_| REWOUND.to_string())
 }
