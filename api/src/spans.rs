@@ -38,7 +38,7 @@ pub(crate) async fn traced(State(host): State<Arc<Host>>, request: Request, next
     }
     let response = next.run(request).instrument(span.clone()).await;
     let status = response.status().as_u16();
-    span.record("http.response.status_code", status);
+    span.record("http.response.status_code", i64::from(status));
     if status >= FAILED {
         span.record("otel.status_code", "ERROR");
     }

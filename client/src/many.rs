@@ -39,7 +39,7 @@ impl Model {
         let departures = Departures::default();
         let texts = prompts.into_iter().enumerate().map(move |(place, prompt)| {
             let departures = departures.clone();
-            let span = info_span!(target: SPANS, "text", line = place, prompt_tokens = prompt.ids.len());
+            let span = info_span!(target: SPANS, "text", line = place as i64);
             async move { (place, self.text(prompt, &departures).await) }.instrument(span)
         });
         stream::iter(texts).buffer_unordered(parallel.max(1))

@@ -300,7 +300,7 @@ impl Model {
 
 /// A route is looked for, and its hops are opened.
 fn opening_span(blocks: BlockRange, tokens: usize) -> Span {
-    info_span!(target: SPANS, "open", %blocks, reserved_tokens = tokens)
+    info_span!(target: SPANS, "open", %blocks, reserved_tokens = tokens as i64)
 }
 
 fn count(tokens: usize) -> TokenCount {

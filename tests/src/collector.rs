@@ -57,6 +57,8 @@ pub struct Span {
     pub failed: bool,
     /// What is known of it.
     pub attributes: Attributes,
+    /// What of that is a number.
+    pub numbers: BTreeMap<String, f64>,
     /// What happened in it.
     pub events: Vec<(String, Attributes)>,
     /// Nanoseconds between its beginning and its end.
@@ -76,7 +78,7 @@ impl Span {
 
     /// An attribute that is a number; 0 if there is none.
     pub fn number(&self, name: &str) -> f64 {
-        self.attribute(name).parse().unwrap_or(0.0)
+        self.numbers.get(name).copied().unwrap_or(0.0)
     }
 
     /// The first event of that name.
@@ -200,6 +202,7 @@ fn read(raw: RawSpan, resource: Attributes) -> Span {
         parent: hex(&raw.parent_span_id),
         kind,
         failed,
+        numbers: raw.attributes.iter().filter_map(number).collect(),
         attributes: attributes(raw.attributes),
         events: raw.events.into_iter().map(|event| (event.name, attributes(event.attributes))).collect(),
         nanos: raw.end_time_unix_nano.saturating_sub(raw.start_time_unix_nano),
@@ -208,6 +211,15 @@ fn read(raw: RawSpan, resource: Attributes) -> Span {
 
 fn attributes(raw: Vec<KeyValue>) -> Attributes {
     raw.into_iter().map(|KeyValue { key, value, .. }| (key, text(value))).collect()
+}
+
+fn number(raw: &KeyValue) -> Option<(String, f64)> {
+    let number = match raw.value.as_ref()?.value.as_ref()? {
+        AnyValue::IntValue(number) => *number as f64,
+        AnyValue::DoubleValue(number) => *number,
+        _ => return None,
+    };
+    Some((raw.key.clone(), number))
 }
 
 fn text(value: Option<Any>) -> String {

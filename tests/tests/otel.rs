@@ -72,7 +72,9 @@ fn a_request_is_one_trace_across_the_api_and_every_hop() {
     let request = json!({"model": "demo", "prompt": PROMPT, "max_tokens": TOKENS, "temperature": 0});
     let answer = api.http.with("traceparent", CALLER).post("/v1/completions", &request).expect(200);
     let spans = collected(&collector, "a whole trace", |spans| {
-        has_hops(spans, "prefill", 2) && has_hops(spans, "decode", 2) && !named(spans, "POST /v1/completions").is_empty()
+        has_hops(spans, "prefill", 2)
+            && has_hops(spans, "decode", 2)
+            && !named(spans, "POST /v1/completions").is_empty()
     });
 
     let processes: BTreeSet<&str> = spans.iter().map(Span::command).collect();
@@ -124,7 +126,8 @@ fn each_turn_of_a_chat_is_a_trace_of_its_own() {
     chat.input("hello\nonce more\n");
     assert_eq!(chat.exit().code, Some(0));
     let spans = collected(&collector, "both turns", |spans| {
-        named(spans, "edges").len() >= 4 && named(spans, "decode").iter().all(|decode| !servers_below(spans, decode).is_empty())
+        named(spans, "edges").len() >= 4
+            && named(spans, "decode").iter().all(|decode| !servers_below(spans, decode).is_empty())
     });
     let turns = named(&spans, "chat turn");
     assert_eq!(turns.len(), 2);
@@ -191,7 +194,8 @@ fn a_session_that_is_handed_over_shows_in_the_trace() {
     let trace = &only(&spans, "generate").trace;
     assert_eq!((&given.trace, &taken.trace), (trace, trace));
     assert!(taken.number("positions") > 10.0 && taken.number("bytes") > 0.0, "{taken:?}");
-    let of = |span: &Span| spans.iter().find(|hop| hop.id == span.parent).expect("its hop").attribute("server").to_string();
+    let of =
+        |span: &Span| spans.iter().find(|hop| hop.id == span.parent).expect("its hop").attribute("server").to_string();
     assert_eq!(of(given), leaver.to_string());
     assert_eq!(given.attribute("to"), of(taken));
 }
@@ -212,7 +216,9 @@ fn a_batch_has_a_trace_for_each_line_and_those_not_sampled_none() {
     };
     run("0");
     run("1");
-    let whole = |spans: &[Span]| named(spans, "decode").iter().filter(|decode| !servers_below(spans, decode).is_empty()).count() == 2;
+    let whole = |spans: &[Span]| {
+        named(spans, "decode").iter().filter(|decode| !servers_below(spans, decode).is_empty()).count() == 2
+    };
     let spans = collected(&collector, "both lines", whole);
     let texts = named(&spans, "text");
     assert_eq!(texts.len(), 2, "nothing is recorded of what is not sampled");

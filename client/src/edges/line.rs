@@ -97,7 +97,8 @@ impl Line {
         if self.context != context {
             self.context = context;
             let told = tokio::time::timeout(ANSWER_WITHIN, self.writer.send(&EdgesRequest::Trace(context), &[])).await;
-            told.map_err(|_| format!("it took nothing within {ANSWER_WITHIN:?}"))?.map_err(|error| error.to_string())?;
+            told.map_err(|_| format!("it took nothing within {ANSWER_WITHIN:?}"))?
+                .map_err(|error| error.to_string())?;
         }
         Ok(())
     }

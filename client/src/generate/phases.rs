@@ -16,6 +16,8 @@ pub(super) struct Phases {
 impl Phases {
     /// Of a text whose prompt is to be computed.
     pub(super) fn prefill(prompt_tokens: usize, reused_tokens: usize) -> Self {
+        // Collectors know no unsigned numbers.
+        let (prompt_tokens, reused_tokens) = (prompt_tokens as i64, reused_tokens as i64);
         let span = info_span!(
             target: SPANS, "prefill", prompt_tokens, reused_tokens, tokens = Empty, finish = Empty, reroutes = Empty,
             otel.status_code = Empty, otel.status_description = Empty,
@@ -41,7 +43,7 @@ impl Phases {
 
     /// The text is complete.
     pub(super) fn finished(&mut self, tokens: usize, finish: &str, reroutes: usize) {
-        self.span.record("tokens", tokens).record("finish", finish).record("reroutes", reroutes);
+        self.span.record("tokens", tokens as i64).record("finish", finish).record("reroutes", reroutes as i64);
     }
 
     /// The text will never be complete.

@@ -124,9 +124,7 @@ fn name(span: &Span) -> Option<TraceContext> {
     let named = span.span_context();
     let flags = named.trace_flags();
     let sampled = named.is_valid() && flags.is_sampled();
-    sampled
-        .then(|| TraceContext::new(named.trace_id().to_bytes(), named.span_id().to_bytes(), flags.to_u8()))
-        .flatten()
+    sampled.then(|| TraceContext::new(named.trace_id().to_bytes(), named.span_id().to_bytes(), flags.to_u8())).flatten()
 }
 
 /// Makes `span` a part of another process's.

@@ -22,22 +22,22 @@ pub(super) struct HopPart {
     done: HopWork,
 }
 
-/// The sums of it.
+/// The sums of it; collectors know no unsigned numbers.
 #[derive(Debug, Default)]
 struct HopWork {
-    steps: u64,
-    rows: u64,
+    steps: i64,
+    rows: i64,
     queue: Duration,
     compute: Duration,
-    bytes_in: u64,
-    bytes_out: u64,
+    bytes_in: i64,
+    bytes_out: i64,
 }
 
 #[derive(Debug)]
 struct TakeOver {
     span: Span,
-    positions: u64,
-    bytes: u64,
+    positions: i64,
+    bytes: i64,
 }
 
 /// Whose session it is, and on what.
@@ -69,19 +69,19 @@ impl HopPart {
 
     /// A step came, with so many bytes of rows.
     pub(super) fn came(&mut self, bytes: usize) {
-        self.done.bytes_in += bytes as u64;
+        self.done.bytes_in += bytes as i64;
     }
 
     /// Rows go out that take so many bytes as they are, before they are packed.
     pub(super) fn goes_out(&mut self, bytes: usize) {
-        self.done.bytes_out += bytes as u64;
+        self.done.bytes_out += bytes as i64;
     }
 
     /// A step was computed.
     pub(super) fn computed(&mut self, rows: u32, queue: Duration, compute: Duration) {
         let done = &mut self.done;
         done.steps += 1;
-        done.rows += u64::from(rows);
+        done.rows += i64::from(rows);
         done.queue += queue;
         done.compute += compute;
     }
@@ -93,8 +93,8 @@ impl HopPart {
             let span = info_span!(target: SPANS, parent: of, "take_over", positions = Empty, bytes = Empty);
             TakeOver { span, positions: 0, bytes: 0 }
         });
-        take_over.positions += u64::from(header.positions);
-        take_over.bytes += bytes as u64;
+        take_over.positions += i64::from(header.positions);
+        take_over.bytes += bytes as i64;
     }
 
     /// No more of it comes.
@@ -112,7 +112,10 @@ impl Drop for HopPart {
     fn drop(&mut self) {
         let HopWork { steps, rows, queue, compute, bytes_in, bytes_out } = self.done;
         self.span.record("steps", steps).record("rows", rows).record("bytes_in", bytes_in);
-        self.span.record("bytes_out", bytes_out).record("queue_ms", millis(queue)).record("compute_ms", millis(compute));
+        self.span
+            .record("bytes_out", bytes_out)
+            .record("queue_ms", millis(queue))
+            .record("compute_ms", millis(compute));
     }
 }
 
@@ -126,7 +129,7 @@ impl Drop for TakeOver {
 #[derive(Debug)]
 pub(super) struct EdgesPart {
     span: Span,
-    questions: u64,
+    questions: i64,
 }
 
 impl EdgesPart {

@@ -247,8 +247,7 @@ fn formats_of_links() {
 #[test]
 fn trace_contexts() {
     let context = TraceContext::new([0x7a; 16], [0x5b; 8], 1);
-    let layout =
-        [("01", "Some"), ("7a*16", "the trace"), ("5b*8", "the span"), ("01", "flags: it is recorded")];
+    let layout = [("01", "Some"), ("7a*16", "the trace"), ("5b*8", "the span"), ("01", "flags: it is recorded")];
     let of = |variant: Part| std::iter::once(variant).chain(layout).collect::<Vec<Part>>();
     assert_golden(&SessionRequest::Trace(context), &of(("0e", "Trace")));
     assert_golden(&SessionRequest::Trace(None), &[("0e", "Trace"), ("00", "None")]);
