@@ -188,16 +188,20 @@ fn a_session_that_is_handed_over_shows_in_the_trace() {
     swarm.server(leaver).process.terminate();
     let told = generating.finish();
     assert_eq!(told.exit.code, Some(0), "{}", told.exit.stderr);
-    let both = |spans: &[Span]| !named(spans, "hand_over").is_empty() && !named(spans, "take_over").is_empty();
+    // What they are parts of ends after them.
+    let hop = |spans: &[Span], part: &str| {
+        let part = named(spans, part).first().copied().cloned();
+        part.and_then(|part| spans.iter().find(|hop| hop.id == part.parent).cloned())
+    };
+    let both = |spans: &[Span]| hop(spans, "hand_over").is_some() && hop(spans, "take_over").is_some();
     let spans = collected(&collector, "a KV cache that was handed over", both);
     let (given, taken) = (only(&spans, "hand_over"), only(&spans, "take_over"));
     let trace = &only(&spans, "generate").trace;
     assert_eq!((&given.trace, &taken.trace), (trace, trace));
     assert!(taken.number("positions") > 10.0 && taken.number("bytes") > 0.0, "{taken:?}");
-    let of =
-        |span: &Span| spans.iter().find(|hop| hop.id == span.parent).expect("its hop").attribute("server").to_string();
-    assert_eq!(of(given), leaver.to_string());
-    assert_eq!(given.attribute("to"), of(taken));
+    let of = |part: &str| hop(&spans, part).unwrap().attribute("server").to_string();
+    assert_eq!(of("hand_over"), leaver.to_string());
+    assert_eq!(given.attribute("to"), of("take_over"));
 }
 
 #[test]
