@@ -183,11 +183,12 @@ fn a_session_that_is_handed_over_shows_in_the_trace() {
     let collector = Collector::start();
     let mut swarm = swarm(&collector, &[(0, 6), (6, 12), (6, 12)], &[]);
     let mut generating =
-        swarm.generate(&["--prompt", PROMPT, "--max-tokens", "400", "--otlp-endpoint", &collector.endpoint()]);
+        swarm.generate(&["--prompt", PROMPT, "--max-tokens", "1900", "--otlp-endpoint", &collector.endpoint()]);
     let leaver = generating.tokens(10)[1].0;
     swarm.server(leaver).process.terminate();
     let told = generating.finish();
     assert_eq!(told.exit.code, Some(0), "{}", told.exit.stderr);
+    assert_eq!(told.reroutes.first().map(|(peer, _)| *peer), Some(leaver), "the text was too short");
     // What they are parts of ends after them.
     let hop = |spans: &[Span], part: &str| {
         let part = named(spans, part).first().copied().cloned();
