@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use swarm_client::PrefixReuse;
+use swarm_protocol::trace_context::SpanContexts;
 
 use crate::auth::ApiKeys;
 
@@ -28,6 +29,8 @@ pub struct ApiConfig {
     /// What servers keep of texts: what the client was given. With API keys, those of one key share nothing with those of
     /// another.
     pub prefixes: PrefixReuse,
+    /// How requests become parts of their callers' traces (`traceparent`), if this program collects spans.
+    pub spans: Option<SpanContexts>,
 }
 
 impl Default for ApiConfig {
@@ -43,6 +46,7 @@ impl Default for ApiConfig {
             stop_timeout: Duration::from_secs(30),
             max_body: 4 * 1024 * 1024,
             prefixes: PrefixReuse::default(),
+            spans: None,
         }
     }
 }

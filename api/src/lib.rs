@@ -16,6 +16,7 @@ pub mod pages;
 pub mod queue;
 mod request_id;
 mod server;
+mod spans;
 pub mod swarm;
 mod usage_counters;
 mod view;

@@ -127,7 +127,7 @@ async fn record(State(metrics): State<ApiMetrics>, request: Request, next: Next)
 
 /// The endpoint of a path: one of few, whatever is asked. What stands behind a collection's name is an id, and nobody counts
 /// those.
-fn endpoint(path: &str) -> &'static str {
+pub(crate) fn endpoint(path: &str) -> &'static str {
     let below =
         |endpoint: &str| path.strip_prefix(endpoint).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     ENDPOINTS.into_iter().find(|endpoint| below(endpoint)).unwrap_or(OTHER)

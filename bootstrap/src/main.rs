@@ -16,7 +16,7 @@ use self::output::{print_error, print_listening};
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    swarm_telemetry::logs::init(args.log.as_deref(), args.log_format);
+    swarm_telemetry::logs::init(args.log.as_deref(), args.log_format, None);
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

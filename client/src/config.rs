@@ -6,6 +6,7 @@ use std::time::Duration;
 use swarm_hub::HubConfig;
 use swarm_protocol::PeerId;
 use swarm_protocol::session::TokenCount;
+use swarm_protocol::trace_context::SpanContexts;
 use swarm_protocol::wire::LinkFormat;
 
 /// Which servers a client uses.
@@ -115,6 +116,8 @@ pub struct ClientConfig {
     /// Where models that are named as on the Hugging Face hub are fetched from and kept; as the environment says
     /// (`HF_HOME`, `HF_TOKEN` and so on) by default.
     pub hub: HubConfig,
+    /// How hops are told whose work they do, if this program collects spans. Without it nothing of traces is sent.
+    pub spans: Option<SpanContexts>,
 }
 
 impl Default for ClientConfig {
@@ -138,6 +141,7 @@ impl Default for ClientConfig {
             least_chunk: TokenCount(16),
             window: 16,
             hub: HubConfig::of_environment(),
+            spans: None,
         }
     }
 }

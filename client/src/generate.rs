@@ -1,6 +1,7 @@
 //! Text as a stream of tokens.
 
 mod guide;
+mod phases;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -14,8 +15,10 @@ use swarm_protocol::PeerId;
 use swarm_protocol::activations::ActivationRows;
 use swarm_protocol::session::TokenCount;
 use swarm_protocol::wire::MAX_TOP_TOKENS;
+use tracing::Instrument;
 
 use self::guide::Guide;
+use self::phases::Phases;
 use crate::edges::ClientEdges;
 use crate::session::{HopInfo, RouteEvent, SessionError};
 use crate::steps::Steps;
@@ -243,8 +246,14 @@ impl TextSession {
             reroutes: 0,
             events: VecDeque::new(),
             ended: false,
+            phases: Phases::prefill(prompt.len(), reused),
             session: self,
         })
+    }
+
+    fn leave_span(&mut self) {
+        self.session.leave_span();
+        self.edges.leave_span();
     }
 
     /// Rewinds the session to what it shares with `prompt`; at least the last token of the prompt is fed again, since its
@@ -284,6 +293,7 @@ pub struct Generation<'a> {
     reroutes: usize,
     events: VecDeque<GenerationEvent>,
     ended: bool,
+    phases: Phases,
 }
 
 impl Generation<'_> {
@@ -298,9 +308,25 @@ impl Generation<'_> {
             if self.ended {
                 return Ok(None);
             }
-            self.step().await?;
+            let span = self.phases.span();
+            let stepped = self.step().instrument(span).await;
+            self.follow_phase(stepped.as_ref().err());
+            stepped?;
         }
         Ok(self.events.pop_front())
+    }
+
+    /// Hops are told of the next phase with its first step, and of the end at once: their spans end with those here.
+    fn follow_phase(&mut self, failure: Option<&SessionError>) {
+        if let Some(failure) = failure {
+            self.phases.failed(failure);
+        }
+        if self.ended || failure.is_some() {
+            self.phases.end();
+            self.session.leave_span();
+        } else if self.first.is_some() {
+            self.phases.decode();
+        }
     }
 
     /// The hops in order.
@@ -398,6 +424,7 @@ impl Generation<'_> {
         self.ended = true;
         let (tail, finish) = self.tail(finish)?;
         self.text.push_str(&tail);
+        self.phases.finished(self.tokens.len(), finish.name(), self.reroutes);
         let first = self.first.unwrap_or(self.start);
         let decoding = self.last.saturating_duration_since(first).as_secs_f64();
         let decoded = self.tokens.len().saturating_sub(1) as f64;

@@ -6,6 +6,8 @@ mod convoys;
 mod departures;
 
 use futures::stream::{self, Stream, StreamExt};
+use swarm_protocol::trace_context::SPANS;
+use tracing::{Instrument, info_span};
 
 use self::departures::Departures;
 use crate::generate::{GenerationConfig, GenerationEvent, Summary};
@@ -37,7 +39,8 @@ impl Model {
         let departures = Departures::default();
         let texts = prompts.into_iter().enumerate().map(move |(place, prompt)| {
             let departures = departures.clone();
-            async move { (place, self.text(prompt, &departures).await) }
+            let span = info_span!(target: SPANS, "text", line = place as i64);
+            async move { (place, self.text(prompt, &departures).await) }.instrument(span)
         });
         stream::iter(texts).buffer_unordered(parallel.max(1))
     }

@@ -9,6 +9,8 @@ use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::{ModelId, WeightFormat};
 use swarm_protocol::p2p::Network;
 use swarm_protocol::session::{SessionId, TokenCount};
+use swarm_protocol::trace_context::SPANS;
+use tracing::{Instrument, Span, info_span};
 
 use crate::chain::Outputs;
 use crate::config::{ClientConfig, PrefixReuse};
@@ -231,7 +233,10 @@ impl Model {
         edges.ready().await?;
         let session = match &self.here {
             Some(here) => Steps::Here(Box::new(SessionHere::new(here.clone(), edges.clone(), parts.tokens))),
-            None => Steps::Swarm(Box::new(Session::of_tokens(parts, blocks, prompt).await?)),
+            None => {
+                let opening = Session::of_tokens(parts, blocks, prompt);
+                Steps::Swarm(Box::new(opening.instrument(opening_span(blocks, tokens)).await?))
+            }
         };
         let (tokenizer, grammars) = (self.parts.tokenizer.clone(), self.grammars.clone());
         Ok(TextSession::new(session, edges, tokenizer, grammars, self.parts.defaults.eos.clone()))
@@ -242,7 +247,8 @@ impl Model {
     /// # Errors
     /// [`SessionError`] if that is past the model's context, or no servers are to be had.
     pub async fn session(&self, blocks: BlockRange, tokens: usize) -> Result<HiddenSession, SessionError> {
-        let session = Session::of_rows(self.session_parts(tokens, self.edges.begin())?, blocks).await?;
+        let opening = Session::of_rows(self.session_parts(tokens, self.edges.begin())?, blocks);
+        let session = opening.instrument(opening_span(blocks, tokens)).await?;
         Ok(HiddenSession { session, format: self.parts.format, hidden: self.parts.config.hidden })
     }
 
@@ -290,6 +296,11 @@ impl Model {
             tokens: count(tokens.max(1)),
         })
     }
+}
+
+/// A route is looked for, and its hops are opened.
+fn opening_span(blocks: BlockRange, tokens: usize) -> Span {
+    info_span!(target: SPANS, "open", %blocks, reserved_tokens = tokens as i64)
 }
 
 fn count(tokens: usize) -> TokenCount {

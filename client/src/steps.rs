@@ -88,6 +88,13 @@ impl Steps {
         }
     }
 
+    /// What hops do now is no part of any span.
+    pub(crate) fn leave_span(&mut self) {
+        if let Self::Swarm(session) = self {
+            session.leave_span();
+        }
+    }
+
     /// Feeds token ids; gives the last block's output of the last one.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! Pure types and codecs stand at the top level: identifiers and units ([`block`], [`model_id`], [`session`]),
 //! signed announcements and the view of the swarm they add up to ([`announcement`], [`swarm_view`]), how long a silent
-//! peer is waited for ([`liveness`]), and the wire messages ([`wire`]). The only code that touches libp2p stands in
+//! peer is waited for ([`liveness`]), whose work something is ([`trace_context`]), and the wire messages ([`wire`]). The only code that touches libp2p stands in
 //! `p2p`, behind the feature of that name.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -15,6 +15,7 @@ pub mod model_id;
 pub mod session;
 pub mod swarm_name;
 pub mod swarm_view;
+pub mod trace_context;
 pub mod warm_up;
 pub mod wire;
 

@@ -9,7 +9,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::Level;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::JsonFields;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 pub use json::JsonLines;
 
@@ -50,10 +53,18 @@ pub fn check_filter(filter: &str) -> Result<String, String> {
     EnvFilter::try_new(filter).map(|_| filter.to_string()).map_err(|error| format!("{error}; {examples}"))
 }
 
+/// The target of spans and events that are for a [`Collector`], and that no line of the log is about.
+const SPANS_ONLY: &str = "swarm_trace=off";
+
 /// The filter that holds: the one given, else that of `RUST_LOG`, else [`DEFAULT_LOG`].
 pub fn filter(given: Option<&str>) -> EnvFilter {
     let given = given.and_then(|filter| EnvFilter::try_new(filter).ok());
-    given.or_else(|| EnvFilter::try_from_default_env().ok()).unwrap_or_else(|| EnvFilter::new(DEFAULT_LOG))
+    let filter =
+        given.or_else(|| EnvFilter::try_from_default_env().ok()).unwrap_or_else(|| EnvFilter::new(DEFAULT_LOG));
+    match SPANS_ONLY.parse() {
+        Ok(silent) => filter.add_directive(silent),
+        Err(_) => filter,
+    }
 }
 
 /// Notes in which form logs and [`say`] go to stderr, and returns whether this was said for the first time.
@@ -66,18 +77,27 @@ pub fn format() -> LogFormat {
     FORMAT.get().copied().unwrap_or_default()
 }
 
-/// Sends logs to stderr from now on.
-pub fn init(given: Option<&str>, format: LogFormat) {
+/// Who collects spans, beside the logs.
+pub struct Collector {
+    /// What is told of spans and events; it chooses for itself which ones.
+    pub layer: Box<dyn Layer<Registry> + Send + Sync>,
+    /// The id of the trace that is worked for now, for logs in JSON.
+    pub trace_id: fn() -> Option<String>,
+}
+
+/// Sends logs to stderr from now on, and spans to `collector`.
+pub fn init(given: Option<&str>, format: LogFormat, collector: Option<Collector>) {
     set_format(format);
     let (filter, ansi) = (filter(given), std::io::stderr().is_terminal());
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let trace_id = collector.as_ref().map(|collector| collector.trace_id);
+    let subscriber = Registry::default().with(collector.map(|collector| collector.layer));
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     match format {
-        LogFormat::Text => subscriber.with_ansi(ansi).init(),
-        LogFormat::Json => subscriber
-            .with_ansi(false)
-            .fmt_fields(tracing_subscriber::fmt::format::JsonFields::new())
-            .event_format(JsonLines)
-            .init(),
+        LogFormat::Text => subscriber.with(lines.with_ansi(ansi).with_filter(filter)).init(),
+        LogFormat::Json => {
+            let lines = lines.with_ansi(false).fmt_fields(JsonFields::new()).event_format(JsonLines { trace_id });
+            subscriber.with(lines.with_filter(filter)).init();
+        }
     }
 }
 

@@ -37,6 +37,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use self::error::ApiError;
 use crate::Host;
 use crate::request_id::{X_REQUEST_ID, identify};
+use crate::spans::traced;
 
 /// How long a browser need not ask again whether a page may.
 const CORS_AGE: Duration = Duration::from_secs(600);
@@ -62,6 +63,7 @@ pub fn routes(host: &Arc<Host>) -> Router<Arc<Host>> {
         None => routes,
     };
     // The last layer is the outermost: every answer has an id.
+    let routes = routes.layer(middleware::from_fn_with_state(host.clone(), traced));
     routes.layer(middleware::from_fn(identify))
 }
 

@@ -14,9 +14,10 @@ use swarm_client::{
 };
 use swarm_model::LogProbabilities;
 use swarm_protocol::PeerId;
+use swarm_protocol::trace_context::SPANS;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tracing::info;
+use tracing::{Instrument, info, info_span};
 
 use super::error::ApiError;
 use crate::Host;
@@ -139,7 +140,8 @@ pub(crate) async fn admit(host: &Arc<Host>, asked: &Asked, model: &Model, room: 
         {
             return Err(error.into());
         }
-        Ok(host.gate().enter(asked.owner, asked.priority).await?)
+        let waiting = info_span!(target: SPANS, "queue");
+        Ok(host.gate().enter(asked.owner, asked.priority).instrument(waiting).await?)
     };
     match tokio::time::timeout_at((asked.received + timeout).into(), admitted).await {
         Ok(admitted) => admitted,
@@ -168,7 +170,8 @@ pub(crate) async fn begin(
         asked: asked.clone(),
         events: sender,
     };
-    let task = tokio::spawn(work.run(texts, permit));
+    // The request's span lasts until its last answer is generated.
+    let task = tokio::spawn(work.run(texts, permit).in_current_span());
     let mut running = Running { events, task, host: host.clone(), left };
     match running.next().await? {
         Some(Event::Opened) => Ok(running),

@@ -6,6 +6,7 @@ use swarm_model::ModelConfig;
 use swarm_protocol::activations::ActivationRows;
 use swarm_protocol::model_id::{ModelId, WeightFormat};
 use swarm_protocol::p2p::{FrameReader, FrameWriter, Network, StreamError, StreamKind};
+use swarm_protocol::trace_context::TraceContext;
 use swarm_protocol::wire::{
     ChooseToken, ChooseWith, ChosenToken, EdgesReply, EdgesRequest, MAX_STEP_ROWS, OpenEdges, RowsHeader,
 };
@@ -48,6 +49,8 @@ pub(super) enum Answer {
 pub(super) struct Line {
     pub(super) plan: EdgesPlan,
     shape: Shape,
+    /// The span of this client that the server has been told to work for.
+    context: Option<TraceContext>,
     reader: FrameReader<EdgesReply>,
     writer: FrameWriter<EdgesRequest>,
 }
@@ -66,7 +69,7 @@ impl Line {
             let stream = stream.map_err(|error| error.to_string())?;
             let (reader, writer) = stream.into_frames(MAX_STEP_ROWS as usize * shape.row_bytes());
             let (class, digest) = (plan.offer.class.clone(), plan.offer.digest);
-            let mut line = Self { plan, shape, reader, writer };
+            let mut line = Self { plan, shape, context: None, reader, writer };
             match line.exchange(&EdgesRequest::Open(OpenEdges { model, class, digest }), &[]).await? {
                 (EdgesReply::Opened, _) => Ok(line),
                 (EdgesReply::Refused(refusal), _) => Err(refusal.to_string()),
@@ -87,6 +90,17 @@ impl Line {
         let exchange = tokio::time::timeout(within, self.exchange(request, payload)).await;
         let (reply, rows) = exchange.unwrap_or_else(|_| Err(format!("no answer within {within:?}")))?;
         self.fitting(request, reply, rows)
+    }
+
+    /// Tells the server whose work it does from now on, if it does not know.
+    pub(super) async fn work_for(&mut self, context: Option<TraceContext>) -> Result<(), String> {
+        if self.context != context {
+            self.context = context;
+            let told = tokio::time::timeout(ANSWER_WITHIN, self.writer.send(&EdgesRequest::Trace(context), &[])).await;
+            told.map_err(|_| format!("it took nothing within {ANSWER_WITHIN:?}"))?
+                .map_err(|error| error.to_string())?;
+        }
+        Ok(())
     }
 
     async fn exchange(&mut self, request: &EdgesRequest, payload: &[u8]) -> Result<(EdgesReply, Vec<u8>), String> {

@@ -49,6 +49,13 @@ impl ClientEdges {
         }
     }
 
+    /// What they do now is no part of any span.
+    pub(crate) fn leave_span(&self) {
+        if let Self::Served(served) = self {
+            served.leave_span();
+        }
+    }
+
     /// Whether they are this client's own.
     pub(crate) fn are_own(&self) -> bool {
         matches!(self, Self::Own(_))

@@ -9,12 +9,13 @@ use swarm_protocol::PeerId;
 use swarm_protocol::activations::{ActivationRows, Rows};
 use swarm_protocol::model_id::{ModelId, WeightFormat};
 use swarm_protocol::p2p::Network;
+use swarm_protocol::trace_context::{SpanContexts, TraceContext};
 use swarm_protocol::wire::{
     COUNTED_ID_BYTES, ChooseToken, ChooseWith, EdgesOffer, EdgesRequest, MAX_SEEN_IDS, MAX_STEP_ROWS, MAX_TOP_TOKENS,
     SEEN_ID_BYTES,
 };
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{info, warn};
+use tracing::{Span, info, warn};
 
 use super::line::{Answer, Line, Shape};
 use crate::config::ClientConfig;
@@ -56,29 +57,47 @@ impl ServedParts {
 /// A question, or none: only a server is to be found.
 struct Job {
     question: Option<(EdgesRequest, Vec<u8>)>,
+    /// The span of this client that asks.
+    context: Option<TraceContext>,
     reply: oneshot::Sender<Result<Option<Answer>, SessionError>>,
+}
+
+/// What the task is told.
+enum Order {
+    Answer(Job),
+    /// Nobody asks for now.
+    Rest,
 }
 
 /// A handle on one session's task, which ends with its last handle.
 #[derive(Debug, Clone)]
 pub(crate) struct Served {
-    jobs: mpsc::Sender<Job>,
+    orders: mpsc::Sender<Order>,
     server: watch::Receiver<Option<PeerId>>,
     shape: Shape,
+    spans: Option<SpanContexts>,
 }
 
 impl Served {
     pub(super) fn start(parts: ServedParts) -> Self {
-        let (jobs, queue) = mpsc::channel(QUEUE);
+        let (orders, queue) = mpsc::channel(QUEUE);
         let (told, server) = watch::channel(None);
-        let shape = parts.shape;
-        tokio::spawn(Task { parts, told, line: None, bound: None, lost: None }.run(queue));
-        Self { jobs, server, shape }
+        let (shape, spans) = (parts.shape, parts.config.spans);
+        tokio::spawn(Task { parts, told, line: None, bound: None, lost: None, context: None }.run(queue));
+        Self { orders, server, shape, spans }
     }
 
     /// Waits until a server has agreed to answer.
     pub(super) async fn ready(&self) -> Result<(), SessionError> {
         self.ask(None).await.map(|_| ())
+    }
+
+    /// What the server does now is no part of any span.
+    pub(super) fn leave_span(&self) {
+        if self.spans.is_some() {
+            // A queue that is full has a question in it, which says more.
+            let _ = self.orders.try_send(Order::Rest);
+        }
     }
 
     pub(super) fn server(&self) -> Option<PeerId> {
@@ -162,7 +181,9 @@ impl Served {
 
     async fn ask(&self, question: Option<(EdgesRequest, Vec<u8>)>) -> Result<Option<Answer>, SessionError> {
         let (reply, answer) = oneshot::channel();
-        self.jobs.send(Job { question, reply }).await.map_err(|_| SessionError::Stopped)?;
+        let context = self.spans.and_then(|spans| (spans.name)(&Span::current()));
+        let job = Job { question, context, reply };
+        self.orders.send(Order::Answer(job)).await.map_err(|_| SessionError::Stopped)?;
         answer.await.map_err(|_| SessionError::Stopped)?
     }
 }
@@ -185,11 +206,18 @@ struct Task {
     bound: Option<EdgesOffer>,
     /// The server that failed last, and why.
     lost: Option<(PeerId, String)>,
+    /// The span of this client that asks.
+    context: Option<TraceContext>,
 }
 
 impl Task {
-    async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
-        while let Some(Job { question, mut reply }) = queue.recv().await {
+    async fn run(mut self, mut queue: mpsc::Receiver<Order>) {
+        while let Some(order) = queue.recv().await {
+            let Order::Answer(Job { question, context, mut reply }) = order else {
+                self.rest().await;
+                continue;
+            };
+            self.context = context;
             let answer = tokio::select! {
                 answer = self.answer(question.as_ref()) => Some(answer),
                 () = reply.closed() => None,
@@ -199,6 +227,14 @@ impl Task {
                 // Nobody waits for the answer that is still to come.
                 None => self.line = None,
             }
+        }
+    }
+
+    async fn rest(&mut self) {
+        if let Some(line) = &mut self.line
+            && line.work_for(None).await.is_err()
+        {
+            self.line = None;
         }
     }
 
@@ -241,7 +277,11 @@ impl Task {
         let answer = match question {
             Some((request, payload)) => {
                 let asked = Instant::now();
-                match line.ask(request, payload).await {
+                let answer = match line.work_for(self.context).await {
+                    Ok(()) => line.ask(request, payload).await,
+                    Err(reason) => Err(reason),
+                };
+                match answer {
                     Ok(answer) => {
                         if matches!(request, EdgesRequest::Choose(_) | EdgesRequest::ChooseWith(_)) {
                             self.parts.finder.report(line.plan.peer, Outcome::Chose { took: asked.elapsed() });

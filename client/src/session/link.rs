@@ -8,6 +8,7 @@ use swarm_protocol::liveness::Liveness;
 use swarm_protocol::model_id::NumericClass;
 use swarm_protocol::p2p::{FrameReader, FrameWriter, Network, OpenError, StreamError, StreamKind};
 use swarm_protocol::session::{SessionId, TokenCount};
+use swarm_protocol::trace_context::TraceContext;
 use swarm_protocol::warm_up::WarmUp;
 use swarm_protocol::wire::{
     CloseReason, LinkFormats, MAX_STEP_ROWS, Next, Open, PAGE_POSITIONS, Recall, Refusal, RowEncoding, RowsHeader,
@@ -124,6 +125,8 @@ pub(super) struct OpenedLink {
     /// What rows look like, with the most that any server takes.
     shape: RowsHeader,
     tokens: TokenCount,
+    /// The span that it works for.
+    context: Option<TraceContext>,
     /// Other sessions of this client know of it.
     present: Option<Present>,
     reader: FrameReader<SessionReply>,
@@ -137,6 +140,8 @@ pub(super) struct Opening {
     pub(super) formats: LinkFormats,
     /// The pages that it may have computed before.
     pub(super) recall: Option<Recall>,
+    /// The span that it works for.
+    pub(super) context: Option<TraceContext>,
     /// What exact rows look like, with the most that any server takes.
     pub(super) shape: RowsHeader,
 }
@@ -157,7 +162,7 @@ async fn open_without_limit(
     network: &Network,
     peer: PeerId,
     addresses: &[Multiaddr],
-    Opening { request, formats, recall, shape }: Opening,
+    Opening { request, formats, recall, context, shape }: Opening,
 ) -> Result<OpenedLink, OpenFailure> {
     let (blocks, session, tokens, class) = (request.blocks, request.session, request.tokens, request.class.clone());
     let stream = network.open(peer, addresses, StreamKind::Session).await?;
@@ -168,6 +173,9 @@ async fn open_without_limit(
     if asks {
         // Servers that know nothing of formats are not asked for any.
         writer.send(&SessionRequest::Links(formats), &[]).await?;
+    }
+    if context.is_some() {
+        writer.send(&SessionRequest::Trace(context), &[]).await?;
     }
     let most = recall.as_ref().map(|recall| recall.keys.len() as u32 * PAGE_POSITIONS);
     if let Some(recall) = recall {
@@ -188,6 +196,7 @@ async fn open_without_limit(
             took: asked.elapsed(),
             shape,
             tokens,
+            context,
             present: None,
             reader,
             writer,
@@ -259,6 +268,7 @@ impl OpenedLink {
             fed: None,
             recalled: self.recalled,
             kept_pages: self.recalled.as_usize() / PAGE_POSITIONS as usize,
+            context: self.context,
             _present: self.present,
             requests,
             reader,
@@ -377,6 +387,8 @@ pub(super) struct Link {
     pub(super) recalled: TokenCount,
     /// The pages that it has been told to keep, or has kept before.
     pub(super) kept_pages: usize,
+    /// The span of this client that it has been told to work for.
+    pub(super) context: Option<TraceContext>,
     _present: Option<Present>,
     requests: mpsc::Sender<Asked>,
     reader: JoinHandle<()>,

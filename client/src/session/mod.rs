@@ -10,6 +10,7 @@ mod prefix;
 mod recorder;
 mod repair;
 mod shadows;
+mod spans;
 mod warming;
 mod watch;
 
@@ -22,6 +23,7 @@ use swarm_protocol::block::{BlockIndex, BlockRange};
 use swarm_protocol::model_id::{BlockDigest, ModelId, NumericClass, WeightFormat};
 use swarm_protocol::p2p::Network;
 use swarm_protocol::session::{SessionId, TokenCount};
+use swarm_protocol::trace_context::{SPANS, TraceContext};
 use swarm_protocol::wire::{LinkFormat, MAX_STEP_ROWS, PAGE_POSITIONS, RowsHeader};
 use tokio::sync::mpsc;
 use tokio::time::Instant as TokioInstant;
@@ -137,6 +139,8 @@ pub struct Session {
     losses: Vec<(PeerId, String, Instant)>,
     news: VecDeque<RouteEvent>,
     recorder: Recorder,
+    /// The span that hops work for.
+    context: Option<TraceContext>,
 }
 
 impl Session {
@@ -210,7 +214,9 @@ impl Session {
             losses: Vec::new(),
             news: VecDeque::new(),
             recorder: Recorder::off(),
+            context: None,
         };
+        session.follow_span();
         session.mend().await?;
         session.started = true;
         Ok(session)
@@ -283,6 +289,7 @@ impl Session {
 
     /// Forgets every position from `position` on, here and on the hops.
     pub fn truncate(&mut self, position: TokenCount) {
+        info!(target: SPANS, session = %self.id, %position, "truncated");
         self.chain.truncate(position);
         self.forget_dropped_shadows();
         self.ids.truncate(position.as_usize());
@@ -377,6 +384,7 @@ impl Session {
 
     async fn work_until(&mut self, done: fn(&Self) -> bool) -> Result<(), SessionError> {
         let mut check = TokioInstant::now() + CHECK_INTERVAL;
+        self.follow_span();
         self.begin_watching();
         loop {
             self.catch_up();
@@ -415,6 +423,7 @@ impl Session {
         for (lost, reason, noticed) in std::mem::take(&mut self.losses) {
             let took = noticed.elapsed();
             self.recorder.rerouted(lost, &reason, took);
+            info!(target: SPANS, session = %self.id, %lost, reason, ?took, "re-routed");
             self.news.push_back(RouteEvent::Rerouted { lost, reason, took });
         }
         let route = self.route();

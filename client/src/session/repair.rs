@@ -11,6 +11,7 @@ use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::ModelId;
 use swarm_protocol::p2p::Network;
 use swarm_protocol::session::{SessionId, TokenCount};
+use swarm_protocol::trace_context::TraceContext;
 use swarm_protocol::wire::{LinkFormat, LinkFormats, MAX_STEP_ROWS, Open, Recall, Refusal, RowsHeader};
 use tracing::{debug, info, warn};
 
@@ -54,6 +55,8 @@ pub(super) struct Opener {
     packs: bool,
     /// What each is asked whether it has computed it before.
     recall: Option<Recall>,
+    /// The span that each works for.
+    context: Option<TraceContext>,
     limit: Duration,
 }
 
@@ -74,7 +77,8 @@ impl Opener {
             tokens: self.tokens,
         };
         let formats = self.formats(plan, hop);
-        let opening = Opening { request, formats, recall: self.recall.clone(), shape: self.shape };
+        let (recall, context) = (self.recall.clone(), self.context);
+        let opening = Opening { request, formats, recall, context, shape: self.shape };
         let opened = link::open(&self.network, hop.peer, addresses, opening, self.limit).await?;
         Ok(opened.counted(plan.present(hop.peer)))
     }
@@ -217,6 +221,7 @@ impl Session {
             cuts: self.cuts.clone(),
             packs: self.config.wire == Wire::Auto,
             recall: self.recall(),
+            context: self.context,
             limit: self.config.open_timeout,
         }
     }

@@ -20,6 +20,7 @@ use swarm_telemetry::http;
 use super::common::SwarmArgs;
 use super::generate::open_model;
 use super::hub::{HubArgs, MODEL_HELP};
+use super::otlp;
 use super::output::{BadUsage, Printer};
 use super::peers::PeerArgs;
 use super::stop::Stop;
@@ -98,6 +99,7 @@ impl ApiArgs {
             stop_timeout: self.stop_timeout,
             max_body: usize::try_from(self.max_body).unwrap_or(usize::MAX),
             prefixes,
+            spans: otlp::spans(),
         })
     }
 

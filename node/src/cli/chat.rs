@@ -9,7 +9,9 @@ use console::style;
 use swarm_client::{ClientConfig, GenerationConfig, GenerationEvent, Model, Swarm, TextSession};
 use swarm_model::{ChatMessage, ModelSpec};
 use swarm_protocol::model_id::WeightFormat;
+use swarm_protocol::trace_context::SPANS;
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tracing::{Instrument, info_span};
 
 use super::common::SwarmArgs;
 use super::formats::or_other_formats;
@@ -109,7 +111,7 @@ impl Chat {
                 "" => {}
                 "/quit" | "/exit" => return Ok(()),
                 "/new" => self.start_over(),
-                message => match self.answer(message).await {
+                message => match self.answer(message).instrument(info_span!(target: SPANS, "chat turn")).await {
                     // The conversation is not lost: the session looks for servers again with the next message.
                     Err(error) if person => {
                         print_error(&error);

@@ -9,7 +9,9 @@ use clap::builder::FalseyValueParser;
 use swarm_client::{ClientConfig, GenerationConfig, GenerationEvent, Model, NetworkConfig, Swarm};
 use swarm_model::ModelSpec;
 use swarm_protocol::model_id::WeightFormat;
+use swarm_protocol::trace_context::SPANS;
 use swarm_protocol::wire::MAX_TOP_TOKENS;
+use tracing::{Instrument, info_span};
 
 use super::batch::{self, Batch};
 use super::common::SwarmArgs;
@@ -130,7 +132,8 @@ pub(crate) async fn run(args: GenerateArgs) -> Result<()> {
     or_interrupted(async {
         let swarm = Swarm::join(args.network_config()?, args.client_config()?).await?;
         let model = args.open_model(&swarm).await?;
-        let generated = generate(&model, &prompt, config, &args, trace).await;
+        let span = info_span!(target: SPANS, "generate", model = model.name());
+        let generated = generate(&model, &prompt, config, &args, trace).instrument(span).await;
         let generated = or_other_formats(&swarm, &model, generated).await;
         swarm.leave().await;
         generated

@@ -18,6 +18,7 @@ mod generate;
 mod hub;
 mod keygen;
 mod models;
+mod otlp;
 mod output;
 mod peers;
 mod probe;
@@ -42,9 +43,10 @@ use std::process::ExitCode;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{CommandFactory, Parser, Subcommand};
 use swarm_client::ClientError;
-use swarm_telemetry::logs::{self, LogFormat, check_filter};
+use swarm_telemetry::logs::{self, Collector, LogFormat, check_filter};
 
 use self::config_file::{ConfigFile, Line};
+use self::otlp::{Endpoint, Sending, ratio};
 
 /// What is printed when nothing is asked for.
 const INTRODUCTION: &str = "\
@@ -98,6 +100,25 @@ struct GeneralArgs {
     /// How it is logged: `text` for people, `json` for machines: one object a line, everything else on stderr included
     #[arg(long, env = "SWARM_LOG_FORMAT", value_name = "FORMAT", global = true, default_value = "text")]
     log_format: LogFormat,
+    /// Send the spans of requests to an OpenTelemetry collector there, by OTLP over HTTP, for example http://127.0.0.1:4318; serve,
+    /// generate, chat and api do. Empty for nowhere [default: OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
+    /// OTEL_EXPORTER_OTLP_ENDPOINT, or nowhere]
+    #[arg(long, env = "SWARM_OTLP_ENDPOINT", value_name = "URL", global = true, value_parser = Endpoint::parse)]
+    otlp_endpoint: Option<Endpoint>,
+    /// The part of the requests that begin here whose spans are sent, from 0 to 1. For requests that are a part of something larger
+    /// whoever began that has decided
+    #[arg(long, env = "SWARM_TRACE_SAMPLE", value_name = "RATIO", global = true, default_value = "1", value_parser = ratio)]
+    trace_sample: f64,
+}
+
+impl GeneralArgs {
+    /// Begins to send spans, if the command makes any and somebody collects them.
+    fn start_spans(&self, command: &Command) -> anyhow::Result<Option<(Collector, Sending)>> {
+        match command.traced() {
+            Some(name) => otlp::start(self.otlp_endpoint.clone(), self.trace_sample, name),
+            None => Ok(None),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -144,6 +165,19 @@ enum Command {
     BootstrapPeer(bootstrap_peer::BootstrapPeerArgs),
 }
 
+impl Command {
+    /// The name under which it sends spans, if it makes any.
+    fn traced(&self) -> Option<&'static str> {
+        match self {
+            Self::Serve(_) => Some("serve"),
+            Self::Generate(_) => Some("generate"),
+            Self::Chat(_) => Some("chat"),
+            Self::Api(_) => Some("api"),
+            _ => None,
+        }
+    }
+}
+
 /// Parses the command line and runs what it asks for. Bad usage gives code 2, most of it here.
 pub(crate) fn main() -> ExitCode {
     let line = match Line::of(std::env::args_os().collect(), Cli::command()) {
@@ -168,7 +202,12 @@ pub(crate) fn main() -> ExitCode {
         output::Printer::new(false).note(INTRODUCTION);
         return ExitCode::from(BAD_USAGE);
     };
-    logs::init(general.log.as_deref(), general.log_format);
+    logs::set_format(general.log_format);
+    let (collector, sending) = match general.start_spans(&command) {
+        Ok(started) => started.unzip(),
+        Err(error) => return failure(&error),
+    };
+    logs::init(general.log.as_deref(), general.log_format, collector);
     let done = match command {
         Command::Serve(args) => run(serve::serve(args)),
         Command::Generate(args) => run(generate::run(args)),
@@ -190,13 +229,16 @@ pub(crate) fn main() -> ExitCode {
         Command::Man(args) => completions::man(&args, Cli::command()),
         Command::BootstrapPeer(args) => run(bootstrap_peer::bootstrap_peer(args)),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            output::print_error(&error);
-            if is_bad_usage(&error) { ExitCode::from(BAD_USAGE) } else { ExitCode::FAILURE }
-        }
+    if let Some(sending) = sending {
+        sending.finish();
     }
+    done.map_or_else(|error| failure(&error), |()| ExitCode::SUCCESS)
+}
+
+/// Says what went wrong.
+fn failure(error: &anyhow::Error) -> ExitCode {
+    output::print_error(error);
+    if is_bad_usage(error) { ExitCode::from(BAD_USAGE) } else { ExitCode::FAILURE }
 }
 
 fn show_config(args: &config::ConfigArgs, general: &GeneralArgs) -> anyhow::Result<()> {

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use swarm_client::{ClientConfig, EdgesPlace, PeerFilter, PrefixReuse, Wire};
 use swarm_protocol::PeerId;
 
+use super::otlp;
 use super::output::BadUsage;
 
 /// Which servers are used, and how many.
@@ -94,6 +95,7 @@ impl PeerArgs {
             wire: self.wire.into(),
             edges: self.edges.into(),
             mixed_classes: self.mix_classes,
+            spans: otlp::spans(),
             ..ClientConfig::default()
         })
     }

@@ -21,6 +21,7 @@ use swarm_protocol::session::TokenCount;
 use super::common::{ListenArgs, SwarmArgs, print_how_to_join, print_listening, warn_of_readers, warn_unreachable};
 use super::control::Control;
 use super::hub::{Bar, HubArgs, MODEL_HELP};
+use super::otlp;
 use super::output::Printer;
 use super::server_page::ServerPage;
 use super::stop::{Stop, with_stdin};
@@ -169,6 +170,7 @@ fn config(args: &ServeArgs) -> anyhow::Result<ServeConfig> {
         idle_timeout: args.idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT),
         announce_interval: args.announce_interval.unwrap_or(DEFAULT_ANNOUNCE_INTERVAL),
         metrics: ServerMetrics::default(),
+        spans: otlp::spans(),
     })
 }
 

@@ -7,6 +7,7 @@ use swarm_protocol::announcement::{Announcement, DirectoryEntry, Load, MAX_MODEL
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::{BlockDigest, ModelId, NumericClass};
 use swarm_protocol::p2p::Network;
+use swarm_protocol::trace_context::SpanContexts;
 use swarm_protocol::wire::{EdgesOffer, ServerInfo};
 
 use super::metrics::ServerMetrics;
@@ -36,6 +37,8 @@ pub(super) struct About {
     pub(super) neighbours: Neighbours,
     /// What is counted.
     pub(super) metrics: ServerMetrics,
+    /// How spans become parts of clients' spans, if this program collects them.
+    pub(super) spans: Option<SpanContexts>,
 }
 
 /// What is known once the blocks are chosen, and surer once they are loaded.

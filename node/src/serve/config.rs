@@ -8,6 +8,7 @@ use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::WeightFormat;
 use swarm_protocol::p2p::NetworkConfig;
 use swarm_protocol::session::TokenCount;
+use swarm_protocol::trace_context::SpanContexts;
 
 use super::metrics::ServerMetrics;
 
@@ -70,4 +71,6 @@ pub struct ServeConfig {
     pub announce_interval: Duration,
     /// Where it counts its work.
     pub metrics: ServerMetrics,
+    /// How its spans become parts of its clients' spans, if this program collects any.
+    pub spans: Option<SpanContexts>,
 }

@@ -20,6 +20,7 @@ use tracing::{debug, info};
 use super::error::ServeError;
 use super::host::Host;
 use super::loading::{Served, blocking};
+use super::parts::EdgesPart;
 use super::phase::{Phase, left};
 use super::turns::Turns;
 
@@ -87,6 +88,7 @@ impl OfferedEdges {
             EdgesRequest::Embed(ids) => self.embed(ids).await,
             EdgesRequest::Choose(choose) => self.choose(choose.into(), payload).await,
             EdgesRequest::ChooseWith(choose) => self.choose(choose.into(), payload).await,
+            EdgesRequest::Trace(_) => Err(bad("a span is named between two questions")),
         }
     }
 
@@ -243,6 +245,7 @@ async fn converse(
     }
     let mut reply = (EdgesReply::Opened, Vec::new());
     let mut turn = None;
+    let (about, mut part) = (&host.about, None);
     loop {
         match timeout(PATIENCE, writer.send(&reply.0, &reply.1)).await {
             Ok(Ok(())) => {}
@@ -250,7 +253,18 @@ async fn converse(
         }
         // It lasts until the answer is written: whoever does not read takes up one of its own.
         drop(turn.take());
-        let Some((request, payload)) = next(reader, host.idle_timeout).await? else { return Ok(()) };
+        let (request, payload) = loop {
+            match next(reader, host.idle_timeout).await? {
+                Some((EdgesRequest::Trace(context), _)) => {
+                    // The part before ends first.
+                    drop(part.take());
+                    part = EdgesPart::begin(about.spans, context, about.network.peer_id(), peer);
+                }
+                Some(request) => break request,
+                None => return Ok(()),
+            }
+        };
+        part.iter_mut().for_each(EdgesPart::asked);
         turn = edges.turns.take(peer).await;
         reply = edges.answer(request, payload).await?;
     }

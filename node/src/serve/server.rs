@@ -103,6 +103,7 @@ impl Server {
             edges: edges.is_some(),
             neighbours: Neighbours::start(network.clone()),
             metrics: config.metrics.clone(),
+            spans: config.spans,
         });
         let announcer = Announcer::new(about.clone(), nobody_yet(cache_tokens), config.announce_interval);
         let mover = match served.wanted {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::model_id::{BlockDigest, ModelId, NumericClass};
+use crate::trace_context::TraceContext;
 
 use super::frame::Payload;
 use super::rows::{RowsError, RowsHeader};
@@ -83,7 +84,7 @@ pub struct ChooseWith {
     pub generated: u32,
 }
 
-/// What is asked of a server; each request has one reply, in order. The order of the variants is the wire format: append only.
+/// What is asked of a server; each request but [`Self::Trace`] has one reply, in order. The order of the variants is the wire format: append only.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum EdgesRequest {
     /// The first request of each stream, and no other.
@@ -94,6 +95,9 @@ pub enum EdgesRequest {
     Choose(ChooseToken),
     /// The next token, with more options.
     ChooseWith(ChooseWith),
+    /// What is asked from now on is a part of this span's work, or of none; not answered. Only by clients whose program
+    /// collects spans.
+    Trace(Option<TraceContext>),
 }
 
 /// The replies. The order of the variants is the wire format: append only.
@@ -144,7 +148,7 @@ impl Payload for EdgesRequest {
         match self {
             Self::Choose(choose) => choose.payload_bytes(),
             Self::ChooseWith(with) => with.payload_bytes(),
-            Self::Open(_) | Self::Embed(_) => Ok(0),
+            Self::Open(_) | Self::Embed(_) | Self::Trace(_) => Ok(0),
         }
     }
 }

@@ -32,10 +32,10 @@ pub use session::{Open, SessionReply, SessionRequest, Step, StepDone, StepOutput
 pub const INFO_VERSION: u32 = 2;
 
 /// Version of the session protocol.
-pub const SESSION_VERSION: u32 = 5;
+pub const SESSION_VERSION: u32 = 6;
 
 /// Version of the edges protocol.
-pub const EDGES_VERSION: u32 = 2;
+pub const EDGES_VERSION: u32 = 3;
 
 /// Version of the DHT's record format.
 pub const KAD_VERSION: u32 = 2;

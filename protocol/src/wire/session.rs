@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::block::BlockRange;
 use crate::model_id::{ModelId, NumericClass};
 use crate::session::{SessionId, TokenCount};
+use crate::trace_context::TraceContext;
 
 use super::chain::{Connect, HandOver, Incoming, Input, KvHeader};
 use super::frame::Payload;
@@ -56,6 +57,9 @@ pub enum SessionRequest {
     /// Rows come and go in these formats, from the first one on; answered at once, with [`SessionReply::Agreed`]. By the
     /// owner, right behind [`Self::Open`]; without it rows are exact.
     Links(LinkFormats),
+    /// What comes from now on is a part of this span's work, or of none; not answered. By the owner, and only one whose
+    /// program collects spans: nothing else changes by it.
+    Trace(Option<TraceContext>),
 }
 
 /// What a session needs of a hop.

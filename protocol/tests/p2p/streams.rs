@@ -155,7 +155,7 @@ async fn what_a_peer_does_not_serve_is_unsupported() {
     let refused = guest.open(host.peer_id(), &[], StreamKind::Session).await.unwrap_err();
     match refused {
         OpenError::Unsupported { peer, protocol } => {
-            assert_eq!((peer, protocol.as_str()), (host.peer_id(), "/swarm-node/public/session/5"));
+            assert_eq!((peer, protocol.as_str()), (host.peer_id(), "/swarm-node/public/session/6"));
         }
         other => panic!("{other}"),
     }

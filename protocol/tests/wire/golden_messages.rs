@@ -4,6 +4,7 @@ use swarm_protocol::activations::ActivationRows;
 use swarm_protocol::block::{BlockIndex, BlockRange};
 use swarm_protocol::model_id::{BlockDigest, ModelId, NumericClass, WeightFormat};
 use swarm_protocol::session::{SessionId, TokenCount};
+use swarm_protocol::trace_context::TraceContext;
 use swarm_protocol::wire::{
     ChooseToken, ChooseWith, ChosenToken, CloseReason, Connect, EdgesOffer, EdgesRefusal, EdgesReply, EdgesRequest,
     ElementType, HandOver, Incoming, InfoReply, InfoRequest, Input, Keep, KvHeader, Lane, LinkFormat, LinkFormats,
@@ -241,6 +242,16 @@ fn formats_of_links() {
     let packed = RowEncoding::Packed { element: ElementType::Bf16, bytes: 300 };
     assert_golden(&LinkFormat::Packed, &[("02", "Packed")]);
     assert_golden(&packed, &[("04", "Packed"), ("02", "of bf16"), ("ac02", "300 bytes")]);
+}
+
+#[test]
+fn trace_contexts() {
+    let context = TraceContext::new([0x7a; 16], [0x5b; 8], 1);
+    let layout = [("01", "Some"), ("7a*16", "the trace"), ("5b*8", "the span"), ("01", "flags: it is recorded")];
+    let of = |variant: Part| std::iter::once(variant).chain(layout).collect::<Vec<Part>>();
+    assert_golden(&SessionRequest::Trace(context), &of(("0e", "Trace")));
+    assert_golden(&SessionRequest::Trace(None), &[("0e", "Trace"), ("00", "None")]);
+    assert_golden(&EdgesRequest::Trace(context), &of(("04", "Trace")));
 }
 
 #[test]

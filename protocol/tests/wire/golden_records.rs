@@ -144,7 +144,7 @@ fn protocol_names() {
     let swarm: SwarmName = "my-lab".parse().unwrap();
     assert_eq!(SwarmName::default().as_str(), "public");
     assert_eq!(swarm.protocol("info", INFO_VERSION), "/swarm-node/my-lab/info/2");
-    assert_eq!(swarm.protocol("session", SESSION_VERSION), "/swarm-node/my-lab/session/5");
-    assert_eq!(swarm.protocol("edges", EDGES_VERSION), "/swarm-node/my-lab/edges/2");
+    assert_eq!(swarm.protocol("session", SESSION_VERSION), "/swarm-node/my-lab/session/6");
+    assert_eq!(swarm.protocol("edges", EDGES_VERSION), "/swarm-node/my-lab/edges/3");
     assert_eq!(swarm.protocol("kad", KAD_VERSION), "/swarm-node/my-lab/kad/2");
 }

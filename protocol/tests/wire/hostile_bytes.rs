@@ -220,13 +220,13 @@ fn unknown_variants_are_refused() {
     for variant in [3u8, 99] {
         assert!(malformed(decode::<InfoReply>(&[variant, 0], 0).unwrap_err()));
     }
-    for variant in [14u8, 99] {
+    for variant in [15u8, 99] {
         assert!(malformed(decode::<SessionRequest>(&[&[variant][..], &[0; 64]].concat(), 0).unwrap_err()));
     }
     for variant in [15u8, 99] {
         assert!(malformed(decode::<SessionReply>(&[&[variant][..], &[0; 64]].concat(), 0).unwrap_err()));
     }
-    for variant in [4u8, 99] {
+    for variant in [5u8, 99] {
         assert!(malformed(decode::<EdgesRequest>(&[&[variant][..], &[0; 64]].concat(), 0).unwrap_err()));
     }
     for variant in [4u8, 99] {

@@ -9,6 +9,7 @@ use swarm_protocol::announcement::{
 use swarm_protocol::block::{BlockRange, MAX_BLOCKS};
 use swarm_protocol::model_id::{BlockDigest, ModelId, NumericClass};
 use swarm_protocol::session::{SessionId, TokenCount};
+use swarm_protocol::trace_context::TraceContext;
 use swarm_protocol::wire::{
     ChooseToken, ChooseWith, ChosenToken, CloseReason, Connect, EdgesOffer, EdgesRefusal, EdgesReply, EdgesRequest,
     ElementType, HandOver, Incoming, InfoReply, InfoRequest, Input, Keep, KvHeader, Lane, LinkFormat, LinkFormats,
@@ -185,6 +186,7 @@ pub(crate) fn edges_request() -> impl Strategy<Value = EdgesRequest> {
         vec(any::<u32>(), 0..20).prop_map(EdgesRequest::Embed),
         choose_token().prop_map(EdgesRequest::Choose),
         choose_with().prop_map(EdgesRequest::ChooseWith),
+        option::of(trace_context()).prop_map(EdgesRequest::Trace),
     ]
 }
 
@@ -312,6 +314,11 @@ fn page_keys() -> impl Strategy<Value = Vec<PageKey>> {
     vec(any::<[u8; 32]>().prop_map(PageKey), 0..=3)
 }
 
+fn trace_context() -> impl Strategy<Value = TraceContext> {
+    let ids = (any::<[u8; 16]>(), any::<[u8; 8]>(), any::<u8>());
+    ids.prop_filter_map("ids of zeros", |(trace, span, flags)| TraceContext::new(trace, span, flags))
+}
+
 pub(crate) fn session_request() -> impl Strategy<Value = SessionRequest> {
     prop_oneof![
         open().prop_map(SessionRequest::Open),
@@ -330,6 +337,7 @@ pub(crate) fn session_request() -> impl Strategy<Value = SessionRequest> {
         (any::<u32>(), page_scope(), any::<u32>(), page_keys())
             .prop_map(|(epoch, scope, first, keys)| { SessionRequest::Keep(Keep { epoch, scope, first, keys }) }),
         (link_format(), link_format()).prop_map(|(input, output)| SessionRequest::Links(LinkFormats { input, output })),
+        option::of(trace_context()).prop_map(SessionRequest::Trace),
     ]
 }
 

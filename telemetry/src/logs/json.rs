@@ -12,8 +12,11 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// Writes `{"time": ..., "level": ..., "target": ..., "message": ..., ...}`: then the fields of the spans around the event,
 /// from the outermost on, and its own, which go before those of spans.
-#[derive(Debug, Clone, Copy)]
-pub struct JsonLines;
+#[derive(Debug, Clone, Copy, Default)]
+pub struct JsonLines {
+    /// Says which trace is worked for now: that is the field `trace_id`.
+    pub trace_id: Option<fn() -> Option<String>>,
+}
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> FormatEvent<S, JsonFields> for JsonLines {
     fn format_event(
@@ -30,6 +33,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> FormatEvent<S, JsonFields> for Json
             line(*about.level(), about.target(), message.as_ref().and_then(Value::as_str).unwrap_or_default());
         let Some(fields) = object.as_object_mut() else { return Err(fmt::Error) };
         let known = fields.len();
+        if let Some(trace_id) = self.trace_id.and_then(|trace_id| trace_id()) {
+            fields.insert("trace_id".to_string(), trace_id.into());
+        }
         for span in context.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
             let extensions = span.extensions();
             let Some(formatted) = extensions.get::<FormattedFields<JsonFields>>() else { continue };
@@ -120,7 +126,7 @@ mod tests {
         let subscriber = tracing_subscriber::fmt()
             .with_writer(move || writer.clone())
             .fmt_fields(JsonFields::new())
-            .event_format(JsonLines)
+            .event_format(JsonLines { trace_id: None })
             .finish();
         tracing::subscriber::with_default(subscriber, || {
             let request = error_span!("request", request = "r1", session = "outer");

@@ -50,7 +50,7 @@ impl Process {
     pub fn start(name: &str, mut command: Command, folder: &Path) -> Self {
         let log = unused(folder, name);
         let stderr = fs::File::create(&log).expect("a log file");
-        let ours = |name: &str| name.starts_with("SWARM_");
+        let ours = |name: &str| name.starts_with("SWARM_") || name.starts_with("OTEL_");
         let inherited = std::env::vars().map(|(name, _)| name).filter(|name| ours(name));
         let given: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
         inherited.filter(|name| !given.iter().any(|given| given == name.as_str())).for_each(|name| {

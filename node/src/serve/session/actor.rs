@@ -12,6 +12,7 @@ use swarm_protocol::activations::{ActivationRows, Rows};
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::p2p::StreamError;
 use swarm_protocol::session::{SessionId, TokenCount};
+use swarm_protocol::trace_context::TraceContext;
 use swarm_protocol::warm_up::WarmUp;
 use swarm_protocol::wire::{
     CloseReason, Connect, HandOver, Input, Lane, LinkFormat, LinkFormats, MAX_NEXT_ADDRESSES, Output, RowsHeader,
@@ -19,6 +20,7 @@ use swarm_protocol::wire::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tracing::{Instrument, Span};
 
 use super::answers::{Answer, Pending};
 use super::export::hand_over;
@@ -29,6 +31,7 @@ use crate::hop::{Frame, HopState, NotKept, Source, Taken, Welcome};
 use crate::prefix_cache::PageName;
 use crate::serve::compute::{self, Slot};
 use crate::serve::host::Host;
+use crate::serve::parts::{HopOf, HopPart};
 
 /// Steps of one session that wait or are computed. So many chunks of a prompt keep a link of 100 Mbit/s busy, also when
 /// some are computed late; further ones are left in the connection, whose flow control then slows the sender.
@@ -114,6 +117,8 @@ pub(super) struct Actor<'a> {
     handing_over: Option<(u32, JoinHandle<Result<(), String>>)>,
     /// What its pages are kept under, from the first one on.
     pub(super) pages: Vec<PageName>,
+    /// What is done here for the span that the owner has named.
+    pub(super) part: Option<HopPart>,
     touched: Option<Instant>,
     /// When the session was last heard.
     active: watch::Sender<Instant>,
@@ -145,6 +150,7 @@ impl<'a> Actor<'a> {
             early: VecDeque::new(),
             handing_over: None,
             pages: Vec::new(),
+            part: None,
             touched: None,
             active,
         }
@@ -154,7 +160,8 @@ impl<'a> Actor<'a> {
     pub(super) async fn run(mut self) -> End {
         loop {
             let happening = self.next_happening().await;
-            if let Some(end) = self.on_happening(happening).await {
+            let span = self.part.as_ref().map_or_else(Span::none, |part| part.span().clone());
+            if let Some(end) = self.on_happening(happening).instrument(span).await {
                 return end;
             }
         }
@@ -212,11 +219,13 @@ impl<'a> Actor<'a> {
                 Some(out) => {
                     let Ok(room) = out.frames.try_reserve() else { return };
                     let Some(frame) = self.state.next_frame(lane) else { return };
+                    self.part.iter_mut().for_each(|part| part.goes_out(frame.rows.bytes().len()));
                     room.send(frame);
                 }
                 None => {
                     let Some(room) = self.replies.room_now() else { return };
                     let Some(frame) = self.state.next_frame(lane) else { return };
+                    self.part.iter_mut().for_each(|part| part.goes_out(frame.rows.bytes().len()));
                     room.send(output(frame, self.formats.output));
                 }
             }
@@ -260,11 +269,26 @@ impl<'a> Actor<'a> {
             SessionRequest::Recall(recall) => self.recall(recall).await,
             SessionRequest::Keep(keep) => self.keep(keep).await,
             SessionRequest::Links(formats) => self.agree(formats).await,
+            SessionRequest::Trace(context) => {
+                self.work_for(context);
+                None
+            }
             SessionRequest::Open(_) => Some(broken("a session is opened once".to_string())),
             SessionRequest::Feed(_) | SessionRequest::Import(_) | SessionRequest::Kv(_) => {
                 Some(broken("servers feed a session over streams of their own".to_string()))
             }
         }
+    }
+
+    /// What is done from now on is a part of another span of the owner's. Steps under way count to it: an owner that goes on to
+    /// another request has none.
+    fn work_for(&mut self, context: Option<TraceContext>) {
+        // The part before ends first.
+        drop(self.part.take());
+        let Opened { id: session, owner, blocks, .. } = self.session;
+        let about = &self.host.about;
+        let of = HopOf { server: about.network.peer_id(), owner, session, blocks };
+        self.part = HopPart::begin(about.spans, context, of);
     }
 
     /// The owner says what becomes of rows on the session's links. Once there are any, it is too late.
@@ -292,6 +316,7 @@ impl<'a> Actor<'a> {
 
     /// Has a step computed, or says why not.
     async fn start(&mut self, source: Source, step: Step, rows: Vec<u8>) -> Option<End> {
+        self.part.iter_mut().for_each(|part| part.came(rows.len()));
         let shape = &self.host.shape;
         if let Err(error) = shape.check(&step, self.formats.input, self.session.reserved) {
             return self.not_computed(source, &step, error).await;
@@ -354,8 +379,10 @@ impl<'a> Actor<'a> {
     async fn on_piece(&mut self, piece: Option<Piece>) -> Option<End> {
         let Some((header, bytes)) = piece else {
             self.import = None;
+            self.part.iter_mut().for_each(HopPart::import_ended);
             return None;
         };
+        self.part.iter_mut().for_each(|part| part.imported(&header, bytes.len()));
         self.touch().await;
         self.store(header, bytes).await
     }
@@ -414,6 +441,7 @@ impl<'a> Actor<'a> {
         }
         self.feed = None;
         self.import = None;
+        self.part.iter_mut().for_each(HopPart::import_ended);
         self.state.accept(input);
         for early in std::mem::take(&mut self.early) {
             match early {
@@ -496,7 +524,8 @@ impl<'a> Actor<'a> {
         }
         let about = &self.host.about;
         let to = (about.network.clone(), about.metrics.wire.hand_over.clone());
-        self.handing_over = Some((link, tokio::spawn(hand_over(to, order, visits))));
+        let span = self.part.as_ref().map_or_else(Span::none, |part| part.hand_over(order.to.peer));
+        self.handing_over = Some((link, tokio::spawn(hand_over(to, order, visits).instrument(span))));
         None
     }
 

@@ -74,6 +74,7 @@ impl Actor<'_> {
             let error = StepError::Compute("the blocks gave rows of another shape".to_string());
             return self.on_failed(source, &step, error).await;
         };
+        self.part.iter_mut().for_each(|part| part.computed(step.rows.rows, queue, compute));
         let Step { epoch, position, wanted_from, .. } = step;
         self.state.computed(epoch, position as usize, wanted_from as usize, rows);
         if let Some(end) = self.resume().await {
