@@ -14,7 +14,7 @@ use crate::usage_counters::UsageCounters;
 /// Names what scopes of kept beginnings are derived for.
 const SCOPE_CONTEXT: &str = "swarm-node api 2026-11 kept beginnings of one API key";
 
-/// Forms of texts that are made ready at once: each takes a thread, and those that run need one for each token.
+/// Requests that are made ready at once: each takes a thread, and answers that have a form need one for each token.
 const CHECKS_AT_ONCE: usize = 4;
 
 /// What the routes serve from: a client's place in a swarm, and the models it has opened.
@@ -26,7 +26,7 @@ pub struct Host {
     fallback: Option<Arc<Model>>,
     config: ApiConfig,
     gate: Gate,
-    checks: Semaphore,
+    checks: Arc<Semaphore>,
     usage: UsageCounters,
     /// Unix time of the start, in seconds.
     started: u64,
@@ -49,7 +49,7 @@ impl Host {
             models,
             fallback: None,
             gate: Gate::new(config.max_requests, config.max_queue),
-            checks: Semaphore::new(CHECKS_AT_ONCE),
+            checks: Arc::new(Semaphore::new(CHECKS_AT_ONCE)),
             config,
             usage: UsageCounters::default(),
             started: unix_time(),
@@ -102,8 +102,8 @@ impl Host {
         self.started
     }
 
-    /// Turns to find out whether a text of some form can be had, which may take seconds of a thread.
-    pub(crate) fn checks(&self) -> &Semaphore {
+    /// Turns to make requests ready, which may take seconds of a thread.
+    pub(crate) fn checks(&self) -> &Arc<Semaphore> {
         &self.checks
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 use swarm_protocol::trace_context::{SPANS, TraceContext};
@@ -23,11 +23,11 @@ const FAILED: u16 = 500;
 /// Answers within a span, if this program collects any. What goes on when the answer has begun is a part of it as well.
 pub(crate) async fn traced(State(host): State<Arc<Host>>, request: Request, next: Next) -> Response {
     let Some(spans) = host.config().spans else { return next.run(request).await };
-    let route = endpoint(request.uri().path());
-    // Paths and bodies are whatever callers write; the endpoint is one of few words.
+    let (method, route) = (known(request.method()), endpoint(request.uri().path()));
+    // Paths and bodies are whatever callers write; these are of few words.
     let span = info_span!(
-        target: SPANS, parent: None, "request", otel.name = format!("{} {route}", request.method()), otel.kind = "server",
-        http.request.method = %request.method(), http.route = route, http.response.status_code = Empty,
+        target: SPANS, parent: None, "request", otel.name = format!("{method} {route}"), otel.kind = "server",
+        http.request.method = method, http.route = route, http.response.status_code = Empty,
         request.id = Empty, otel.status_code = Empty,
     );
     if let Some(caller) = caller(request.headers()) {
@@ -43,6 +43,13 @@ pub(crate) async fn traced(State(host): State<Arc<Host>>, request: Request, next
         span.record("otel.status_code", "ERROR");
     }
     response
+}
+
+/// A method as spans name it.
+fn known(method: &Method) -> &str {
+    const KNOWN: [Method; 7] =
+        [Method::GET, Method::POST, Method::OPTIONS, Method::HEAD, Method::PUT, Method::DELETE, Method::PATCH];
+    if KNOWN.contains(method) { method.as_str() } else { "_OTHER" }
 }
 
 /// The caller's span, if exactly one header names one.

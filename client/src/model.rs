@@ -135,21 +135,20 @@ impl Model {
         ToolFormat::of(self.parts.template.as_ref(), &self.parts.tokenizer)
     }
 
-    /// Whether texts can be generated like this, before any server is asked: what a constraint is made of takes up to a second,
-    /// on a thread of its own.
+    /// Whether texts can be generated like this, before any server is asked. What a constraint is made of takes up to a second:
+    /// call it on a thread that nobody waits for.
     ///
     /// # Errors
     /// [`SessionError`] says what is wrong with which option.
-    pub async fn check(&self, config: &GenerationConfig) -> Result<(), SessionError> {
+    pub fn check(&self, config: &GenerationConfig) -> Result<(), SessionError> {
         Sampler::new(&config.sampling)?;
         StopFilter::new(&config.stop)?;
-        let Some(constraint) = config.constraint.clone() else { return Ok(()) };
+        let Some(constraint) = &config.constraint else { return Ok(()) };
         if let EdgesSource::Served(_) = self.edges {
             return Err(SessionError::ConstraintElsewhere);
         }
-        let grammars = self.grammars.clone();
-        let made = tokio::task::spawn_blocking(move || grammars.matcher(&constraint).map(|_| ()));
-        Ok(made.await.map_err(|_| SessionError::Stopped)??)
+        self.grammars.matcher(constraint)?;
+        Ok(())
     }
 
     /// What token `id` adds to a text after token `before`; special tokens as they are written in the vocabulary.

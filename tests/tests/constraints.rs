@@ -212,7 +212,7 @@ async fn who_leaves_the_choice_to_servers_is_told_that_they_know_no_form() {
     let config = ClientConfig { edges: EdgesPlace::Served, ..ClientConfig::default() };
     let client = Client::with(&swarm, &ModelSpec::Demo, None, config).await;
     let config = GenerationConfig { constraint: Some(Constraint::JsonObject), ..Default::default() };
-    let refused = client.model.check(&config).await;
+    let refused = client.model.check(&config);
     assert!(matches!(refused, Err(SessionError::ConstraintElsewhere)), "{refused:?}");
     let refused = client.tell_as(PROMPT, config, async |_, _| {}).await;
     assert!(matches!(refused, Err(SessionError::ConstraintElsewhere)));

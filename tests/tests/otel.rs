@@ -127,6 +127,7 @@ fn each_turn_of_a_chat_is_a_trace_of_its_own() {
     assert_eq!(chat.exit().code, Some(0));
     let spans = collected(&collector, "both turns", |spans| {
         named(spans, "edges").len() >= 4
+            && named(spans, "decode").len() == 2
             && named(spans, "decode").iter().all(|decode| !servers_below(spans, decode).is_empty())
     });
     let turns = named(&spans, "chat turn");

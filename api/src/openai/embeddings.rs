@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use swarm_client::Model;
 
 use super::error::ApiError;
-use super::generate::{aside, in_turn};
+use super::generate::in_turn;
 use super::input::Input;
 use super::models::find;
 use super::run::admit;
@@ -78,7 +78,7 @@ pub(super) async fn embed(
     let tokens_of = move || -> Result<Vec<_>, _> {
         input.each("input", MOST_TEXTS)?.iter().map(|text| text.ids(&reader, "input")).collect()
     };
-    let texts = in_turn(&host, &asked, aside(tokens_of)).await??;
+    let texts = in_turn(&host, &asked, tokens_of).await?;
     let longest = texts.iter().map(Vec::len).max().unwrap_or(1);
     if longest > model.max_positions() {
         return Err(ApiError::too_long("input", longest, model.max_positions()));

@@ -58,13 +58,15 @@ async fn attempt(
     prepare: impl FnOnce(&Model) -> Result<Prepared, ApiError> + Send + 'static,
 ) -> Result<Response, ApiError> {
     let preparing = model.clone();
-    let Prepared { id, texts, guided_by, odds, form } =
-        in_turn(host, asked, aside(move || prepare(&preparing))).await??;
     // What cannot be obeyed is told before anything waits for it.
-    if let Some(config) = texts.first().and_then(|text| text.answers.first()) {
-        let checked = in_turn(host, asked, model.check(config)).await?;
-        checked.map_err(|error| ApiError::of_form(error, guided_by))?;
-    }
+    let prepared = move || {
+        let prepared = prepare(&preparing)?;
+        if let Some(config) = prepared.texts.first().and_then(|text| text.answers.first()) {
+            preparing.check(config).map_err(|error| ApiError::of_form(error, prepared.guided_by))?;
+        }
+        Ok(prepared)
+    };
+    let Prepared { id, texts, guided_by: _, odds, form } = in_turn(host, asked, prepared).await?;
     let answers = texts.iter().map(|text| text.answers.len()).sum();
     let last = texts.iter().flat_map(|text| text.answers.iter().map(|_| text.prompt.last().copied().unwrap_or(0)));
     let listener = Listener::new(model.clone(), odds, last.collect::<Vec<_>>());
@@ -88,30 +90,29 @@ async fn attempt(
     Ok(response)
 }
 
-/// Does what takes a thread for a while, a few at a time, within the request's time.
+/// Does what takes a thread for a while, within the request's time: a long text takes its tokenizer some tenths of a second, a
+/// form up to seconds, and everybody's tokens would wait. A turn lasts as long as the work, whether somebody still waits for it or
+/// not.
 ///
 /// # Errors
-/// [`ApiError`] if the time is over.
-pub(super) async fn in_turn<T>(host: &Host, asked: &Asked, work: impl Future<Output = T>) -> Result<T, ApiError> {
-    let timeout = host.config().request_timeout;
-    let done = async {
-        // Not closed before this process ends.
-        let _turn = host.checks().acquire().await;
-        work.await
-    };
-    tokio::time::timeout_at((asked.received + timeout).into(), done)
-        .await
-        .map_err(|_| ApiError::deadline(timeout.as_secs_f64()))
-}
-
-/// Runs `work` on a thread of its own: a long text takes its tokenizer some tenths of a second, and everybody's tokens would wait.
-///
-/// # Errors
-/// [`ApiError`] of `work`, or if it panics.
-pub(super) async fn aside<T: Send + 'static>(
+/// [`ApiError`] of `work`, if the time is over, or if it panics.
+pub(super) async fn in_turn<T: Send + 'static>(
+    host: &Host,
+    asked: &Asked,
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let (timeout, checks) = (host.config().request_timeout, host.checks().clone());
+    let done = async {
+        // Not closed before this process ends.
+        let turn = checks.acquire_owned().await;
+        tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            work()
+        })
+        .await
+    };
+    let done = tokio::time::timeout_at((asked.received + timeout).into(), done).await;
+    let done = done.map_err(|_| ApiError::deadline(timeout.as_secs_f64()))?;
     done.unwrap_or_else(|_| Err(ApiError::internal("The request could not be prepared.")))
 }
 

@@ -57,13 +57,14 @@ pub fn routes(host: &Arc<Host>) -> Router<Arc<Host>> {
         .method_not_allowed_fallback(wrong_method)
         // Bodies are read with a limit and a time of our own.
         .layer(DefaultBodyLimit::disable())
+        // Strangers put nothing into anybody's trace.
+        .layer(middleware::from_fn_with_state(host.clone(), traced))
         .layer(middleware::from_fn_with_state(host.clone(), asking::authenticate));
     let routes = match cors(&host.config().cors) {
         Some(cors) => routes.layer(cors),
         None => routes,
     };
     // The last layer is the outermost: every answer has an id.
-    let routes = routes.layer(middleware::from_fn_with_state(host.clone(), traced));
     routes.layer(middleware::from_fn(identify))
 }
 

@@ -178,6 +178,7 @@ impl Hop {
             joint.next = joint.next.min(length);
         }
         self.kv = kv.min(length);
+        self.without_outputs = self.without_outputs.min(length);
         self.forget_flights();
         match &mut self.shadow {
             Some(shadow) if shadow.mirrored => shadow.truncate(length),

@@ -635,6 +635,16 @@ fn who_was_handed_no_outputs_does_not_stand_in_for_one_that_is_wanted() {
     chain.fail(HopId(2));
     assert_eq!(chain.promote(HopId(2)), None);
     assert_eq!((chain.held_by(heir), chain.lost().len()), (None, 1));
+
+    // What it computes itself it can give.
+    let mut chain = settled(&[0, 2, 4]);
+    let heir = handed_over(&mut chain);
+    chain.follow(HopId(2));
+    chain.truncate(TokenCount(3));
+    chain.extend_tokens(TokenCount(2), Outputs::Last).unwrap();
+    assert!(!chain.shadow_lacks_output(HopId(2)));
+    chain.fail(HopId(2));
+    assert_eq!(chain.promote(HopId(2)), Some(heir));
 }
 
 #[test]

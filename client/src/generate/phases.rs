@@ -48,7 +48,7 @@ impl Phases {
 
     /// The text will never be complete.
     pub(super) fn failed(&mut self, error: &SessionError) {
-        self.span.record("otel.status_code", "ERROR").record("otel.status_description", error.to_string());
+        self.span.record("otel.status_code", "ERROR").record("otel.status_description", error.kind());
     }
 
     /// Nothing more is done.

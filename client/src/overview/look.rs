@@ -107,7 +107,7 @@ impl Lookout {
             asked.entry(id).or_insert(Asked { id, name, blocks, listed: false, known });
         }
         let mut asked: Vec<Asked> = asked.into_values().collect();
-        // Names of models that nobody serves, as many as somebody likes, push no real one off.
+        // Names of models that nobody serves, as many as somebody likes, push none off that was seen to be served.
         asked.sort_by_key(|model| (!self.shapes.contains_key(&model.id), model.known.is_empty(), model.id));
         asked.truncate(MOST_MODELS);
         asked

@@ -81,6 +81,26 @@ pub enum SessionError {
     Stopped,
 }
 
+impl SessionError {
+    /// Which it is, in one word that tells nothing of the text: for spans.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NoPlan(_) => "no_plan",
+            Self::GaveUp { .. } => "gave_up",
+            Self::NoEdges { .. } => "no_edges",
+            Self::NoLogits => "no_logits",
+            Self::ConstraintElsewhere => "constraint_elsewhere",
+            Self::PastReservation { .. } => "past_reservation",
+            Self::PastContext { .. } => "past_context",
+            Self::EmptyPrompt => "empty_prompt",
+            Self::WrongRows { .. } => "wrong_rows",
+            Self::Model(_) => "model",
+            Self::Chain(_) => "chain",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 impl From<EdgesError> for SessionError {
     fn from(error: EdgesError) -> Self {
         match error {

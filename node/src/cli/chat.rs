@@ -63,7 +63,7 @@ pub(crate) async fn run(args: ChatArgs) -> Result<()> {
         let client = ClientConfig { hub: args.hub.config(), ..args.peers.config()? };
         let swarm = Swarm::join(args.swarm.network_config()?, client).await?;
         let model = open_model(&swarm, &args.model, args.format).await?;
-        model.check(&config).await?;
+        model.check(&config)?;
         let context = args.context.unwrap_or(DEFAULT_CONTEXT).min(model.max_positions());
         let session = model.text_session(context).await.map_err(Into::into);
         let session = or_other_formats(&swarm, &model, session).await?;

@@ -149,7 +149,7 @@ async fn generate(
     mut trace: Option<TraceFile>,
 ) -> Result<()> {
     let ids = model.encode(prompt)?;
-    model.check(&config).await?;
+    model.check(&config)?;
     let tokens = session_tokens(model, ids.len(), config.max_tokens)?;
     let mut view = TextView::new(args.json, args.show_route);
     let mut session = model.text_session_for(&ids, tokens).await?;

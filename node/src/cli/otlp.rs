@@ -73,7 +73,7 @@ pub(crate) fn start(
     let Some(url) = endpoint::chosen(endpoint, variable).map_err(bad)? else { return Ok(None) };
     let exporter = SpanExporter::builder()
         .with_http()
-        .with_http_client(CollectorClient::new(BATCH_WITHIN))
+        .with_http_client(CollectorClient::new(BATCH_WITHIN, &url))
         .with_protocol(Protocol::HttpBinary)
         .with_retry_policy(RetryPolicy::disabled())
         .with_timeout(BATCH_WITHIN)

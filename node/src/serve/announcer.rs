@@ -167,7 +167,7 @@ impl Announcer {
     /// Announces that sessions are welcome, and waits until this can be read, as long as it takes: from another member if
     /// there are `others`. A loaded server outlives its entry points, which may come back at any time.
     ///
-    /// Gives what was read beside it: who else announces these blocks, or some near them.
+    /// Gives what was read beside it: who else announces these blocks, or some near them, of its own shard.
     ///
     /// # Errors
     /// [`ServeError::Twin`] if another live process speaks under this identity.

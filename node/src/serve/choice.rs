@@ -40,11 +40,23 @@ pub(super) fn assumed_rates(config: &ModelConfig, format: WeightFormat) -> Rates
     }
 }
 
+/// How often a server gives blocks up that it has loaded: claims are not proved, and whoever likes can go first. What is
+/// wrong after that rebalancing mends.
+const CONCESSIONS: u32 = 2;
+
 /// What a server chose, and what it counted on when it did.
 #[derive(Debug, Clone)]
 pub(super) struct Choice {
     pub(super) blocks: BlockRange,
-    pub(super) counted: Vec<Claim>,
+    pub(super) counted: Counted,
+}
+
+/// On whom a server counted when it chose its blocks, until it is known that they stay.
+#[derive(Debug, Clone)]
+pub(super) struct Counted {
+    claims: Vec<Claim>,
+    /// How often it may still give way.
+    concessions: u32,
 }
 
 /// Chooses `count` blocks of `model` and announces them; `draft` brings everything else that is announced.
@@ -63,35 +75,37 @@ pub(super) async fn choose_and_announce(
     let counted = claims(&announcer.look().await?.view, me);
     draft.blocks = choose(&coverage(model, &counted), count, rate, &mut rand::rng());
     announcer.announce(&draft, ServerState::Joining).await;
-    if !others {
-        return Ok(Choice { blocks: draft.blocks, counted });
+    let mut choice = Choice { blocks: draft.blocks, counted: Counted { claims: counted, concessions: CONCESSIONS } };
+    if others {
+        settle(announcer, draft, model, me, &mut choice).await?;
     }
-    settle(announcer, draft, model, me, counted).await
+    Ok(choice)
 }
 
-/// Looks whether others have chosen the same blocks as `draft` meanwhile, which has been announced, and chooses others then.
+/// Looks whether others have chosen the same blocks meanwhile, which have been announced, and chooses others then; `draft` brings
+/// everything else that is announced.
 async fn settle(
     announcer: &mut Announcer,
     mut draft: Profile,
     model: BlockRange,
     me: PeerId,
-    mut counted: Vec<Claim>,
-) -> Result<Choice, ServeError> {
+    choice: &mut Choice,
+) -> Result<(), ServeError> {
     let tokens_per_second = tokens_per_second(draft.rates);
     for _ in 0..ROUNDS {
         let pause = rand::rng().random_range(PAUSE_MS);
         sleep(Duration::from_millis(pause)).await;
         let seen = claims(&announcer.look().await?.view, me);
-        let mine = Claim { peer: me, blocks: draft.blocks, tokens_per_second, standing: Standing::Joining };
-        let Some(better) = reconsider(model, &mine, &counted, &seen, &mut rand::rng()) else {
+        let mine = Claim { peer: me, blocks: choice.blocks, tokens_per_second, standing: Standing::Joining };
+        let Some(better) = reconsider(model, &mine, &choice.counted.claims, &seen, &mut rand::rng()) else {
             break;
         };
-        info!(from = %draft.blocks, to = %better, "another server took the same blocks meanwhile; choosing others");
-        draft.blocks = better;
-        counted = relied_on(&mine, seen);
+        info!(from = %choice.blocks, to = %better, "another server took the same blocks meanwhile; choosing others");
+        (choice.blocks, draft.blocks) = (better, better);
+        choice.counted.claims = relied_on(&mine, seen);
         announcer.announce(&draft, ServerState::Joining).await;
     }
-    Ok(Choice { blocks: draft.blocks, counted })
+    Ok(())
 }
 
 /// Those of `seen` on whom the server of `mine` counts when it chooses anew: who has to give way to it is not among them.
@@ -110,27 +124,39 @@ pub(super) async fn reconcile(
     announcer: &mut Announcer,
     about: &About,
     profile: &Profile,
-    counted: &mut Vec<Claim>,
+    counted: &mut Counted,
     near: &SwarmView,
 ) -> Result<Option<BlockRange>, ServeError> {
     let (model, me) = (about.model_blocks, about.network.peer_id());
     let tokens_per_second = tokens_per_second(profile.rates);
     let mine = Claim { peer: me, blocks: profile.blocks, tokens_per_second, standing: Standing::Serving };
-    if !claims(near, me).iter().any(|other| is_rival(&mine, counted, other)) {
+    let is_contested = claims(near, me).iter().any(|other| is_rival(&mine, &counted.claims, other));
+    if counted.concessions == 0 || !is_contested {
         return Ok(None);
     }
     // One that has just read that these blocks are served gives way itself.
     sleep(Duration::from_millis(PAUSE_MS.end)).await;
-    let seen = claims(&announcer.look().await?.view, me);
-    let Some(better) = concede(model, &mine, counted, &seen, &mut rand::rng()) else {
+    let seen = announcer.look().await?;
+    if !seen.whole {
+        // In a sample, those who were there before look like rivals, and blocks worse served than they are.
+        return Ok(None);
+    }
+    let seen = claims(&seen.view, me);
+    let Some(better) = concede(model, &mine, &counted.claims, &seen, &mut rand::rng()) else {
         return Ok(None);
     };
     info!(from = %profile.blocks, to = %better, "another server took the same blocks meanwhile; giving way to it");
     let new = Profile { blocks: better, ..profile.clone() };
     announcer.announce_instead(&new, ServerState::Joining).await;
-    let settled = settle(announcer, new, model, me, relied_on(&mine, seen)).await?;
-    *counted = settled.counted;
-    Ok(Some(settled.blocks))
+    let concessions = counted.concessions - 1;
+    let mut choice = Choice { blocks: better, counted: Counted { claims: relied_on(&mine, seen), concessions } };
+    settle(announcer, new, model, me, &mut choice).await?;
+    *counted = choice.counted;
+    if choice.blocks == profile.blocks {
+        announcer.announce_instead(profile, ServerState::Serving).await;
+        return Ok(None);
+    }
+    Ok(Some(choice.blocks))
 }
 
 /// Other blocks for a joining server that sees `seen` now and counted on `counted` when it chose; `None` to stay.

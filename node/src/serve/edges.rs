@@ -20,6 +20,7 @@ use tracing::{debug, info};
 use super::error::ServeError;
 use super::host::Host;
 use super::loading::{Served, blocking};
+use super::part_budget::PartBudget;
 use super::parts::EdgesPart;
 use super::phase::{Phase, left};
 use super::turns::Turns;
@@ -245,7 +246,7 @@ async fn converse(
     }
     let mut reply = (EdgesReply::Opened, Vec::new());
     let mut turn = None;
-    let (about, mut part) = (&host.about, None);
+    let (about, mut part, mut parts_left) = (&host.about, None, PartBudget::new(Instant::now()));
     loop {
         match timeout(PATIENCE, writer.send(&reply.0, &reply.1)).await {
             Ok(Ok(())) => {}
@@ -256,8 +257,9 @@ async fn converse(
         let (request, payload) = loop {
             match next(reader, host.idle_timeout).await? {
                 Some((EdgesRequest::Trace(context), _)) => {
-                    // The part before ends first.
+                    // The part before ends.
                     drop(part.take());
+                    let context = context.filter(|_| parts_left.take(Instant::now()));
                     part = EdgesPart::begin(about.spans, context, about.network.peer_id(), peer);
                 }
                 Some(request) => break request,

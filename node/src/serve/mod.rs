@@ -18,6 +18,7 @@ mod moving;
 mod neighbours;
 mod occupancy;
 mod opening;
+mod part_budget;
 mod parts;
 mod phase;
 mod prefixes;

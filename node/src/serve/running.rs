@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::about::{About, Profile};
 use super::announcer::Announcer;
-use super::choice::reconcile;
+use super::choice::{Counted, reconcile};
 use super::door::Door;
 use super::error::ServeError;
 use super::event::{Report, ServeEvent};
@@ -22,7 +22,6 @@ use super::moving::Mover;
 use super::occupancy::Rooms;
 use super::phase::Phase;
 use super::registry::Registry;
-use crate::placement::Claim;
 
 /// How long sessions may take to read that the server has left.
 const LAST_WORDS: Duration = Duration::from_secs(3);
@@ -60,7 +59,7 @@ impl Running {
         &mut self,
         announcer: &mut Announcer,
         mover: Option<&mut Mover>,
-        counted: &mut Option<Vec<Claim>>,
+        counted: &mut Option<Counted>,
         door: &mut Door,
         report: &Report,
         stop: impl Future<Output = ()>,

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::about::{About, Details, Profile, plain};
 use super::announcer::Announcer;
-use super::choice::{assumed_rates, choose_and_announce};
+use super::choice::{Counted, assumed_rates, choose_and_announce};
 use super::compute;
 use super::config::ServeConfig;
 use super::digests::compare_with_others;
@@ -38,7 +38,6 @@ use super::running::Running;
 use super::smoothed::SmoothedWait;
 use super::steps::StepShape;
 use crate::admission::AdmissionConfig;
-use crate::placement::Claim;
 
 /// Announcements that may be lost before others forget a server.
 const INTERVALS_PER_TTL: u32 = 4;
@@ -57,7 +56,7 @@ pub(super) struct Server {
     /// Of a server that may host other blocks one day.
     pub(super) mover: Option<Mover>,
     /// What it relied on when it chose its blocks, until it is known that they stay.
-    pub(super) counted: Option<Vec<Claim>>,
+    pub(super) counted: Option<Counted>,
     cache_tokens: TokenCount,
     /// Whether what sessions have computed is kept for later ones.
     prefix_cache: bool,

@@ -31,6 +31,7 @@ use crate::hop::{Frame, HopState, NotKept, Source, Taken, Welcome};
 use crate::prefix_cache::PageName;
 use crate::serve::compute::{self, Slot};
 use crate::serve::host::Host;
+use crate::serve::part_budget::PartBudget;
 use crate::serve::parts::{HopOf, HopPart};
 
 /// Steps of one session that wait or are computed. So many chunks of a prompt keep a link of 100 Mbit/s busy, also when
@@ -119,6 +120,7 @@ pub(super) struct Actor<'a> {
     pub(super) pages: Vec<PageName>,
     /// What is done here for the span that the owner has named.
     pub(super) part: Option<HopPart>,
+    parts_left: PartBudget,
     touched: Option<Instant>,
     /// When the session was last heard.
     active: watch::Sender<Instant>,
@@ -151,6 +153,7 @@ impl<'a> Actor<'a> {
             handing_over: None,
             pages: Vec::new(),
             part: None,
+            parts_left: PartBudget::new(Instant::now()),
             touched: None,
             active,
         }
@@ -283,11 +286,12 @@ impl<'a> Actor<'a> {
     /// What is done from now on is a part of another span of the owner's. Steps under way count to it: an owner that goes on to
     /// another request has none.
     fn work_for(&mut self, context: Option<TraceContext>) {
-        // The part before ends first.
+        // The part before ends.
         drop(self.part.take());
         let Opened { id: session, owner, blocks, .. } = self.session;
         let about = &self.host.about;
         let of = HopOf { server: about.network.peer_id(), owner, session, blocks };
+        let context = context.filter(|_| self.parts_left.take(Instant::now()));
         self.part = HopPart::begin(about.spans, context, of);
     }
 

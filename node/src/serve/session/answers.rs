@@ -107,7 +107,11 @@ impl Actor<'_> {
 
     /// The next piece of the KV cache, for a server that is to go on with this session.
     pub(super) async fn export(&mut self, from: usize, reply: oneshot::Sender<Option<Piece>>) {
-        let count = self.state.len().saturating_sub(from).min(self.positions_per_piece());
+        let Some(left) = self.state.len().checked_sub(from) else {
+            // Rewound: dropping `reply` says so.
+            return;
+        };
+        let count = left.min(self.positions_per_piece());
         if count == 0 {
             // Whoever asked may be gone.
             let _ = reply.send(None);
