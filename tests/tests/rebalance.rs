@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use swarm_model::{Checkpoint, ModelSpec};
+use swarm_node::placement::{Claim, Standing, plan};
 use swarm_protocol::announcement::{SegmentKey, Shard, Statement};
 use swarm_protocol::block::BlockRange;
 use swarm_tests::harness::{
@@ -95,11 +96,32 @@ fn who_is_pinned_stays_and_another_moves() {
     swarm.servers.drain(..).for_each(never_moved);
 }
 
+/// Four servers that are best left where they are. On a busy machine one may measure itself as slow when it starts: then others
+/// do it, since it would be right to move.
+async fn level_swarm() -> (TestSwarm, Client, Vec<Server>) {
+    const ATTEMPTS: usize = 10;
+    for _ in 0..ATTEMPTS {
+        let mut swarm = TestSwarm::empty("demo", &[]);
+        let servers: Vec<Server> = (0..4).map(|_| anywhere(&mut swarm)).collect();
+        let client = Client::of(&swarm).await;
+        let mut claims = Vec::new();
+        for server in &servers {
+            let word = client.info(server).await.unwrap().announcement;
+            let tokens_per_second = 1e6 / f64::from(word.rates.decode_us_per_block);
+            let standing = Standing::Serving;
+            claims.push(Claim { peer: word.peer, blocks: word.blocks, tokens_per_second, standing });
+        }
+        if plan(range(0, 12), &claims, |_| true).moves.is_empty() {
+            return (swarm, client, servers);
+        }
+        servers.into_iter().for_each(|mut server| server.process.kill());
+    }
+    panic!("servers of one machine never measure themselves alike");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_moves_when_all_is_well() {
-    let mut swarm = TestSwarm::empty("demo", &[]);
-    let servers: Vec<Server> = (0..4).map(|_| anywhere(&mut swarm)).collect();
-    let client = Client::of(&swarm).await;
+    let (_swarm, client, servers) = level_swarm().await;
     let checkpoint = Checkpoint::open(&ModelSpec::Demo).unwrap();
     let model = checkpoint.id(checkpoint.native_format());
     // All look equally often: one is enough to watch.

@@ -40,7 +40,9 @@ fn bytes(route: &[HopInfo]) -> Vec<(u32, u32)> {
 }
 
 fn check(told: &Told, prompt: &str, what: &str) {
-    let expected = expected(prompt, &CUTS);
+    // The first route decides. With replicas it may be one of more hops, on a busy machine.
+    let cuts: Vec<(u32, u32)> = told.routes[0].iter().map(|hop| (hop.blocks.start(), hop.blocks.end())).collect();
+    let expected = expected(prompt, &cuts);
     assert_eq!(told.summary.tokens, expected.tokens, "{what}");
     assert_eq!(told.summary.text, expected.text, "{what}");
 }

@@ -57,15 +57,17 @@ impl Client {
                 Some(Some(again)) => *again <= net.now,
             };
             match self.chain.shadow_lacks(hop) {
-                Some(lacks) if leaving && lacks.0 <= CLOSE_ENOUGH && !self.chain.is_handing_over(hop) => {
-                    self.swap(hop, net)
-                }
+                Some(lacks) if leaving && lacks.0 <= CLOSE_ENOUGH && self.may_swap(hop) => self.swap(hop, net),
                 Some(_) => {}
                 None if may_look => self.look_for_shadow(hop, blocks, purpose, known, net)?,
                 None => {}
             }
         }
         Ok(())
+    }
+
+    fn may_swap(&self, hop: HopId) -> bool {
+        !self.chain.is_handing_over(hop) && !self.chain.shadow_lacks_output(hop)
     }
 
     fn look_for_shadow(
@@ -170,7 +172,7 @@ impl Client {
         let first = self.is_first(hop);
         self.shadows.looked.remove(&hop);
         self.shadows.by_input.remove(&hop);
-        let Some(shadow) = self.chain.promote(hop) else { return };
+        let Some(shadow) = self.chain.promote(hop) else { return self.forget_dropped_shadows(net) };
         self.counts.promotions += 1;
         if first {
             self.ask(shadow, SessionRequest::Accept(Input::Owner), net);
