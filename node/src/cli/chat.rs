@@ -15,8 +15,8 @@ use tracing::{Instrument, info_span};
 
 use super::common::SwarmArgs;
 use super::formats::or_other_formats;
-use super::generate::open_model;
-use super::hub::{HubArgs, MODEL_HELP};
+use super::generate::{COMPUTING, LOOKING, open_model};
+use super::hub::{Bar, HubArgs, MODEL_HELP};
 use super::output::print_error;
 use super::peers::PeerArgs;
 use super::sampling::SamplingArgs;
@@ -65,7 +65,10 @@ pub(crate) async fn run(args: ChatArgs) -> Result<()> {
         let model = open_model(&swarm, &args.model, args.format).await?;
         model.check(&config)?;
         let context = args.context.unwrap_or(DEFAULT_CONTEXT).min(model.max_positions());
+        let looking = Bar::default();
+        looking.spin(LOOKING);
         let session = model.text_session(context).await.map_err(Into::into);
+        looking.done();
         let session = or_other_formats(&swarm, &model, session).await?;
         let mut chat = Chat { model, session, config, system: args.system, messages: Vec::new() };
         let ended = chat.run(&at_rest).await;
@@ -139,7 +142,12 @@ impl Chat {
         }
         let mut view = TextView::new(false, false);
         let mut generation = self.session.generate(&ids, self.config.clone())?;
-        while let Some(event) = generation.next().await.inspect_err(|_| view.end_line())? {
+        let waiting = Bar::default();
+        waiting.spin(COMPUTING);
+        loop {
+            let next = generation.next().await;
+            waiting.done();
+            let Some(event) = next.inspect_err(|_| view.end_line())? else { break };
             view.show(&event)?;
             if let GenerationEvent::Done(summary) = event {
                 self.messages.push(ChatMessage::new("assistant", summary.text));

@@ -141,6 +141,10 @@ pub(crate) async fn run(args: GenerateArgs) -> Result<()> {
     .await
 }
 
+/// What is done until a session is open, and until its first token comes.
+pub(crate) const LOOKING: &str = "looking for servers";
+pub(crate) const COMPUTING: &str = "computing the prompt";
+
 async fn generate(
     model: &Model,
     prompt: &str,
@@ -152,7 +156,10 @@ async fn generate(
     model.check(&config)?;
     let tokens = session_tokens(model, ids.len(), config.max_tokens)?;
     let mut view = TextView::new(args.json, args.show_route);
+    let waiting = Bar::default();
+    waiting.spin(LOOKING);
     let mut session = model.text_session_for(&ids, tokens).await?;
+    waiting.done();
     if args.show_route {
         // The session has looked for servers with more patience than a plan has.
         let plan = model.plan(model.config().all_blocks()?, tokens).await?;
@@ -161,8 +168,11 @@ async fn generate(
     let probabilities = args.logprobs.map(|top| top as usize);
     let config = GenerationConfig { trace: trace.is_some(), probabilities, ..config };
     let mut generation = session.generate(&ids, config)?;
+    waiting.spin(COMPUTING);
     let told = loop {
-        match generation.next().await.inspect_err(|_| view.end_line()) {
+        let next = generation.next().await;
+        waiting.done();
+        match next.inspect_err(|_| view.end_line()) {
             Ok(Some(GenerationEvent::Trace(record))) => {
                 if let Some(trace) = &mut trace {
                     trace.write(record)?;

@@ -15,7 +15,7 @@ use swarm_protocol::model_id::WeightFormat;
 use swarm_protocol::p2p::Network;
 
 use super::common::SwarmArgs;
-use super::hub::HubArgs;
+use super::hub::{Bar, HubArgs};
 use super::status_screen;
 use super::status_view;
 use super::stop::{Stop, or_interrupted_unless};
@@ -71,11 +71,14 @@ pub(crate) async fn run(args: StatusArgs) -> Result<()> {
     }
     // Who watches stops by interrupting.
     or_interrupted_unless(&Cell::new(args.watch), async {
+        let looking = Bar::default();
+        looking.spin("looking at the swarm");
         let swarm = Swarm::join(args.swarm.network_config()?, ClientConfig::default()).await?;
         let lookout = lookout(swarm.network(), only);
         let mut before = None;
         loop {
             let seen = lookout.look(before.as_ref()).await;
+            looking.done();
             show(&SwarmOverview::of(&seen, unix_ms()), &args)?;
             if !args.watch {
                 break;
