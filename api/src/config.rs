@@ -6,12 +6,15 @@ use swarm_client::PrefixReuse;
 use swarm_protocol::trace_context::SpanContexts;
 
 use crate::auth::ApiKeys;
+use crate::names::HostNames;
 
 /// How the API behaves; the defaults are for one person or a small group.
 #[derive(Debug, Clone)]
 pub struct ApiConfig {
     /// Who may ask; everybody by default.
     pub keys: ApiKeys,
+    /// Under which names it may be asked; all by default.
+    pub names: HostNames,
     /// Origins whose pages may ask from a browser; `*` is any. None by default.
     pub cors: Vec<String>,
     /// Requests that run at once. Each holds a session: room in the servers' KV caches.
@@ -37,6 +40,7 @@ impl Default for ApiConfig {
     fn default() -> Self {
         Self {
             keys: ApiKeys::default(),
+            names: HostNames::default(),
             cors: Vec::new(),
             max_requests: 64,
             max_queue: 256,

@@ -11,6 +11,7 @@ mod gate;
 pub mod health;
 mod host;
 mod metrics;
+mod names;
 pub mod openai;
 pub mod pages;
 pub mod queue;
@@ -23,12 +24,13 @@ mod view;
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Router, middleware};
 
 pub use auth::ApiKeys;
 pub use config::ApiConfig;
 pub use host::Host;
 pub use metrics::ApiMetrics;
+pub use names::HostNames;
 pub use pages::Views;
 pub use server::serve;
 pub use view::view;
@@ -36,5 +38,6 @@ pub use view::view;
 /// All routes over `host`, and those of `view`, which shows the swarm.
 pub fn router(host: Arc<Host>, view: Router<Arc<Host>>) -> Router {
     let routes = Router::new().merge(health::routes()).merge(openai::routes(&host)).merge(view);
-    ApiMetrics::default().watch(routes.with_state(host.clone()), host)
+    let routes = routes.with_state(host.clone()).layer(middleware::from_fn_with_state(host.clone(), names::only_known));
+    ApiMetrics::default().watch(routes, host)
 }

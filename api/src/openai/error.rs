@@ -76,6 +76,15 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "invalid_request_error", Some("unknown_url"), message)
     }
 
+    /// A name under which this is not asked.
+    pub(crate) fn no_name(name: &str) -> Self {
+        let message = format!(
+            "Requests to the name `{name}` are not answered here, since a page of that name in a browser could use this \
+             machine's swarm. If it is yours, start swarm-node api with --allow-host {name}."
+        );
+        Self::new(StatusCode::FORBIDDEN, "invalid_request_error", Some("unknown_host"), message)
+    }
+
     /// A form that an answer cannot be held to, as `field` asks.
     pub(crate) fn of_form(error: SessionError, field: &str) -> Self {
         match &error {

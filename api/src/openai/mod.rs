@@ -34,7 +34,7 @@ use axum::routing::{any, get, post};
 use axum::{Router, middleware};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use self::error::ApiError;
+pub(crate) use self::error::ApiError;
 use crate::Host;
 use crate::request_id::{X_REQUEST_ID, identify};
 use crate::spans::traced;

@@ -109,9 +109,14 @@ fn some_rows<K: Kernel, E: Stored, const R: usize>(
     for span in pieces(w.stride, WIDE_PIECE) {
         let whole = if span.len().is_multiple_of(LANES) { outputs / wide::FEW_OUTPUTS * wide::FEW_OUTPUTS } else { 0 };
         let rows: [&[f32]; R] = std::array::from_fn(|row| x.part(row, &span));
+        let tile = |first: usize, span: &Range<usize>| {
+            std::array::from_fn(|output| w.part(first + output, span).as_chunks().0)
+        };
         for first in (0..whole).step_by(wide::FEW_OUTPUTS) {
-            let w = std::array::from_fn(|output| w.part(first + output, &span).as_chunks().0);
-            wide.add_rows(rows.map(|row| row.as_chunks().0), w, &mut lanes, (first, outputs));
+            let after = first + wide::FEW_OUTPUTS;
+            let next = if after < whole { tile(after, &span) } else { tile(0, &piece_after(&span, w.stride)) };
+            let both = (tile(first, &span), next);
+            wide.add_rows(rows.map(|row| row.as_chunks().0), both, &mut lanes, (first, outputs));
         }
         for last in whole..outputs {
             for (row, x) in rows.into_iter().enumerate() {
@@ -161,6 +166,12 @@ fn many_rows<K: Kernel, E: Stored>(kernel: K, x: Lines<'_, f32>, w: Lines<'_, E>
 /// `0..length` in pieces.
 fn pieces(length: usize, piece: usize) -> impl Iterator<Item = Range<usize>> {
     (0..length).step_by(piece).map(move |start| start..length.min(start + piece))
+}
+
+/// The piece of a row of `length` behind `piece`; shorter, or empty, at its end.
+#[cfg(target_arch = "x86_64")]
+fn piece_after(piece: &Range<usize>, length: usize) -> Range<usize> {
+    piece.end..length.min(piece.end + piece.len())
 }
 
 /// Adds the products of a piece of one to [`TILE_ROWS`] rows with one of each line of `w` to `lanes`, `(rows, outputs)`.

@@ -6,6 +6,7 @@ mod attention;
 
 use std::arch::x86_64::*;
 
+use super::avx2::{LINE_BYTES, prefetch};
 use super::{LANES, Lanes, Stored};
 
 /// Rows of a tile.
@@ -21,6 +22,9 @@ const PAIRS: usize = OUTPUTS / PAIR;
 
 /// Eight elements of each output of a tile, in order of the outputs.
 pub(crate) type Piece = [[f32; LANES * PAIR]; PAIRS];
+
+/// Elements of the outputs of a tile of a few rows.
+pub(crate) type FewOutputs<'a, E> = [&'a [[E; LANES]]; FEW_OUTPUTS];
 
 /// Proof that this processor has AVX-512F and AVX-512DQ, and AVX2, FMA and F16C.
 #[derive(Debug, Clone, Copy)]
@@ -43,16 +47,17 @@ impl Wide {
     }
 
     /// Adds the products of every row of `x` with every weight row of `w` to `sums`: those of row `r` lie at
-    /// `sums[first + r * stride..]`. What one has more pieces than the others is left out.
+    /// `sums[first + r * stride..]`. What one has more pieces than the others is left out. Meanwhile memory is asked for `next`,
+    /// which is read after `w`.
     pub(crate) fn add_rows<E: Stored, const R: usize>(
         self,
         x: [&[[f32; LANES]]; R],
-        w: [&[[E; LANES]]; FEW_OUTPUTS],
+        (w, next): (FewOutputs<'_, E>, FewOutputs<'_, E>),
         sums: &mut [Lanes],
         first_and_stride: (usize, usize),
     ) {
         // SAFETY: `self` proves that the processor has the features.
-        unsafe { add_rows(x, w, sums, first_and_stride) }
+        unsafe { add_rows(x, (w, next), sums, first_and_stride) }
     }
 }
 
@@ -112,7 +117,7 @@ fn add_tile(mut x: [&[[f32; LANES]]; ROWS], w: &[Piece], sums: &mut [[Lanes; OUT
 #[target_feature(enable = "avx512f,avx512dq,avx2,fma,f16c")]
 fn add_rows<E: Stored, const R: usize>(
     mut x: [&[[f32; LANES]]; R],
-    mut w: [&[[E; LANES]]; FEW_OUTPUTS],
+    (mut w, next): (FewOutputs<'_, E>, FewOutputs<'_, E>),
     sums: &mut [Lanes],
     (first, stride): (usize, usize),
 ) {
@@ -138,6 +143,11 @@ fn add_rows<E: Stored, const R: usize>(
         }
     }
     for piece in 0..pieces {
+        if piece % (LINE_BYTES / size_of::<[E; LANES]>()) == 0 {
+            for o in 0..FEW_OUTPUTS {
+                prefetch(next[o].as_ptr().wrapping_add(piece));
+            }
+        }
         let mut weights = [_mm512_setzero_ps(); FEW_PAIRS];
         for p in 0..FEW_PAIRS {
             // SAFETY: this function has the features that `load8` needs.

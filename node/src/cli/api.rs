@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use clap::builder::FalseyValueParser;
 use serde_json::json;
-use swarm_api::{ApiConfig, ApiKeys, Host, Views};
+use swarm_api::{ApiConfig, ApiKeys, Host, HostNames, Views};
 use swarm_client::overview::{Lookout, ModelShape, Watcher};
 use swarm_client::{ClientConfig, Model, PrefixReuse, Swarm};
 use swarm_model::ModelSpec;
@@ -30,7 +30,7 @@ use super::units::{bytes, duration};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   swarm-node api --model demo --bootstrap /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW...
-  curl http://127.0.0.1:8080/v1/chat/completions -H 'Content-Type: application/json' \\
+  curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
     -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Tell me a story.\"}]}'")]
 pub(crate) struct ApiArgs {
     #[arg(long, env = "SWARM_MODEL", value_name = "MODEL", value_delimiter = ',', required = true, help = MODEL_HELP)]
@@ -45,7 +45,7 @@ pub(crate) struct ApiArgs {
     #[arg(long, env = "SWARM_FORMAT")]
     format: Option<WeightFormat>,
     /// Where to listen
-    #[arg(long, env = "SWARM_HTTP", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
+    #[arg(long, env = "SWARM_HTTP", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
     http: SocketAddr,
     /// Answer only who sends this key as `Authorization: Bearer KEY` (repeatable). Others on this machine may see a command line: a
     /// file or the environment is safer
@@ -57,6 +57,10 @@ pub(crate) struct ApiArgs {
     /// Let pages of this origin ask from a browser, for example https://example.org; `*` is any (repeatable) [default: none]
     #[arg(long, env = "SWARM_CORS", value_name = "ORIGIN", value_delimiter = ',')]
     cors: Vec<String>,
+    /// Answer requests under this name too, for example that of a proxy on this machine (repeatable) [default: addresses and
+    /// localhost on loopback without keys, else all names]
+    #[arg(long, env = "SWARM_ALLOW_HOST", value_name = "NAME", value_delimiter = ',')]
+    allow_host: Vec<String>,
     /// The most requests that run at once
     #[arg(long, env = "SWARM_MAX_REQUESTS", value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     max_requests: u32,
@@ -89,8 +93,10 @@ pub(crate) struct ApiArgs {
 
 impl ApiArgs {
     fn config(&self, prefixes: PrefixReuse) -> Result<ApiConfig> {
+        let keys = self.keys()?;
         Ok(ApiConfig {
-            keys: self.keys()?,
+            names: self.names(keys.is_open()),
+            keys,
             cors: self.cors.clone(),
             max_requests: self.max_requests as usize,
             max_queue: self.max_queue as usize,
@@ -108,6 +114,15 @@ impl ApiArgs {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let threads = self.threads.map_or((cores - 1).max(1), NonZeroUsize::get);
         Ok(Some(Arc::new(swarm.open_model_here(spec, None, threads).await?)))
+    }
+
+    /// Pages in a browser on this machine reach what is closed to others; with keys they get nothing.
+    fn names(&self, open: bool) -> HostNames {
+        let guarded = open && self.http.ip().is_loopback();
+        match guarded || !self.allow_host.is_empty() {
+            true => HostNames::local_and(self.allow_host.iter().cloned()),
+            false => HostNames::default(),
+        }
     }
 
     fn keys(&self) -> Result<ApiKeys> {

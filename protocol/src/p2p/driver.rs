@@ -7,7 +7,7 @@ use futures::StreamExt;
 use libp2p::kad::{self, QueryResult, Quorum, Record, RecordKey};
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{self, DialError, SwarmEvent};
+use libp2p::swarm::{self, ConnectionError, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns, ping};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 use super::addresses::dialable;
 use super::behaviour::{Behaviour, BehaviourEvent, identify_version, kad_protocol};
 use super::bootstrap::{BootstrapStatus, EntryPoints};
+use super::lost_members::{LostMembers, all_dead};
 use super::network::{Census, InboundStream, NetworkConfig, NetworkError};
 use super::queries::{GetReply, PutReply, Queries};
 use super::record_store::StatementStore;
@@ -34,6 +35,10 @@ const CONNECTION_EVENTS: usize = 64;
 /// of the old one until they fail. libp2p keeps every address a peer ever claims.
 const ADDRESSES_PER_MEMBER: usize = 2 * MAX_ADDRESSES;
 
+/// Members next to a key, of those that are connected, that are given a record at once: the look-up for the nearest ones of
+/// all may wait for some that are gone. In a small swarm these are they.
+const COPIES_AT_ONCE: usize = 4;
+
 /// How often the driver looks after entry points when no deadline is nearer.
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
 
@@ -44,6 +49,7 @@ pub(super) enum Command {
     Put { key: SegmentKey, value: Vec<u8>, reply: PutReply },
     Get { key: SegmentKey, reply: GetReply },
     Count { reply: oneshot::Sender<Census> },
+    Retire,
     Stop { reply: oneshot::Sender<()> },
 }
 
@@ -61,6 +67,7 @@ struct Driver {
     name: SwarmName,
     entry_points: EntryPoints,
     queries: Queries,
+    lost: LostMembers,
     outputs: Outputs,
     _identity: super::identity::Identity,
 }
@@ -104,6 +111,7 @@ pub(super) fn spawn(
         swarm,
         name: config.swarm,
         queries: Queries::default(),
+        lost: LostMembers::default(),
         outputs,
         _identity: config.identity,
     };
@@ -111,12 +119,10 @@ pub(super) fn spawn(
     Ok(listeners)
 }
 
-/// How many addresses of `peer` the DHT's table holds.
-fn addresses_known(kad: &mut kad::Behaviour<StatementStore>, peer: PeerId) -> usize {
-    let Some(bucket) = kad.kbucket(peer) else {
-        return 0;
-    };
-    bucket.iter().find(|entry| *entry.node.key.preimage() == peer).map_or(0, |entry| entry.node.value.len())
+/// The addresses of `peer` that the DHT's table holds; `None` if it is not in it.
+fn addresses_known(kad: &mut kad::Behaviour<StatementStore>, peer: PeerId) -> Option<kad::Addresses> {
+    let bucket = kad.kbucket(peer)?;
+    bucket.iter().find(|entry| *entry.node.key.preimage() == peer).map(|entry| entry.node.value.clone())
 }
 
 /// Whether another program listens on the TCP port already. libp2p shares ports, so the system would give half of the
@@ -143,6 +149,7 @@ impl Driver {
         self.publish_statuses();
         loop {
             self.dial_entry_points();
+            self.look_after_lost_members();
             let wake = self.next_wake();
             tokio::select! {
                 event = self.swarm.select_next_some() => self.on_event(event),
@@ -164,7 +171,7 @@ impl Driver {
     }
 
     fn next_wake(&self) -> Instant {
-        let deadlines = [self.queries.next_deadline(), self.entry_points.next_redial()];
+        let deadlines = [self.queries.next_deadline(), self.entry_points.next_redial(), self.lost.next()];
         let latest = Instant::now() + HOUSEKEEPING;
         deadlines.into_iter().flatten().fold(latest, Instant::min)
     }
@@ -178,8 +185,12 @@ impl Driver {
             }
             Command::Put { key, value, reply } => {
                 let record = Record::new(RecordKey::new(&key.0), value);
-                match behaviour.kad.put_record(record, Quorum::One) {
-                    Ok(id) => self.queries.began_put(id, reply),
+                match behaviour.kad.put_record(record.clone(), Quorum::One) {
+                    Ok(id) => {
+                        let at_once = self.put_at_once(record);
+                        let ids: Vec<_> = [id].into_iter().chain(at_once).collect();
+                        self.queries.began_put(&ids, reply);
+                    }
                     Err(error) => {
                         let refusal = behaviour.kad.store_mut().take_refusal();
                         let reason = refusal.map_or_else(|| error.to_string(), |refusal| refusal.to_string());
@@ -195,8 +206,20 @@ impl Driver {
                 // Who asked may have given up.
                 let _ = reply.send(self.census());
             }
+            Command::Retire => behaviour.kad.set_mode(Some(kad::Mode::Client)),
             Command::Stop { .. } => {}
         }
+    }
+
+    /// Gives a record to the nearest of the members that are connected.
+    fn put_at_once(&mut self, record: Record) -> Option<kad::QueryId> {
+        let target = kad::KBucketKey::new(record.key.clone());
+        let nearest: Vec<PeerId> =
+            self.swarm.behaviour_mut().kad.get_closest_local_peers(&target).map(|key| *key.preimage()).collect();
+        let connected = nearest.into_iter().filter(|peer| self.swarm.is_connected(peer));
+        let connected: Vec<PeerId> = connected.take(COPIES_AT_ONCE).collect();
+        let some = !connected.is_empty();
+        some.then(|| self.swarm.behaviour_mut().kad.put_record_to(record, connected.into_iter(), Quorum::One))
     }
 
     fn census(&mut self) -> Census {
@@ -233,6 +256,15 @@ impl Driver {
         }
     }
 
+    fn look_after_lost_members(&mut self) {
+        for peer in self.lost.due(Instant::now()) {
+            let opts = DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).build();
+            if let Err(error) = self.swarm.dial(opts) {
+                self.on_dial_error(peer, &error);
+            }
+        }
+    }
+
     fn publish_statuses(&self) {
         self.outputs.bootstrap.send_replace(self.entry_points.statuses());
     }
@@ -253,8 +285,13 @@ impl Driver {
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
                 debug!(from = %send_back_addr, %error, "an incoming connection failed its handshake");
             }
+            SwarmEvent::ConnectionEstablished { peer_id, .. } => self.lost.met(peer_id),
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, cause, .. } => {
                 debug!(peer = %peer_id, ?cause, "disconnected");
+                // Who was closed here, for want of use, is there.
+                if !matches!(cause, Some(ConnectionError::KeepAliveTimeout)) {
+                    self.member_lost(peer_id);
+                }
                 let reason = cause.map_or_else(|| "it closed the connection".to_string(), |cause| cause.to_string());
                 self.lost(peer_id, BootstrapStatus::Unreachable { reason });
             }
@@ -315,12 +352,14 @@ impl Driver {
             info!(peer = %peer_id, speaks = %info.protocol_version, "{log}");
             self.publish_statuses();
         }
+        let kad = &mut self.swarm.behaviour_mut().kad;
         if !ours || !info.protocols.contains(&kad_protocol(&self.name)) {
+            // It may have been one, and is about to leave.
+            kad.remove_peer(&peer_id);
             return;
         }
         self.outputs.met.send_replace(true);
-        let kad = &mut self.swarm.behaviour_mut().kad;
-        let room = ADDRESSES_PER_MEMBER.saturating_sub(addresses_known(kad, peer_id));
+        let room = ADDRESSES_PER_MEMBER.saturating_sub(addresses_known(kad, peer_id).map_or(0, |known| known.len()));
         for address in dialable(&info.listen_addrs, &info.observed_addr).into_iter().take(room) {
             kad.add_address(&peer_id, address);
         }
@@ -346,7 +385,29 @@ impl Driver {
             other => BootstrapStatus::Unreachable { reason: describe_dial_error(other) },
         };
         if !self.swarm.is_connected(&peer) {
+            self.forget_if_dead(peer, error);
             self.lost(peer, status);
+        }
+    }
+
+    /// Looks soon whether a member is still there. Only those who answer others' look-ups do.
+    fn member_lost(&mut self, peer: PeerId) {
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        if kad.mode() == kad::Mode::Server && addresses_known(kad, peer).is_some() {
+            self.lost.lost(peer, Instant::now(), &mut rand::rng());
+        }
+    }
+
+    /// Takes a member that cannot be reached off the DHT's table, unless it is this node that has lost its network.
+    fn forget_if_dead(&mut self, peer: PeerId, error: &DialError) {
+        if self.swarm.connected_peers().next().is_none() {
+            return;
+        }
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        let dead = addresses_known(kad, peer).is_some_and(|known| all_dead(error, known.iter()));
+        if dead {
+            debug!(%peer, "taken off the table: it cannot be reached");
+            kad.remove_peer(&peer);
         }
     }
 

@@ -11,6 +11,7 @@ mod frames;
 mod identity;
 mod info_stream;
 mod join;
+mod lost_members;
 mod network;
 mod probe;
 mod queries;

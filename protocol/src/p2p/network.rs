@@ -287,6 +287,13 @@ impl Network {
         answer.await.map_err(|_| QueryError::Stopped)?
     }
 
+    /// Keeps no records for others any more, and tells the members it is connected to, which take it off their tables: to be
+    /// called by who is about to end. Nobody then waits for it in vain.
+    pub async fn retire(&self) {
+        // An ended driver keeps nothing.
+        let _ = self.commands.send(Command::Retire).await;
+    }
+
     /// Looks up what holders know under `key`; nothing is no error.
     ///
     /// # Errors

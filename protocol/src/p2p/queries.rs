@@ -37,7 +37,16 @@ impl LookUp {
 #[derive(Default)]
 pub(super) struct Queries {
     look_ups: HashMap<QueryId, LookUp>,
-    puts: HashMap<QueryId, PutReply>,
+    puts: HashMap<QueryId, u64>,
+    putters: HashMap<u64, Putter>,
+    next_putter: u64,
+}
+
+/// Who waits for a record to be stored, in one way or another.
+struct Putter {
+    reply: PutReply,
+    /// Queries that have not ended.
+    open: usize,
 }
 
 impl Queries {
@@ -45,8 +54,12 @@ impl Queries {
         self.look_ups.insert(id, LookUp { reply, records: Vec::new(), deadline: None });
     }
 
-    pub(super) fn began_put(&mut self, id: QueryId, reply: PutReply) {
-        self.puts.insert(id, reply);
+    /// Several ways to store one record: the first that succeeds answers.
+    pub(super) fn began_put(&mut self, ids: &[QueryId], reply: PutReply) {
+        let putter = self.next_putter;
+        self.next_putter += 1;
+        self.putters.insert(putter, Putter { reply, open: ids.len() });
+        self.puts.extend(ids.iter().map(|id| (*id, putter)));
     }
 
     /// Takes in progress of a look-up; `true` if it has seen enough and its query can be finished.
@@ -99,7 +112,18 @@ impl Queries {
 
     /// Takes in the end of a put.
     pub(super) fn put_done(&mut self, id: QueryId, result: PutRecordResult) {
-        let Some(reply) = self.puts.remove(&id) else {
+        let Some(number) = self.puts.remove(&id) else {
+            return;
+        };
+        // The other way may have answered.
+        let Some(putter) = self.putters.get_mut(&number) else {
+            return;
+        };
+        putter.open -= 1;
+        if result.is_err() && putter.open > 0 {
+            return;
+        }
+        let Some(Putter { reply, .. }) = self.putters.remove(&number) else {
             return;
         };
         let result = result.map(|_| ()).map_err(|error| match error {

@@ -1,7 +1,7 @@
 //! Statements are put by one member and found by others.
 
 use swarm_protocol::announcement::{ServerState, Statement};
-use swarm_protocol::p2p::{Identity, NetworkConfig, QueryError};
+use swarm_protocol::p2p::{BootstrapPeer, Identity, Network, NetworkConfig, QueryError};
 
 use crate::members::{
     announce, announcement, client, entry_point, eventually, joined, key, known, server, soon, start,
@@ -135,4 +135,53 @@ async fn six_members_find_one_another() {
             eventually("every member", async || (!known(seeker, sought).await.is_empty()).then_some(())).await;
         }
     }
+}
+
+/// How many members of the DHT `network` knows.
+async fn known_members(network: &Network, many: usize) {
+    let what = format!("a table of {many}");
+    eventually(&what, async || (network.census().await.known_peers == many).then_some(())).await;
+}
+
+/// A member that listens on TCP and on QUIC, as they do by default.
+fn on_both(bootstrap: Vec<BootstrapPeer>) -> NetworkConfig {
+    let quic = "/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap();
+    let mut config = server(bootstrap);
+    config.listen.push(quic);
+    config
+}
+
+/// Otherwise whoever looks something up tries to reach them, over QUIC for seconds each.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_are_gone_are_forgotten() {
+    let (bootstrap, _streams) = start(on_both(vec![])).await;
+    let entry = vec![entry_point(&bootstrap)];
+    let (stays, _streams) = joined(on_both(entry.clone())).await;
+    announce(&stays, 1).await;
+    for _ in 0..3 {
+        let (goes, _streams) = joined(on_both(entry.clone())).await;
+        announce(&goes, 1).await;
+        for network in [&bootstrap, &stays] {
+            known_members(network, 2).await;
+        }
+        soon("the shutdown", goes.shut_down()).await;
+        for network in [&bootstrap, &stays] {
+            known_members(network, 1).await;
+        }
+    }
+    assert!(known(&bootstrap, &stays).await.contains(&(Some(stays.peer_id()), 1, ServerState::Serving)));
+}
+
+/// Who says that it is about to leave is not asked any more, though it is still there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_retires_leaves_the_tables_at_once() {
+    let (bootstrap, _streams) = start(server(vec![])).await;
+    let (retires, _streams) = joined(server(vec![entry_point(&bootstrap)])).await;
+    known_members(&bootstrap, 1).await;
+    retires.retire().await;
+    known_members(&bootstrap, 0).await;
+    assert_eq!(bootstrap.census().await.connected_peers, 1);
+    // It can still say good-bye.
+    announce(&retires, 2).await;
+    assert_eq!(known(&bootstrap, &retires).await, [(None, 2, ServerState::Serving)]);
 }

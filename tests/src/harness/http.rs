@@ -85,7 +85,10 @@ impl HttpClient {
 
     fn begin(&self, method: &str, path: &str, body: &[u8]) -> io::Result<(u16, Headers, Body)> {
         let mut stream = self.connect();
-        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", self.address);
+        let mut head = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n");
+        if find(&self.headers, "host").is_none() {
+            head.push_str(&format!("host: {}\r\n", self.address));
+        }
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 
 use serde_json::{Value, json};
-use swarm_tests::harness::{Api, TestSwarm, eventually};
+use swarm_tests::harness::{Api, HttpClient, TestSwarm, eventually};
 
 use super::*;
 
@@ -137,7 +137,7 @@ fn whatever_comes_in_a_body_is_answered() {
     }
     // Not announced, but as large: in chunks that never end.
     let mut stream = api.http.connect();
-    let head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
     let chunk = [b"4000\r\n".as_slice(), &[b' '; 0x4000], b"\r\n"].concat();
     for _ in 0..20 {
@@ -158,10 +158,10 @@ fn who_says_nothing_is_not_waited_for() {
     let api = Api::start(&swarm, &["--read-timeout", "1s"]);
     // A head that does not end, and a body.
     let mut head = api.http.connect();
-    head.write_all(b"GET /v1/models HTTP/1.1\r\nhost: x\r\nx-slow: ").unwrap();
+    head.write_all(b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nx-slow: ").unwrap();
     let mut body = api.http.connect();
     body.write_all(
-        b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{",
+        b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{",
     )
     .unwrap();
     let mut silent = api.http.connect();
@@ -190,6 +190,25 @@ fn a_model_that_nobody_serves_is_refused_at_once_until_somebody_does() {
         let answer = api.http.post("/v1/completions", &completion());
         (answer.status == 200).then(|| assert_eq!(answer.json()["choices"][0]["text"], expected(TOKENS)))
     });
+}
+
+#[test]
+fn a_page_that_had_its_name_lead_here_is_refused() {
+    let swarm = swarm();
+    let api = Api::start(&swarm, &["--allow-host", "box.example"]);
+    let port = api.http.address.port();
+    let asked = |http: &HttpClient, name: &str, path: &str| http.with("host", &format!("{name}:{port}")).get(path);
+    for path in ["/", "/v1/models", "/api/v1/swarm", "/metrics"] {
+        for name in ["evil.example", "127.0.0.1.evil.example"] {
+            assert_eq!(asked(&api.http, name, path).expect(403)["error"]["code"], "unknown_host", "{path}");
+        }
+        for name in ["127.0.0.1", "[::1]", "localhost", "box.example"] {
+            assert_eq!(asked(&api.http, name, path).status, 200, "{name} {path}");
+        }
+    }
+    // Who has no key gets nothing anyway.
+    let api = Api::start(&swarm, &["--api-key", "one-key"]);
+    assert_eq!(asked(&api.http.with("authorization", "Bearer one-key"), "evil.example", "/v1/models").status, 200);
 }
 
 #[test]

@@ -40,7 +40,7 @@ async fn the_room_of_a_caller_who_hangs_up_comes_back() {
     rest(&swarm, &client).await;
     let mut whole = api.http.connect();
     let body = long.to_string();
-    let head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json";
+    let head = "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json";
     std::io::Write::write_all(&mut whole, format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).as_bytes())
         .unwrap();
     busy(&swarm, &client).await;
