@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::Parser;
 use clap::builder::FalseyValueParser;
-use swarm_protocol::p2p::{BootstrapPeer, DhtMode, Identity, NetworkConfig, StreamKind, SwarmKey};
+use swarm_protocol::p2p::{BootstrapPeer, DhtMode, Identity, NetworkConfig, StreamKind, SwarmKey, parse_address};
 use swarm_protocol::swarm_name::{DEFAULT_SWARM, SwarmName};
 use swarm_protocol::{Multiaddr, PeerId};
+use swarm_telemetry::http;
 use swarm_telemetry::logs::{LogFormat, check_filter};
 
 /// An entry point to a swarm: other members join through it.
@@ -19,7 +20,8 @@ use swarm_telemetry::logs::{LogFormat, check_filter};
     max_term_width = 100,
     after_help = "Examples:
   swarm-bootstrap
-  swarm-bootstrap --identity bootstrap.key --swarm-key swarm.key --swarm our-lab --announce /dns4/swarm.example.org/tcp/4001"
+  swarm-bootstrap --identity bootstrap.key --swarm-key swarm.key \\
+    --swarm our-lab --announce /dns4/swarm.example.org/tcp/4001"
 )]
 pub(crate) struct Args {
     /// An address to listen on (repeatable)
@@ -28,11 +30,12 @@ pub(crate) struct Args {
         env = "SWARM_LISTEN",
         value_name = "MULTIADDR",
         value_delimiter = ',',
+        value_parser = parse_address,
         default_value = "/ip4/0.0.0.0/tcp/4001,/ip4/0.0.0.0/udp/4001/quic-v1"
     )]
     listen: Vec<Multiaddr>,
     /// An address at which others can dial this machine, if it is not one it listens on (repeatable)
-    #[arg(long, env = "SWARM_ANNOUNCE", value_name = "MULTIADDR", value_delimiter = ',')]
+    #[arg(long, env = "SWARM_ANNOUNCE", value_name = "MULTIADDR", value_delimiter = ',', value_parser = parse_address)]
     announce: Vec<Multiaddr>,
     /// Another entry point of the swarm (repeatable)
     #[arg(
@@ -59,7 +62,7 @@ pub(crate) struct Args {
     #[arg(long, env = "SWARM_JOIN_FILE", value_name = "FILE")]
     pub(crate) join_file: Option<PathBuf>,
     /// Where to answer HTTP: `/metrics` for Prometheus, `/health` and `/ready` [default: nowhere]
-    #[arg(long, env = "SWARM_HTTP", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "SWARM_HTTP", value_name = "ADDRESS:PORT", value_parser = http::parse_address)]
     pub(crate) http: Option<SocketAddr>,
     /// What is logged on stderr: a level (error, warn, info, debug, trace), or target=level joined by commas [default: RUST_LOG,
     /// or warn]

@@ -20,6 +20,7 @@ use tracing::Instrument;
 use self::guide::Guide;
 use self::phases::Phases;
 use crate::edges::ClientEdges;
+use crate::route::Route;
 use crate::session::{HopInfo, RouteEvent, SessionError};
 use crate::steps::Steps;
 use crate::trace::TraceRecord;
@@ -176,6 +177,11 @@ impl TextSession {
         eos: Vec<u32>,
     ) -> Self {
         Self { session, edges, tokenizer, grammars, eos }
+    }
+
+    /// What the first route was expected to cost, hop by hop: why it was taken. `None` of a session that no server works for.
+    pub fn planned(&self) -> Option<&Route> {
+        self.session.planned()
     }
 
     /// The hops in order.

@@ -7,6 +7,7 @@ use swarm_protocol::session::TokenCount;
 
 use crate::chain::Outputs;
 use crate::here::SessionHere;
+use crate::route::Route;
 use crate::session::{HopInfo, RouteEvent, Session, SessionError};
 use crate::trace::TraceRecord;
 
@@ -23,6 +24,13 @@ impl Steps {
         match self {
             Self::Swarm(session) => session.route(),
             Self::Here(_) => Vec::new(),
+        }
+    }
+
+    pub(crate) fn planned(&self) -> Option<&Route> {
+        match self {
+            Self::Swarm(session) => session.planned(),
+            Self::Here(_) => None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Membership in a swarm.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use swarm_edges::EdgesWorker;
 use swarm_hub::HubConfig;
@@ -104,6 +105,9 @@ impl Swarm {
         fetched: impl FnMut(u64, u64) + Send + 'static,
     ) -> Result<Model, ClientError> {
         let (spec, hub) = (spec.clone(), self.config.hub.clone());
+        // Who says nothing of a format means the checkpoint's own, which is another model.
+        let name: Arc<str> =
+            format.map_or_else(|| spec.to_string(), |format| format!("{spec} --format {format}")).into();
         let place = self.config.edges;
         let loaded = tokio::task::spawn_blocking(move || load(&spec, &hub, format, place, fetched)).await;
         let loaded = loaded.map_err(std::io::Error::other)??;
@@ -111,11 +115,11 @@ impl Swarm {
         let id = loaded.checkpoint.id(loaded.format);
         let (edges, parts) = loaded.into_parts();
         let (network, config) = (self.network.clone(), self.config.clone());
-        let finder = Finder::start(network.clone(), id, blocks, config.clone());
+        let finder = Finder::start(network.clone(), id, name.clone(), blocks, config.clone());
         let edges = match edges {
             Some(edges) => EdgesSource::Own(EdgesWorker::start(edges, ComputePool::new(EDGE_THREADS)?)?),
             None => {
-                let parts = ServedParts::new(network, finder.clone(), config, id, &parts.config, parts.format);
+                let parts = ServedParts::new(network, finder.clone(), config, (id, name), &parts.config, parts.format);
                 EdgesSource::Served(Box::new(parts))
             }
         };

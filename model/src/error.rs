@@ -19,6 +19,15 @@ pub enum ModelError {
     /// The text looks like a directory, and there is none.
     #[error("there is no directory {}; MODEL must be `demo`, an existing directory with config.json, *.safetensors and tokenizer.json, a .gguf file, or org/name[@revision][:FILE.gguf]", .0.display())]
     NoSuchDirectory(PathBuf),
+    /// The text names a GGUF file, and there is none.
+    #[error("there is no file {}; check its path, or name a file of the hub: org/name:FILE.gguf", .0.display())]
+    NoSuchFile(PathBuf),
+    /// The text names a file of another kind.
+    #[error(
+        "{} is a file, but no .gguf file; MODEL must be a directory with config.json, *.safetensors and tokenizer.json, a .gguf file, `demo`, or org/name[@revision][:FILE.gguf]",
+        .0.display()
+    )]
+    NoModelFile(PathBuf),
     /// The kind of model is known but not read yet.
     #[error(
         "{what} cannot be read here; use a directory with config.json, *.safetensors and tokenizer.json, a .gguf file, or `demo`"

@@ -36,9 +36,12 @@ impl FromStr for ModelSpec {
         } else if let Some(hub) = hub_file(text).filter(|_| !path.exists()) {
             Ok(hub)
         } else if text.ends_with(".gguf") {
-            Ok(Self::Gguf(path.to_path_buf()))
+            let path = path.to_path_buf();
+            if path.exists() { Ok(Self::Gguf(path)) } else { Err(ModelError::NoSuchFile(path)) }
         } else if path.is_dir() {
             Ok(Self::Directory(path.to_path_buf()))
+        } else if path.is_file() {
+            Err(ModelError::NoModelFile(path.to_path_buf()))
         } else if let Some(hub) = hub(text) {
             Ok(hub)
         } else if text.contains(['/', '\\']) || text.starts_with(['.', '~']) {
@@ -106,14 +109,18 @@ mod tests {
         let path = directory.path().to_str().unwrap();
         let revised = "meta-llama/Llama-3.2-1B@main";
         let (file, revised_file) = ("org/name:tiny.Q4_K_M.gguf", "org/name@v1:sub/tiny.gguf");
-        for text in ["demo", "org/name", revised, "models/tiny.gguf", file, revised_file, path] {
+        let gguf = directory.path().join("tiny.gguf");
+        std::fs::write(&gguf, "").unwrap();
+        let gguf = gguf.to_str().unwrap();
+        for text in ["demo", "org/name", revised, gguf, file, revised_file, path] {
             assert_eq!(text.parse::<ModelSpec>().unwrap().to_string(), text);
         }
         assert!(matches!(path.parse(), Ok(ModelSpec::Directory(_))));
         let parsed = revised_file.parse::<ModelSpec>().unwrap();
         let (repository, revision) = ("org/name".to_string(), Some("v1".to_string()));
         assert_eq!(parsed, ModelSpec::Hub { repository, revision, file: Some("sub/tiny.gguf".to_string()) });
-        assert!(matches!("org/name:../x.gguf".parse(), Ok(ModelSpec::Gguf(_))));
+        assert!(matches!(gguf.parse(), Ok(ModelSpec::Gguf(_))));
+        assert!(matches!("org/name:../x.gguf".parse::<ModelSpec>(), Err(ModelError::NoSuchFile(_))));
     }
 
     #[test]
@@ -123,6 +130,13 @@ mod tests {
             assert!(matches!(error, ModelError::NoSuchDirectory(_)), "{error}");
             assert!(error.to_string().contains(text));
         }
+        let error = "nosuch.gguf".parse::<ModelSpec>().unwrap_err();
+        assert!(error.to_string().starts_with("there is no file nosuch.gguf; "), "{error}");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("bad.toml");
+        std::fs::write(&file, "").unwrap();
+        let error = file.to_str().unwrap().parse::<ModelSpec>().unwrap_err();
+        assert!(error.to_string().contains("bad.toml is a file, but no .gguf file; "), "{error}");
         assert!(matches!("".parse::<ModelSpec>(), Err(ModelError::BadSpec(_))));
         assert!(matches!("llama".parse::<ModelSpec>(), Err(ModelError::BadSpec(_))));
     }

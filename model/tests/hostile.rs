@@ -122,7 +122,7 @@ fn what_cannot_be_read_yet_says_what_can() {
 
 #[test]
 fn a_file_that_is_not_there_is_named() {
-    let error = Checkpoint::open(&"nowhere/model.gguf".parse().unwrap()).unwrap_err();
+    let error = Checkpoint::open(&ModelSpec::Gguf("nowhere/model.gguf".into())).unwrap_err();
     assert!(error.to_string().contains("nowhere/model.gguf"), "{error}");
 }
 

@@ -18,6 +18,20 @@ pub use connections::{Bounds, answer};
 /// Whether a program does what it is there for, and if not why.
 pub type Readiness = Result<(), String>;
 
+/// The address in `text`: `ADDRESS:PORT`, or `localhost:PORT`, which is the loopback one.
+///
+/// # Errors
+/// What to write instead.
+pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let text = text.trim();
+    let local = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
+    let local = local.map(|port: u16| SocketAddr::from(([127, 0, 0, 1], port)));
+    local.or_else(|| text.parse().ok()).ok_or_else(|| {
+        let port = text.trim_start_matches(':').parse().ok().filter(|port: &u16| *port > 0).unwrap_or(8000);
+        format!("write ADDRESS:PORT, for example 127.0.0.1:{port} (or 0.0.0.0:{port} for any interface)")
+    })
+}
+
 /// Listens on `address`.
 ///
 /// # Errors
@@ -84,4 +98,19 @@ pub fn starting(router: Router) -> Router {
 /// Answers those who watch this program until `stop` resolves.
 pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
     answer(listener, |_| router.clone(), Bounds::default(), stop).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_a_port() {
+        assert_eq!(parse_address("localhost:8981"), Ok(SocketAddr::from(([127, 0, 0, 1], 8981))));
+        assert_eq!(parse_address("0.0.0.0:80"), Ok(SocketAddr::from(([0, 0, 0, 0], 80))));
+        assert!(parse_address("[::1]:80").is_ok());
+        for (wrong, says) in [("8980", "127.0.0.1:8980"), (":8980", "127.0.0.1:8980"), ("127.0.0.1", "ADDRESS:PORT")] {
+            assert!(parse_address(wrong).is_err_and(|error| error.contains(says)), "{wrong}");
+        }
+    }
 }

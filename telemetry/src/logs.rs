@@ -1,6 +1,7 @@
 //! Logs on stderr: lines for people, or one JSON object a line for machines.
 
 mod json;
+mod people;
 
 use std::fmt;
 use std::io::{IsTerminal, Write};
@@ -9,12 +10,14 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::Level;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 pub use json::JsonLines;
+pub use people::{behind_text, leave_text};
 
 /// What is logged when nothing is said.
 pub const DEFAULT_LOG: &str = "warn,libp2p_kad=error";
@@ -50,6 +53,12 @@ static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 /// What is wrong with it, for the person who wrote it.
 pub fn check_filter(filter: &str) -> Result<String, String> {
     let examples = "write for example info, or warn,swarm_node=debug";
+    // A word alone could be a target too, of which everything is then logged; it is mostly a level with a typing error.
+    let is_level = |part: &str| part.contains(['=', '[']) || part.parse::<LevelFilter>().is_ok();
+    let mut parts = filter.split(',').map(str::trim).filter(|part| !part.is_empty());
+    if let Some(part) = parts.find(|part| !is_level(part)) {
+        return Err(format!("\"{part}\" is no level (error, warn, info, debug, trace or off); {examples}"));
+    }
     EnvFilter::try_new(filter).map(|_| filter.to_string()).map_err(|error| format!("{error}; {examples}"))
 }
 
@@ -92,7 +101,12 @@ pub fn init(given: Option<&str>, format: LogFormat, collector: Option<Collector>
     let trace_id = collector.as_ref().map(|collector| collector.trace_id);
     let subscriber = Registry::default().with(collector.map(|collector| collector.layer));
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    // Who asks for a log wants to know when and where.
+    let asked_for = given.is_some() || std::env::var_os(EnvFilter::DEFAULT_ENV).is_some();
     match format {
+        LogFormat::Text if ansi && !asked_for => {
+            subscriber.with(lines.with_ansi(false).event_format(people::ForPeople).with_filter(filter)).init();
+        }
         LogFormat::Text => subscriber.with(lines.with_ansi(ansi).with_filter(filter)).init(),
         LogFormat::Json => {
             let lines = lines.with_ansi(false).fmt_fields(JsonFields::new()).event_format(JsonLines { trace_id });
@@ -144,6 +158,12 @@ mod tests {
     #[test]
     fn what_is_no_filter_is_told() {
         assert_eq!(check_filter("warn,swarm_node=debug").as_deref(), Ok("warn,swarm_node=debug"));
+        for right in ["info", "WARN", "off", "swarm_node[hop]=trace", ""] {
+            assert_eq!(check_filter(right).as_deref(), Ok(right));
+        }
+        for wrong in ["blah", "warn,swarm_node"] {
+            assert!(check_filter(wrong).is_err_and(|error| error.contains("is no level")), "{wrong}");
+        }
         assert!(check_filter("a=b=c").is_err_and(|error| error.contains("write for example")));
         assert_eq!("json".parse(), Ok(LogFormat::Json));
         assert!("xml".parse::<LogFormat>().is_err());

@@ -9,6 +9,9 @@ use std::process::Command;
 use serde_json::Value;
 use swarm_tests::harness::{Local, PROMPT, TestSwarm, greedy, program};
 
+/// An entry point where nobody answers.
+const NOBODY: &str = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+
 /// The answer to [`PROMPT`] in so many tokens.
 fn answer(tokens: usize) -> String {
     Local::demo().text(PROMPT, &greedy(), tokens).text
@@ -54,6 +57,26 @@ fn who_asks_for_the_wrong_format_is_told_the_right_one() {
     assert_eq!(exit.code, Some(1));
     assert!(exit.stderr.contains("hint: ") && exit.stderr.contains("`--format q8_0`"), "{}", exit.stderr);
     assert!(!exit.stderr.contains("q4_k") && !exit.stderr.contains("bf16`"), "{}", exit.stderr);
+}
+
+#[test]
+fn who_finds_no_server_is_told_whom_the_flags_leave_out_and_what_to_paste() {
+    let swarm = TestSwarm::demo(&[(0, 6)]);
+    let generate = |options: &[&str]| {
+        let mut command = swarm.node("generate");
+        command.args(["--model", "demo", "--prompt", "Once"]).args(options);
+        let exit = swarm.run("generate", command);
+        assert_eq!(exit.code, Some(1), "{}", exit.stderr);
+        exit.stderr
+    };
+    let hole = generate(&[]);
+    assert!(hole.contains("`swarm-node serve --model demo --block-range 6..12`"), "{hole}");
+    assert!(hole.contains("--bootstrap") && !hole.contains("--block-peer"), "{hole}");
+    let peer = swarm.servers[0].peer.to_string();
+    let blocked = generate(&["--block-peer", &peer]);
+    assert!(blocked.contains("--block-peer admit serves blocks 0..12, 1 that they leave out does"), "{blocked}");
+    let edges = generate(&["--edges", "served"]);
+    assert!(edges.contains("`swarm-node serve --model demo --edges`"), "{edges}");
 }
 
 #[test]
@@ -144,6 +167,28 @@ fn the_json_events_are_the_documented_ones() {
 #[test]
 fn bad_usage_is_told_from_failure() {
     let swarm = TestSwarm::demo(&[(0, 12)]);
+    let entry = swarm.bootstrap.address.as_str();
+    let generate = |rest: &[&'static str]| [&["generate", "--model", "demo", "--bootstrap", entry][..], rest].concat();
+    let on_the_line = [
+        &["--prompt-file", "/no/such/file"][..],
+        &["--prompt", ""],
+        &["--batch", "/no/such/file"],
+        &["--prompt", "x", "--regex", "a("],
+        &["--prompt", "x", "--json-schema", "{\"type\": \"strin\"}"],
+        &["--prompt", "x", "--grammar", "/no/such/file"],
+        &["--prompt", "x", "--prefix-key", "/no/such/file"],
+        &["--prompt", "x", "--swarm-key", "/no/such/file"],
+        &["--prompt", "x", "--edges", "served", "--json-object"],
+    ];
+    for rest in on_the_line {
+        let arguments = generate(rest);
+        let mut command = Command::new(program("swarm-node"));
+        command.args(&arguments);
+        let exit = swarm.run("usage", command);
+        assert_eq!((exit.code, exit.stdout.as_str()), (Some(2), ""), "{arguments:?}: {exit:?}");
+        let errors = exit.stderr.lines().filter(|line| line.starts_with("error: ")).count();
+        assert_eq!(errors, 1, "{arguments:?}: {}", exit.stderr);
+    }
     let usage: [&[&str]; 15] = [
         &[],
         &["nonsense"],
@@ -169,10 +214,8 @@ fn bad_usage_is_told_from_failure() {
         assert_eq!((exit.code, exit.stdout.as_str()), (Some(2), ""), "{arguments:?}: {exit:?}");
         assert!(!exit.stderr.is_empty(), "{arguments:?}");
     }
-    let failures: [&[&str]; 2] = [
-        &["keygen", "/dev/null/swarm.key"],
-        &["generate", "--model", "demo", "--bootstrap", &swarm.bootstrap.address, "--prompt-file", "/no/such/file"],
-    ];
+    let failures: [&[&str]; 2] =
+        [&["keygen", "/dev/null/swarm.key"], &["generate", "--model", "demo", "--prompt", "x", "--bootstrap", NOBODY]];
     for arguments in failures {
         let mut command = Command::new(program("swarm-node"));
         command.args(arguments);
@@ -192,6 +235,11 @@ fn a_key_is_made_once_and_for_its_owner_only() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("deep").join("swarm.key");
     let keygen = || Command::new(program("swarm-node")).arg("keygen").arg(&path).output().unwrap();
+    let nowhere = keygen();
+    let told = String::from_utf8(nowhere.stderr).unwrap();
+    assert_eq!(nowhere.status.code(), Some(1), "{told}");
+    assert!(told.contains("mkdir -p") && !path.parent().unwrap().exists(), "a typing error makes no folder: {told}");
+    fs::create_dir(path.parent().unwrap()).unwrap();
     let made = keygen();
     assert!(made.status.success(), "{made:?}");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);

@@ -155,8 +155,8 @@ async fn without_a_server_the_error_says_what_to_do() {
     let config = || ClientConfig { start_patience: brief, repair_patience: brief, ..ClientConfig::default() };
     let mut swarm = TestSwarm::demo(&[(0, 12)]);
     let error = client(&swarm, config()).await.tell(PROMPT, greedy(), TOKENS).await.unwrap_err();
-    assert!(matches!(error, SessionError::NoEdges { last: None }), "{error}");
-    for hint in ["serve --edges", "leave out `--edges served`"] {
+    assert!(matches!(error, SessionError::NoEdges { last: None, .. }), "{error}");
+    for hint in ["serve --model demo --edges`", "leave out `--edges served`"] {
         assert!(error.to_string().contains(hint), "{error}");
     }
     // The last one dies in the middle of a text; that blocks are still served does not help.
@@ -169,7 +169,7 @@ async fn without_a_server_the_error_says_what_to_do() {
     });
     let error = told.await.unwrap_err();
     assert!(
-        matches!(&error, SessionError::NoEdges { last: Some(last) } if last.contains(&peer.to_string())),
+        matches!(&error, SessionError::NoEdges { last: Some(last), .. } if last.contains(&peer.to_string())),
         "{error}"
     );
 }

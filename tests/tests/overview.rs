@@ -115,6 +115,45 @@ fn http_and_the_command_line_show_the_same_swarm() {
 }
 
 #[test]
+fn a_model_that_is_served_in_another_format_is_hinted_at() {
+    let swarm = TestSwarm::demo(&[(0, 12)]);
+    let mut status = swarm.node("status");
+    status.args(["--model", "demo", "--format", "q8_0"]);
+    let told = swarm.run("status-q8_0", status);
+    assert!(told.stdout.contains("0 servers") && told.stdout.contains("nobody serves blocks 0..12"), "{}", told.stdout);
+    assert!(told.stderr.contains("hint: ") && told.stderr.contains("`--format bf16`"), "{}", told.stderr);
+    let mut status = swarm.node("status");
+    status.args(["--model", "demo"]);
+    let told = swarm.run("status", status);
+    assert!(told.stdout.contains("12 blocks, 1 server  ") && !told.stderr.contains("hint: "), "{told:?}");
+}
+
+#[test]
+fn a_swarm_out_of_reach_is_not_an_empty_one() {
+    let mut swarm = TestSwarm::demo(&[(0, 12)]);
+    let mut command = swarm.node("status");
+    command.args(["--watch", "--json"]);
+    let mut watching = swarm.start("cut-off", command);
+    let mut look_until = |state: &str| {
+        loop {
+            let seen: Value = serde_json::from_str(&watching.line().unwrap()).unwrap();
+            as_described(&seen, None);
+            if seen["models"][0]["servers"][0]["state"] == state {
+                return seen;
+            }
+        }
+    };
+    look_until("serving");
+    swarm.bootstrap.process.kill();
+    swarm.servers[0].process.kill();
+    for _ in 0..3 {
+        let seen = look_until("silent");
+        assert_eq!(seen["models"][0]["missing"], serde_json::json!([[0, 12]]));
+        assert_eq!(seen["alarms"][0]["kind"], "missing_blocks");
+    }
+}
+
+#[test]
 fn losses_and_departures_are_told_as_they_happen() {
     let mut swarm = TestSwarm::demo(&[(0, 12), (0, 12), (0, 12)]);
     let (_api, url) = api(&swarm);
@@ -214,7 +253,8 @@ fn a_watched_swarm_stays_on_the_screen_until_q() {
         ["attic", "cellar", "Servers", "Time-line"].iter().all(|part| screen.contains(part)).then_some(())
     });
     swarm.servers[1].process.kill();
-    eventually("the loss is on the screen", || screen().contains("lost").then_some(()));
+    // The sign of what is lost: that a server may be lost is told before.
+    eventually("the loss is on the screen", || screen().contains('✕').then_some(()));
     watching.input("q");
     assert_eq!(watching.exit().code, Some(0));
     let end = screen();

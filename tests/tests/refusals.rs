@@ -151,7 +151,9 @@ fn what_is_missing_is_said() {
     let said = reason(&generate(&swarm, &["--prompt", &longer]));
     let context = "2048";
     names(&said, &["context", context]);
-    names(&reason(&generate(&swarm, &["--prompt", ""])), &["prompt", "empty"]);
+    let empty = generate(&swarm, &["--prompt", ""]);
+    assert_eq!(empty.code, Some(2), "{empty:?}");
+    names(&empty.stderr, &["prompt", "empty"]);
     still_tells(&swarm);
 }
 

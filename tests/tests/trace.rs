@@ -145,5 +145,5 @@ fn what_is_no_trace_is_refused_in_one_line() {
         assert!(exit.stderr.contains(says), "{}", exit.stderr);
     }
     let missing = trace(&swarm, &swarm.folder().join("none"), &[]);
-    assert!(missing.code == Some(1) && missing.stderr.contains("cannot open"), "{}", missing.stderr);
+    assert!(missing.code == Some(2) && missing.stderr.contains("cannot open"), "{}", missing.stderr);
 }

@@ -136,7 +136,7 @@ pub(crate) async fn admit(host: &Arc<Host>, asked: &Asked, model: &Model, room: 
         let blocks = model.config().all_blocks()?;
         // Whoever waited in the queue would hear the same later. What else is wrong a session finds out with more patience.
         if !model.computes_here()
-            && let Err(error @ NoPlan::NoRoute(_)) = model.plan(blocks, room).await
+            && let Err(error @ NoPlan::NoRoute { .. }) = model.plan(blocks, room).await
         {
             return Err(error.into());
         }

@@ -1,6 +1,7 @@
 //! Edges that servers offer. Each question is complete in itself, so when a server is lost the next one is asked the same
 //! question, and gives the same answer. One task for each session asks.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use swarm_edges::{Chosen, Wish};
@@ -38,6 +39,8 @@ pub(crate) struct ServedParts {
     finder: Finder,
     config: ClientConfig,
     model: ModelId,
+    /// What follows `serve --model`.
+    name: Arc<str>,
     shape: Shape,
 }
 
@@ -46,11 +49,11 @@ impl ServedParts {
         network: Network,
         finder: Finder,
         config: ClientConfig,
-        model: ModelId,
+        (model, name): (ModelId, Arc<str>),
         about: &ModelConfig,
         format: WeightFormat,
     ) -> Self {
-        Self { network, finder, config, model, shape: Shape::of(about, format) }
+        Self { network, finder, config, model, name, shape: Shape::of(about, format) }
     }
 }
 
@@ -266,7 +269,8 @@ impl Task {
     }
 
     fn gave_up(&self) -> SessionError {
-        SessionError::NoEdges { last: self.lost.as_ref().map(|(peer, reason)| format!("{peer}: {reason}")) }
+        let last = self.lost.as_ref().map(|(peer, reason)| format!("{peer}: {reason}"));
+        SessionError::NoEdges { model: self.parts.name.clone(), last }
     }
 
     async fn attempt(&mut self, question: Option<&(EdgesRequest, Vec<u8>)>) -> Result<Option<Answer>, Setback> {

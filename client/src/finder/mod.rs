@@ -10,6 +10,7 @@ mod plan;
 mod presence;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::{BoxFuture, join_all};
@@ -89,14 +90,17 @@ pub struct Finder {
 }
 
 impl Finder {
-    /// Starts the finder of `model`, whose blocks are `blocks`. It ends when the last handle is dropped.
-    pub fn start(network: Network, model: ModelId, blocks: BlockRange, config: ClientConfig) -> Self {
+    /// Starts the finder of `model`, whose blocks are `blocks`, and which `serve --model` knows by `name`. It ends when the last
+    /// handle is dropped.
+    pub fn start(network: Network, model: ModelId, name: Arc<str>, blocks: BlockRange, config: ClientConfig) -> Self {
         let (requests, queue) = mpsc::channel(QUEUE);
         let task = Task {
             network,
             model,
+            name,
             blocks,
             config,
+            not_admitted: Vec::new(),
             book: PeerBook::default(),
             presence: Presence::default(),
             looked_up: None,
@@ -120,7 +124,7 @@ impl Finder {
         let (reply, answer) = oneshot::channel();
         // The finder outlives its handles' requests; without it there is no route.
         let _ = self.requests.send(Request::Plan { need, fresh, reply }).await;
-        answer.await.unwrap_or(Err(NoPlan::NoRoute(crate::route::NoRoute { missing })))
+        answer.await.unwrap_or_else(|_| Err(crate::route::NoRoute { missing }.into()))
     }
 
     /// The server whose embedding and head are best used: of those that give the same bits as `bound`, if that is given. `None`
@@ -168,13 +172,24 @@ impl Finder {
 }
 
 /// A look-up with the probes of those it found.
-type LookUp = BoxFuture<'static, Vec<(Announcement, Result<Probe, ProbeError>)>>;
+type LookUp = BoxFuture<'static, LookedUp>;
+
+/// What a look-up found.
+struct LookedUp {
+    answers: Vec<(Announcement, Result<Probe, ProbeError>)>,
+    /// The blocks of servers that this client may not use.
+    not_admitted: Vec<BlockRange>,
+}
 
 struct Task {
     network: Network,
     model: ModelId,
+    /// What follows `serve --model`.
+    name: Arc<str>,
     blocks: BlockRange,
     config: ClientConfig,
+    /// The blocks of servers that were there at the last look-up, and may not be used.
+    not_admitted: Vec<BlockRange>,
     book: PeerBook,
     presence: Presence,
     looked_up: Option<Instant>,
@@ -262,7 +277,8 @@ impl Task {
     /// The cheapest plan, which later ones count with.
     fn plan(&mut self, need: &Need, now: Instant) -> Result<Plan, NoPlan> {
         self.book.ours = self.presence.counts();
-        let mut plan = plan::cheapest(&self.book, need, now)?;
+        let planned = plan::cheapest(&self.book, need, now);
+        let mut plan = planned.map_err(|reason| reason.of_model(&self.name, &self.not_admitted))?;
         plan.present = plan.route.hops.iter().map(|hop| self.presence.enter(hop.peer)).collect();
         Ok(plan)
     }
@@ -288,20 +304,23 @@ impl Task {
         let (network, model, blocks, config) = (self.network.clone(), self.model, self.blocks, self.config.clone());
         self.looking = Some(Box::pin(async move {
             let view = look_up(&network, model, blocks).await;
-            let worth_it = |server: &&Announcement| config.peers.admits(server.peer) && !avoided.contains(&server.peer);
-            let servers: Vec<Announcement> = view.serving().filter(worth_it).cloned().collect();
+            let (servers, others): (Vec<_>, Vec<_>) =
+                view.serving().partition(|server| config.peers.admits(server.peer));
+            let not_admitted = others.into_iter().map(|server| server.blocks).collect();
+            let servers = servers.into_iter().filter(|server| !avoided.contains(&server.peer)).cloned().collect();
             let edges = if config.edges == EdgesPlace::Served { MOST_EDGES } else { 0 };
             let servers = short_list(servers, blocks, config.most_probes, edges);
             let probes = servers.into_iter().map(|server| async {
                 let answer = probe(&network, server.peer, &server.addresses, config.probe_timeout).await;
                 (server, answer)
             });
-            join_all(probes).await
+            LookedUp { answers: join_all(probes).await, not_admitted }
         }));
     }
 
-    fn on_found(&mut self, answers: Vec<(Announcement, Result<Probe, ProbeError>)>) {
+    fn on_found(&mut self, LookedUp { answers, not_admitted }: LookedUp) {
         self.looking = None;
+        self.not_admitted = not_admitted;
         let now = Instant::now();
         self.looked_up = Some(now);
         for (server, answer) in answers {
@@ -339,7 +358,7 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 /// The look-up's result; pending while there is none.
-async fn finished(looking: &mut Option<LookUp>) -> Vec<(Announcement, Result<Probe, ProbeError>)> {
+async fn finished(looking: &mut Option<LookUp>) -> LookedUp {
     match looking {
         Some(look_up) => look_up.await,
         None => std::future::pending().await,

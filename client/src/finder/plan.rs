@@ -1,6 +1,7 @@
 //! From what is known of the servers to a route that a session can open. Pure.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 use swarm_protocol::block::{BlockIndex, BlockRange};
@@ -79,9 +80,16 @@ impl Plan {
 /// Why there is no plan.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NoPlan {
-    /// Some blocks have no usable server.
-    #[error(transparent)]
-    NoRoute(#[from] NoRoute),
+    /// Some blocks have no server.
+    #[error("{}", nobody(missing, model.as_deref(), *left_out))]
+    NoRoute {
+        /// The blocks without one.
+        missing: Vec<BlockRange>,
+        /// What follows `serve --model`, where that is known.
+        model: Option<Arc<str>>,
+        /// How many servers of these blocks the client may not use: its [`PeerFilter`](crate::PeerFilter) says so.
+        left_out: usize,
+    },
     /// Some blocks have servers, but none that can be used now.
     #[error(
         "no server of blocks {} can be used now ({}); try again later, or start another server of them",
@@ -108,6 +116,40 @@ pub enum NoPlan {
         /// The most that one of their servers has.
         free: TokenCount,
     },
+}
+
+impl From<NoRoute> for NoPlan {
+    fn from(NoRoute { missing }: NoRoute) -> Self {
+        Self::NoRoute { missing, model: None, left_out: 0 }
+    }
+}
+
+impl NoPlan {
+    /// With what the planning does not know: how the model is called, and servers that are there but may not be used.
+    pub(super) fn of_model(mut self, name: &Arc<str>, not_admitted: &[BlockRange]) -> Self {
+        if let Self::NoRoute { missing, model, left_out } = &mut self {
+            let concerns = |blocks: &&BlockRange| missing.iter().any(|range| range.intersection(**blocks).is_some());
+            *left_out = not_admitted.iter().filter(concerns).count();
+            *model = Some(name.clone());
+        }
+        self
+    }
+}
+
+/// What is said when nobody serves some blocks.
+fn nobody(missing: &[BlockRange], model: Option<&str>, left_out: usize) -> String {
+    let blocks = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let first = missing.first().map(ToString::to_string).unwrap_or_default();
+    let serve = format!("`swarm-node serve --model {} --block-range {first}`", model.unwrap_or("MODEL"));
+    let start = format!("start one with {serve} and the same --bootstrap, --swarm and --swarm-key");
+    match left_out {
+        0 => format!("no server serves blocks {blocks}; {start}, or wait for one to join"),
+        _ => format!(
+            "no server that --allow-peer and --block-peer admit serves blocks {blocks}, {left_out} that they leave out \
+             {}; admit more servers, or {start}",
+            if left_out == 1 { "does" } else { "do" }
+        ),
+    }
 }
 
 /// The cheapest plan among all numeric classes that the need allows; one of several classes only if there is no other.
@@ -150,7 +192,7 @@ fn closer(one: Option<NoPlan>, other: NoPlan) -> NoPlan {
     let distance = |reason: &NoPlan| match reason {
         NoPlan::NoRoom { missing, .. } => (0, blocks_in(missing)),
         NoPlan::Unusable { missing, .. } => (1, blocks_in(missing)),
-        NoPlan::NoRoute(NoRoute { missing }) => (2, blocks_in(missing)),
+        NoPlan::NoRoute { missing, .. } => (2, blocks_in(missing)),
     };
     match one {
         Some(one) if distance(&one) <= distance(&other) => one,

@@ -130,8 +130,22 @@ fn no_room_is_told_from_no_server() {
     let no_room = NoPlan::NoRoom { missing: vec![range(4, 8)], needed: TokenCount(41), free: TokenCount(40) };
     assert_eq!(cheapest(&book, &need(41), now).unwrap_err(), no_room);
     let beyond = Need { range: range(0, 12), ..need(10) };
-    let no_route = NoPlan::NoRoute(NoRoute { missing: vec![range(8, 12)] });
+    let no_route = NoPlan::from(NoRoute { missing: vec![range(8, 12)] });
     assert_eq!(cheapest(&book, &beyond, now).unwrap_err(), no_route);
+}
+
+#[test]
+fn who_finds_no_server_is_told_how_to_start_one_and_whom_the_flags_leave_out() {
+    let none = NoPlan::from(NoRoute { missing: vec![range(4, 8), range(10, 12)] });
+    let told = none.to_string();
+    assert!(told.contains("blocks 4..8, 10..12; start one with `swarm-node serve --model MODEL --block-range 4..8`"));
+    assert!(told.contains("--bootstrap") && !told.contains("--allow-peer"), "{told}");
+    let demo: Arc<str> = "demo --format q8_0".into();
+    let told = none.clone().of_model(&demo, &[range(0, 4)]).to_string();
+    assert!(told.contains("`swarm-node serve --model demo --format q8_0 --block-range 4..8`"), "{told}");
+    assert!(!told.contains("--allow-peer"), "a server of other blocks is no reason: {told}");
+    let told = none.of_model(&demo, &[range(0, 5), range(11, 12)]).to_string();
+    assert!(told.contains("--allow-peer") && told.contains("--block-peer") && told.contains(" 2 that"), "{told}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What is wrong with a model's servers, or soon will be. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use swarm_protocol::PeerId;
 use swarm_protocol::block::BlockRange;
@@ -60,12 +60,13 @@ fn single(model: &ModelOverview) -> Option<Alarm> {
         server.state.serves() && blocks.iter().any(hosts)
     };
     let servers: Vec<&ServerOverview> = model.servers.iter().filter(alone).collect();
-    let message = format!(
-        "blocks {} of {} have one server only ({}): if it is lost, texts wait until another one has them",
-        ranges(&blocks),
-        model.name,
-        names(&servers)
-    );
+    let (blocks_of, names) = (format!("blocks {} of {}", ranges(&blocks), model.name), names(model, &servers));
+    let message = match servers.len() {
+        1 => format!("{blocks_of} have one server only ({names}): if it is lost, texts wait until another has them"),
+        _ => format!(
+            "each of {blocks_of} has one server only ({names}): if one is lost, texts wait until another has its blocks"
+        ),
+    };
     Some(alarm(model, Severity::Warning, AlarmKind::SinglePointOfFailure, peers(&servers), blocks, message))
 }
 
@@ -75,7 +76,7 @@ fn silent(model: &ModelOverview) -> Option<Alarm> {
         "{} of {} ({}) {} announced and {} not answer: lost, or cut off from here",
         count(&servers),
         model.name,
-        names(&servers),
+        names(model, &servers),
         if servers.len() == 1 { "is" } else { "are" },
         if servers.len() == 1 { "does" } else { "do" },
     );
@@ -88,7 +89,7 @@ fn draining(model: &ModelOverview) -> Option<Alarm> {
         "{} of {} ({}) {} leaving: running texts move to others",
         count(&servers),
         model.name,
-        names(&servers),
+        names(model, &servers),
         if servers.len() == 1 { "is" } else { "are" },
     );
     of_servers(model, Severity::Info, AlarmKind::Draining, &servers, message)
@@ -143,8 +144,11 @@ fn count(servers: &[&ServerOverview]) -> String {
 }
 
 /// `attic, cellar and 12 more`.
-fn names(servers: &[&ServerOverview]) -> String {
-    let mut names: Vec<String> = servers.iter().take(NAMED).map(|server| server.label()).collect();
+fn names(model: &ModelOverview, servers: &[&ServerOverview]) -> String {
+    let labels: HashMap<PeerId, String> =
+        model.servers.iter().map(|server| server.peer_id).zip(model.labels()).collect();
+    let named = servers.iter().take(NAMED);
+    let mut names: Vec<String> = named.filter_map(|server| labels.get(&server.peer_id).cloned()).collect();
     if let Some(more) = servers.len().checked_sub(NAMED).filter(|more| *more > 0) {
         names.push(format!("{more} more"));
     }
@@ -172,7 +176,8 @@ mod tests {
 
     fn alarms(servers: Vec<ServerObservation>) -> Vec<Alarm> {
         let models = vec![model(12, servers)];
-        SwarmOverview::of(&Observation { swarm: "public".to_string(), by: PeerId::random(), models }, 0).alarms
+        let (swarm, by) = ("public".to_string(), PeerId::random());
+        SwarmOverview::of(&Observation { swarm, by, models, cut_off: false }, 0).alarms
     }
 
     fn kinds(alarms: &[Alarm]) -> Vec<AlarmKind> {
@@ -199,7 +204,30 @@ mod tests {
         let alarms = alarms(vec![server("a", 0, 8), server("b", 0, 8), server("c", 4, 12)]);
         assert_eq!(kinds(&alarms), [AlarmKind::SinglePointOfFailure]);
         assert_eq!((alarms[0].blocks.clone(), alarms[0].peers.len()), (vec![range(8, 12)], 1));
-        assert!(alarms[0].message.contains("(c)"), "{}", alarms[0].message);
+        let expected =
+            "blocks 8..12 of demo have one server only (c): if it is lost, texts wait until another has them";
+        assert_eq!(alarms[0].message, expected);
+    }
+
+    #[test]
+    fn several_servers_without_a_replica_are_no_contradiction() {
+        let alarms = alarms(vec![server("attic", 0, 6), server("garage", 6, 12)]);
+        let expected = "each of blocks 0..12 of demo has one server only (attic and garage): \
+                        if one is lost, texts wait until another has its blocks";
+        assert_eq!((alarms.len(), alarms[0].message.as_str()), (1, expected));
+    }
+
+    #[test]
+    fn servers_of_one_name_are_told_apart_by_the_ends_of_their_ids() {
+        let servers = vec![server("two", 0, 12), silent(server("two", 0, 12)), silent(server("two", 0, 12))];
+        let called: Vec<String> = servers[1..]
+            .iter()
+            .map(|server| server.announcement.peer.to_string())
+            .map(|id| format!("two …{}", &id[id.len() - 8..]))
+            .collect();
+        let alarms = alarms(servers);
+        let message = &alarms.iter().find(|alarm| alarm.kind == AlarmKind::SilentServers).unwrap().message;
+        assert!(called.iter().all(|name| message.contains(name)), "{called:?} in {message}");
     }
 
     #[test]

@@ -195,7 +195,8 @@ mod tests {
     use super::*;
 
     fn seen(models: Vec<ModelObservation>) -> SwarmOverview {
-        SwarmOverview::of(&Observation { swarm: "public".to_string(), by: PeerId::random(), models }, 1_000)
+        let (swarm, by) = ("public".to_string(), PeerId::random());
+        SwarmOverview::of(&Observation { swarm, by, models, cut_off: false }, 1_000)
     }
 
     #[test]

@@ -10,7 +10,7 @@ use swarm_protocol::swarm_view::uncovered;
 use super::alarms::ranges;
 use super::observation::{Answer, ModelObservation, Observation, ServerObservation};
 use super::timeline::EventKind;
-use super::types::{ServerCondition, label};
+use super::types::{ServerCondition, apart, label};
 
 /// Something that has happened between two looks.
 #[derive(Debug, Clone, PartialEq)]
@@ -171,7 +171,12 @@ fn of_the_server(
 ) -> Happening {
     let peer = server.announcement.peer;
     let name = label(server.announcement.name.as_deref(), &peer);
-    let message = format!("{name} {words}");
+    let namesake = |other: &ServerObservation| {
+        let other = &other.announcement;
+        other.peer != peer && label(other.name.as_deref(), &other.peer) == name
+    };
+    let called = if model.servers.iter().any(namesake) { apart(&name, &peer) } else { name.clone() };
+    let message = format!("{called} {words}");
     let server = Some((peer, name));
     Happening { kind, model: model.id, model_name: model.name.clone(), server, blocks: vec![blocks], message }
 }
@@ -185,7 +190,8 @@ mod tests {
 
     fn look(servers: &[&ServerObservation]) -> Observation {
         let servers = servers.iter().map(|server| (*server).clone()).collect();
-        Observation { swarm: "public".to_string(), by: PeerId::random(), models: vec![model(12, servers)] }
+        let models = vec![model(12, servers)];
+        Observation { swarm: "public".to_string(), by: PeerId::random(), models, cut_off: false }
     }
 
     fn kinds(before: &Observation, after: &Observation) -> Vec<EventKind> {
@@ -263,6 +269,27 @@ mod tests {
         let mut again = a.clone();
         again.announcement.instance += 1;
         assert_eq!(kinds(&look(&[&a]), &look(&[&again])), [EventKind::Returned]);
+    }
+
+    #[test]
+    fn servers_of_one_name_are_told_apart() {
+        let (one, two) = (server("two", 0, 12), server("two", 0, 12));
+        let happened = compare(&look(&[&one, &two]), &look(&[&one, &silent(two.clone())]));
+        let id = two.announcement.peer.to_string();
+        assert_eq!(happened[0].message, format!("two …{} was lost with blocks 0..12 (refused)", &id[id.len() - 8..]));
+        assert_eq!(happened[0].server, Some((two.announcement.peer, "two".to_string())));
+    }
+
+    #[test]
+    fn a_swarm_out_of_reach_is_not_an_empty_one() {
+        let (a, b) = (server("a", 0, 6), silent(server("b", 6, 12)));
+        let before = look(&[&a, &b]);
+        let after = Observation { models: before.unheard(), cut_off: true, ..before.clone() };
+        assert_eq!(kinds(&before, &after), [EventKind::Lost]);
+        assert!(after.models[0].servers.iter().all(|server| server.condition() == Some(ServerCondition::Silent)));
+        // It is told once, however long it lasts, and the end of it as well.
+        assert!(compare(&after, &Observation { models: after.unheard(), ..after.clone() }).is_empty());
+        assert_eq!(kinds(&after, &before), [EventKind::Returned]);
     }
 
     #[test]

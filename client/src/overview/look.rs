@@ -76,20 +76,24 @@ impl Lookout {
     }
 
     /// Looks. The servers of `before`, which was seen last, are asked too: what holders of records answer may be a sample.
+    /// If no member answers, what `before` saw is given again, with its servers silent.
     pub async fn look(&self, before: Option<&Observation>) -> Observation {
         let asked = self.models(before).await;
         let looks = asked.into_iter().map(|model| self.model(model));
         let seen: Vec<Option<ModelObservation>> = stream::iter(looks).buffered(MODELS_AT_ONCE).collect().await;
-        Observation {
-            swarm: self.network.swarm().as_str().to_string(),
-            by: self.network.peer_id(),
-            models: seen.into_iter().flatten().collect(),
-        }
+        let models: Vec<ModelObservation> = seen.into_iter().flatten().collect();
+        let cut_off = !heard(&models) && self.network.census().await.connected_peers == 0;
+        let models = match before {
+            Some(before) if cut_off => before.unheard(),
+            _ => models,
+        };
+        Observation { swarm: self.network.swarm().as_str().to_string(), by: self.network.peer_id(), models, cut_off }
     }
 
     async fn models(&self, before: Option<&Observation>) -> Vec<Asked> {
         let last = |id: ModelId| before.into_iter().flat_map(|seen| &seen.models).find(move |model| model.id == id);
-        let answered = |id: ModelId| last(id).map_or_else(Vec::new, answered_before);
+        let cut_off = before.is_some_and(|seen| seen.cut_off);
+        let answered = |id: ModelId| last(id).map_or_else(Vec::new, |model| asked_again(model, cut_off));
         if let Some(OnlyModel { id, name, blocks }) = self.only.clone() {
             return vec![Asked { id, name, blocks, listed: true, known: answered(id) }];
         }
@@ -103,7 +107,7 @@ impl Lookout {
         }
         for model in before.into_iter().flat_map(|seen| &seen.models) {
             let ModelObservation { id, name, blocks, .. } = model.clone();
-            let known = answered_before(model);
+            let known = asked_again(model, cut_off);
             asked.entry(id).or_insert(Asked { id, name, blocks, listed: false, known });
         }
         let mut asked: Vec<Asked> = asked.into_values().collect();
@@ -180,13 +184,19 @@ struct Asked {
     blocks: BlockRange,
     /// Whether the directory names it, or somebody has asked for it.
     listed: bool,
-    /// Servers that answered last time.
+    /// Servers that were seen last time, and are asked again.
     known: Vec<Announcement>,
 }
 
-fn answered_before(model: &ModelObservation) -> Vec<Announcement> {
-    let answered = model.servers.iter().filter(|server| matches!(server.answer, Answer::Given { .. }));
-    answered.map(|server| server.announcement.clone()).collect()
+/// Whether anybody has said anything of these models.
+fn heard(models: &[ModelObservation]) -> bool {
+    models.iter().flat_map(|model| &model.servers).any(|server| !matches!(server.answer, Answer::Silent { .. }))
+}
+
+/// Servers that answered last time; if nobody did, all of them: they may be the way back.
+fn asked_again(model: &ModelObservation, cut_off: bool) -> Vec<Announcement> {
+    let again = |server: &&ServerObservation| cut_off || matches!(server.answer, Answer::Given { .. });
+    model.servers.iter().filter(again).map(|server| server.announcement.clone()).collect()
 }
 
 fn of_itself(own: ServerInfo) -> ServerObservation {

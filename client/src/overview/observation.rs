@@ -19,12 +19,30 @@ pub struct Observation {
     pub by: PeerId,
     /// Its models.
     pub models: Vec<ModelObservation>,
+    /// No member answered: the models are those of the look before.
+    pub cut_off: bool,
 }
 
 impl Observation {
     /// How many servers were seen.
     pub(super) fn servers(&self) -> usize {
         self.models.iter().map(|model| model.servers.len()).sum()
+    }
+
+    /// The models as they are known when no member answers any more: a swarm out of reach is not an empty one.
+    pub(super) fn unheard(&self) -> Vec<ModelObservation> {
+        let silent = |server: &ServerObservation| match server.answer {
+            Answer::Silent { .. } => server.clone(),
+            _ => {
+                let reason = "no member of the swarm answers".to_string();
+                ServerObservation { answer: Answer::Silent { reason }, ..server.clone() }
+            }
+        };
+        let model = |model: &ModelObservation| ModelObservation {
+            servers: model.servers.iter().map(silent).collect(),
+            ..model.clone()
+        };
+        self.models.iter().map(model).collect()
     }
 }
 

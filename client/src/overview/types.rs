@@ -1,5 +1,7 @@
 //! The data that a swarm is shown by. Its JSON is an interface: fields are added, never changed (`docs/swarm.schema.json`).
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 use swarm_protocol::PeerId;
 use swarm_protocol::block::BlockRange;
@@ -60,6 +62,21 @@ pub struct ModelOverview {
     pub servers: Vec<ServerOverview>,
     /// Round trips between servers, as far as they have measured and announced them.
     pub round_trips: Vec<RoundTrip>,
+}
+
+impl ModelOverview {
+    /// What people call its servers, in their order: where several have one name, the end of the id stands behind it.
+    pub fn labels(&self) -> Vec<String> {
+        let mut named: HashMap<String, usize> = HashMap::new();
+        for server in &self.servers {
+            *named.entry(server.label()).or_default() += 1;
+        }
+        let called = |server: &ServerOverview| match server.label() {
+            name if named.get(&name).is_some_and(|servers| *servers > 1) => apart(&name, &server.peer_id),
+            name => name,
+        };
+        self.servers.iter().map(called).collect()
+    }
 }
 
 /// The blocks that limit what a model's servers can do together.
@@ -185,14 +202,18 @@ impl ServerOverview {
 
 /// What people call a server: its name, or the end of its id (the beginning is the same for all).
 pub(super) fn label(name: Option<&str>, peer: &PeerId) -> String {
+    name.filter(|name| !name.trim().is_empty()).map_or_else(|| tail(peer), ToString::to_string)
+}
+
+/// A name that several servers have given themselves, with what tells this one apart.
+pub(super) fn apart(name: &str, peer: &PeerId) -> String {
+    format!("{name} …{}", tail(peer))
+}
+
+fn tail(peer: &PeerId) -> String {
     const SHOWN: usize = 8;
-    match name.filter(|name| !name.trim().is_empty()) {
-        Some(name) => name.to_string(),
-        None => {
-            let peer = peer.to_string();
-            peer.chars().skip(peer.chars().count().saturating_sub(SHOWN)).collect()
-        }
-    }
+    let peer = peer.to_string();
+    peer.chars().skip(peer.chars().count().saturating_sub(SHOWN)).collect()
 }
 
 /// Embedding, head and sampling that a server offers to clients that hold no weights.

@@ -38,6 +38,8 @@ pub struct Seen {
     pub overview: Arc<SwarmOverview>,
     /// What has happened.
     pub timeline: Timeline,
+    /// No member answered this time: the swarm is shown as it was seen before, its servers silent.
+    pub cut_off: bool,
 }
 
 /// A swarm that is watched. Handles are cheap; the watching ends with [`Watcher::stop`], or with the last of them.
@@ -199,7 +201,7 @@ impl Task {
             None => Timeline::new(now),
         };
         let overview = Arc::new(SwarmOverview::of(&observation, now));
-        let seen = Arc::new(Seen { overview, timeline });
+        let seen = Arc::new(Seen { overview, timeline, cut_off: observation.cut_off });
         self.sender.send_replace(Some(seen.clone()));
         self.last = Some(Last { observation, seen, at: Instant::now() });
     }

@@ -29,8 +29,8 @@ impl fmt::Display for RouteHop {
 
 impl fmt::Display for Cost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (link, queue, compute) = (millis(self.link), millis(self.queue), millis(self.compute));
-        write!(f, "{link} link + {queue} queue + {compute} compute")
+        let [link, handling, queue, compute] = [self.link, self.handling, self.queue, self.compute].map(millis);
+        write!(f, "{link} link + {handling} handling + {queue} queue + {compute} compute")
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use swarm_protocol::PeerId;
 use swarm_protocol::block::{BlockIndex, BlockRange};
 
-use super::{Candidate, Cost, Links, NoRoute, Route, RouteHop};
+use super::{Candidate, Cost, HANDLING, Links, NoRoute, Route, RouteHop};
 
 /// Time first, number of hops second. Nanoseconds in 64 bits last for 584 years; sums saturate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,14 +130,14 @@ impl Search<'_> {
 
     fn price_of_moving(&self, from: usize, to: &Rest) -> Price {
         let (from, next) = (self.servers[from], self.servers[to.server]);
-        to.price.plus(self.links.one_way(from, next)).plus(next.queue).another_hop()
+        to.price.plus(self.links.one_way(from, next)).plus(next.queue).plus(HANDLING).another_hop()
     }
 
     /// Follows the best choices from the client on.
     fn walk(&self, stages: &[Stage]) -> Option<Route> {
         let entry = |rest: &&Rest| {
             let first = self.servers[rest.server];
-            rest.price.plus(first.rtt / 2).plus(first.queue)
+            rest.price.plus(first.rtt / 2).plus(first.queue).plus(HANDLING)
         };
         let mut server = stages.first()?.iter().min_by_key(entry)?.server;
         let (mut hops, mut start) = (Vec::new(), self.range.start());
@@ -160,7 +160,7 @@ impl Search<'_> {
             let server = self.servers[server];
             let link = before.map_or(server.rtt / 2, |from| self.links.one_way(from, server));
             let compute = server.block_time.saturating_mul(blocks.len());
-            let cost = Cost { link, queue: server.queue, compute };
+            let cost = Cost { link, handling: HANDLING, queue: server.queue, compute };
             route.hops.push(RouteHop { peer: server.peer, blocks, cost });
             route.back = server.rtt / 2;
             before = Some(server);

@@ -55,7 +55,7 @@ fn order(route: &[(Candidate, u32)], links: &Links) -> (Duration, usize, Vec<(bo
         choices.push((moved, server.peer));
         time += server.block_time;
         if moved {
-            time += server.queue + before.map_or(Duration::ZERO, |before| links.one_way(before, server));
+            time += HANDLING + server.queue + before.map_or(Duration::ZERO, |before| links.one_way(before, server));
             hops.push(server);
         }
     }
@@ -143,9 +143,13 @@ fn a_server_may_serve_two_parts() {
 fn a_person_can_read_why() {
     let servers = [server(1, range(0, 4), [20, 3, 2])];
     let lines = find(&servers, range(0, 4), &Links::ViaClient).unwrap().explain();
-    let first = format!("blocks 0..4 on {}: 10.0 ms link + 3.0 ms queue + 8.0 ms compute", peer(1));
+    let first = format!("blocks 0..4 on {}: 10.0 ms link + 0.2 ms handling + 3.0 ms queue + 8.0 ms compute", peer(1));
     assert_eq!(
         lines,
-        [first.as_str(), "10.0 ms back to the client", "31.0 ms a step: 20.0 ms link + 3.0 ms queue + 8.0 ms compute",]
+        [
+            first.as_str(),
+            "10.0 ms back to the client",
+            "31.2 ms a step: 20.0 ms link + 0.2 ms handling + 3.0 ms queue + 8.0 ms compute",
+        ]
     );
 }

@@ -1,5 +1,7 @@
 //! Why a session cannot go on.
 
+use std::sync::Arc;
+
 use swarm_edges::EdgesError;
 use swarm_model::ModelError;
 use swarm_protocol::block::BlockRange;
@@ -28,11 +30,13 @@ pub enum SessionError {
     },
     /// No server offers embedding and head, and this client has none.
     #[error(
-        "no server offers embedding and head of this model{}; start one with `swarm-node serve --edges`, or leave out \
-         `--edges served`",
+        "no server offers embedding and head of this model{}; start one with `swarm-node serve --model {model} --edges` and \
+         the same --bootstrap, --swarm and --swarm-key, or leave out `--edges served`",
         last.as_ref().map_or_else(String::new, |last| format!(" now (the last one: {last})"))
     )]
     NoEdges {
+        /// What follows `serve --model`.
+        model: Arc<str>,
         /// What the last attempt ended with, if there was any.
         last: Option<String>,
     },

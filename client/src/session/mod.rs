@@ -42,6 +42,7 @@ use crate::chain::{BadHops, Chain, ChainConfig, HopId, Outputs};
 use crate::config::ClientConfig;
 use crate::edges::ClientEdges;
 use crate::finder::{Finder, Outcome};
+use crate::route::Route;
 use crate::trace::TraceRecord;
 
 /// Events of all hops waiting for the session: a window of answers and pongs from each of a long chain.
@@ -129,6 +130,8 @@ pub struct Session {
     /// Outputs of the last hop that came since the last call.
     outputs: Option<ActivationRows>,
     shadows: Shadows,
+    /// What the first route was expected to cost.
+    planned: Option<Route>,
     /// A first route was opened.
     started: bool,
     /// The last call was not dropped midway.
@@ -208,6 +211,7 @@ impl Session {
             events,
             outputs: None,
             shadows: Shadows::default(),
+            planned: None,
             started: false,
             settled: true,
             setbacks: 0,
@@ -246,6 +250,11 @@ impl Session {
     /// with is kept by the hops before them.
     pub fn kept_rows(&self) -> usize {
         self.chain.kept_rows()
+    }
+
+    /// What the first route was expected to cost, hop by hop: why it was taken.
+    pub fn planned(&self) -> Option<&Route> {
+        self.planned.as_ref()
     }
 
     /// The hops in order.

@@ -230,6 +230,9 @@ impl Session {
     /// did not open are lost again at once, those that did are kept.
     async fn open_route(&mut self, span: &LostSpan, plan: Plan) -> Option<String> {
         self.cuts.follow(plan.route.hops.iter().map(|hop| hop.blocks));
+        if !self.started && self.links.is_empty() {
+            self.planned = Some(plan.route.clone());
+        }
         let recall = self.recall();
         let attempts = self.open_all(&plan).await;
         for (_, blocks, _) in attempts.iter().filter(|(_, _, opened)| opened.is_ok()) {

@@ -108,10 +108,14 @@ fn compiled(factory: &ParserFactory, constraint: &Constraint) -> Result<TextMatc
         Constraint::Lark(text) => TopLevelGrammar::from_lark(text.clone()),
         Constraint::Regex(text) => TopLevelGrammar::from_regex(text),
     };
-    let parser = factory.create_parser(grammar).map_err(|error| one_line(&format!("{error:#}")))?;
+    let said = |error: String| match constraint {
+        Constraint::Regex(_) => of_regex(&error),
+        _ => one_line(&error),
+    };
+    let parser = factory.create_parser(grammar).map_err(|error| said(format!("{error:#}")))?;
     let matcher = Matcher::new(Ok(parser));
     match matcher.get_error() {
-        Some(error) => Err(one_line(&error)),
+        Some(error) => Err(said(error)),
         None => Ok(TextMatcher::new(matcher)),
     }
 }
@@ -132,7 +136,62 @@ pub(crate) fn tight(schema: &Value) -> Result<Value, String> {
     Ok(Value::Object(schema))
 }
 
+/// Before what the parser of regular expressions says: it shows the expression, and then the cause.
+const SHOWN: &str = "regex parse error:";
+const CAUSE: &str = "error: ";
+
+/// What llguidance says, in one line.
 fn one_line(text: &str) -> String {
+    if let Some((before, cause)) = of_parser(text) {
+        let before = one_line(before);
+        let before = before.trim_end_matches(':');
+        return match before {
+            "" => format!("invalid regex: {cause}"),
+            _ if before.contains("regex") => format!("{before}: {cause}"),
+            _ => format!("{before}: invalid regex: {cause}"),
+        };
+    }
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && *line != "<non-verbose/>");
     lines.collect::<Vec<_>>().join("; ")
+}
+
+/// What the parser of regular expressions says, if it does, and what stands before.
+fn of_parser(text: &str) -> Option<(&str, &str)> {
+    let (before, shown) = text.split_once(SHOWN)?;
+    Some((before, shown.lines().find_map(|line| line.trim().strip_prefix(CAUSE))?))
+}
+
+/// The same of a regular expression: llguidance makes a grammar of it, which nobody has written and nobody needs to see.
+fn of_regex(text: &str) -> String {
+    if let Some((_, cause)) = of_parser(text) {
+        return cause.to_string();
+    }
+    let (_, said) = text.split_once(" (in regex): ").unwrap_or(("", text));
+    let of_grammar = |line: &&str| {
+        let line = line.trim();
+        line == "^" || line.split_once(" | ").is_some_and(|(number, _)| number.parse::<u32>().is_ok())
+    };
+    one_line(&said.lines().filter(|line| !of_grammar(line)).collect::<Vec<_>>().join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As llguidance 1.9 says it.
+    const SAID: &str = "at 1(8): invalid regex \"\\\"[a-z\" (in regex): regex parse error:\n    \"[a-z\n     ^\n\
+                        error: unclosed character class\n1 | start: /\"[a-z/\n           ^";
+
+    #[test]
+    fn of_a_regular_expression_only_the_cause_is_told() {
+        assert_eq!(of_regex(SAID), "unclosed character class");
+        assert_eq!(of_regex("too many states"), "too many states");
+        assert_eq!(of_regex("at 1(8): invalid regex \"(?=a)\" (in regex): no\n1 | start: /(?=a)/\n  ^"), "no");
+    }
+
+    #[test]
+    fn a_grammars_error_keeps_its_place() {
+        assert_eq!(one_line(SAID), "at 1(8): invalid regex \"\\\"[a-z\" (in regex): unclosed character class");
+        assert_eq!(one_line("a\n\n  b\n<non-verbose/>"), "a; b");
+    }
 }

@@ -17,7 +17,7 @@ use swarm_model::ModelSpec;
 use swarm_protocol::model_id::WeightFormat;
 use swarm_telemetry::http;
 
-use super::common::SwarmArgs;
+use super::common::{SwarmArgs, join};
 use super::generate::open_model;
 use super::hub::{HubArgs, MODEL_HELP};
 use super::otlp;
@@ -25,12 +25,15 @@ use super::output::{BadUsage, Printer};
 use super::peers::PeerArgs;
 use super::stop::Stop;
 use super::units::{bytes, duration};
+use super::values::{at_least_one, origin, threads, whole};
 
 /// Serve OpenAI's HTTP API, and pages, from the models of a swarm.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  swarm-node api --model demo --bootstrap /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW...
-  curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
+  swarm-node api --model demo \\
+    --bootstrap /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW...
+  curl http://127.0.0.1:8000/v1/chat/completions \\
+    -H 'Content-Type: application/json' \\
     -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Tell me a story.\"}]}'")]
 pub(crate) struct ApiArgs {
     #[arg(long, env = "SWARM_MODEL", value_name = "MODEL", value_delimiter = ',', required = true, help = MODEL_HELP)]
@@ -45,7 +48,7 @@ pub(crate) struct ApiArgs {
     #[arg(long, env = "SWARM_FORMAT")]
     format: Option<WeightFormat>,
     /// Where to listen
-    #[arg(long, env = "SWARM_HTTP", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
+    #[arg(long, env = "SWARM_HTTP", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000", value_parser = http::parse_address)]
     http: SocketAddr,
     /// Answer only who sends this key as `Authorization: Bearer KEY` (repeatable). Others on this machine may see a command line: a
     /// file or the environment is safer
@@ -55,17 +58,18 @@ pub(crate) struct ApiArgs {
     #[arg(long, env = "SWARM_API_KEY_FILE", value_name = "FILE")]
     api_key_file: Option<PathBuf>,
     /// Let pages of this origin ask from a browser, for example https://example.org; `*` is any (repeatable) [default: none]
-    #[arg(long, env = "SWARM_CORS", value_name = "ORIGIN", value_delimiter = ',')]
+    #[arg(long, env = "SWARM_CORS", value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
     cors: Vec<String>,
     /// Answer requests under this name too, for example that of a proxy on this machine (repeatable) [default: addresses and
     /// localhost on loopback without keys, else all names]
     #[arg(long, env = "SWARM_ALLOW_HOST", value_name = "NAME", value_delimiter = ',')]
     allow_host: Vec<String>,
     /// The most requests that run at once
-    #[arg(long, env = "SWARM_MAX_REQUESTS", value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "SWARM_MAX_REQUESTS", value_name = "N", default_value_t = 64, allow_negative_numbers = true,
+          value_parser = at_least_one::<u32>)]
     max_requests: u32,
     /// The most requests that wait for their turn; beyond, they are refused at once with status 429
-    #[arg(long, env = "SWARM_MAX_QUEUE", value_name = "N", default_value_t = 256)]
+    #[arg(long, env = "SWARM_MAX_QUEUE", value_name = "N", default_value_t = 256, allow_negative_numbers = true, value_parser = whole::<u32>)]
     max_queue: u32,
     /// The longest the head of a request may take, and its body; and a connection may rest between two requests
     #[arg(long, env = "SWARM_READ_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = duration)]
@@ -84,7 +88,7 @@ pub(crate) struct ApiArgs {
     #[arg(long, env = "SWARM_FALLBACK_MODEL", value_name = "MODEL")]
     fallback_model: Option<ModelSpec>,
     /// Threads that compute the fallback model [default: one for each core, less one where there is more than one]
-    #[arg(long, env = "SWARM_THREADS", value_name = "N")]
+    #[arg(long, env = "SWARM_THREADS", value_name = "N", allow_negative_numbers = true, value_parser = threads)]
     threads: Option<NonZeroUsize>,
     /// Print one JSON object a line
     #[arg(long, env = "SWARM_JSON", value_parser = FalseyValueParser::new())]
@@ -128,13 +132,20 @@ impl ApiArgs {
     fn keys(&self) -> Result<ApiKeys> {
         let file = match &self.api_key_file {
             Some(path) => {
-                std::fs::read_to_string(path).with_context(|| format!("cannot read the keys in {}", path.display()))?
+                let keys = std::fs::read_to_string(path);
+                let keys = keys.with_context(|| format!("cannot read the keys in {}; check its path", path.display()));
+                keys.map_err(BadUsage)?
             }
             None => String::new(),
         };
         let lines = file.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let keys: Vec<&str> = self.api_key.iter().map(|key| key.trim()).chain(lines).collect();
+        let keys: Vec<&str> = self.api_key.iter().map(|key| key.trim()).chain(lines.clone()).collect();
         let asked_for = !self.api_key.is_empty() || self.api_key_file.is_some();
+        if let Some(path) = self.api_key_file.as_ref().filter(|_| lines.clone().next().is_none()) {
+            let path = path.display();
+            let reason = anyhow!("there is no key in {path}; write one a line (lines that begin with # are none)");
+            return Err(BadUsage(reason).into());
+        }
         // An empty variable must not open the door to everybody.
         if asked_for && (keys.is_empty() || keys.iter().any(|key| key.is_empty())) {
             return Err(BadUsage(anyhow!("an API key is empty; give one with at least one character")).into());
@@ -149,7 +160,7 @@ pub(crate) async fn run(args: ApiArgs) -> Result<()> {
     let client = ClientConfig { hub: args.hub.config(), ..args.peers.config()? };
     let config = args.config(client.prefixes.clone())?;
     let listener = http::listen(args.http).await.map_err(|error| anyhow!(error))?;
-    let swarm = Swarm::join(args.swarm.network_config()?, client).await?;
+    let swarm = join(args.swarm.network_config()?, client).await?;
     let mut models = Vec::new();
     for spec in &args.model {
         models.push(Arc::new(open_model(&swarm, spec, args.format).await?));
@@ -175,6 +186,7 @@ fn greet(printer: Printer, host: &Host, address: SocketAddr, open: bool) {
     let models: Vec<&str> = host.named_models().map(|(name, _)| name).collect();
     printer.event(&json!({"event": "listening", "address": format!("http://{address}"), "models": models}));
     printer.note(format_args!("listening on http://{address}"));
+    printer.note(format_args!("a chat and a map of the swarm are at http://{address}/"));
     printer.note(format_args!("OpenAI's API is at http://{address}/v1, with {}", models.join(", ")));
     if open && !address.ip().is_loopback() {
         printer.note("warning: whoever reaches this address may use it; pass --api-key-file FILE to ask for a key.");

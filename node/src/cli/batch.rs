@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use swarm_client::{ClientConfig, GenerationConfig, Model, Prompt, Swarm};
+use swarm_client::{ClientConfig, GenerationConfig, Model, Prompt};
 
 use self::lines::{Line, Problem};
 use self::resume::Done;
 use super::generate::GenerateArgs;
-use super::output::{Hint, Printer};
+use super::output::{BadUsage, Hint, Printer};
 use super::stop::or_interrupted;
 
 /// How long one of many sessions waits for room on the servers: others are in it, and end.
@@ -46,7 +46,7 @@ pub(super) struct Batch<'a> {
 /// # Errors
 /// If the input cannot be read, the output cannot be written, no servers are found, or some prompts have no text.
 pub(super) async fn run(args: &GenerateArgs, batch: Batch<'_>) -> Result<()> {
-    let wanted = read(batch.input, &batch.config)?;
+    let wanted = read(batch.input, &batch.config).map_err(BadUsage)?;
     let (done, mut output) = match &batch.output {
         Some(path) => resume::open(path)?,
         None => (Done::default(), Box::new(io::stdout()) as Box<dyn Write + Send>),
@@ -62,7 +62,7 @@ pub(super) async fn run(args: &GenerateArgs, batch: Batch<'_>) -> Result<()> {
     }
     let client = ClientConfig { start_patience: PATIENCE, ..args.client_config()? };
     let told = or_interrupted(async {
-        let swarm = Swarm::join(args.network_config()?, client).await?;
+        let swarm = super::common::join(args.network_config()?, client).await?;
         let model = args.open_model(&swarm).await?;
         let told = tell_all(&model, lines, batch.parallel, &mut *output).await;
         swarm.leave().await;

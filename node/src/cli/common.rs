@@ -6,12 +6,14 @@ use anyhow::bail;
 use clap::Args;
 use clap::builder::FalseyValueParser;
 use serde_json::json;
+use swarm_client::{ClientConfig, ClientError, Swarm};
 use swarm_protocol::p2p::{
     BootstrapPeer, DhtMode, Identity, Network, NetworkConfig, StreamKind, SwarmKey, join_flags, pasteable,
 };
 use swarm_protocol::swarm_name::{DEFAULT_SWARM, SwarmName};
 use swarm_protocol::{Multiaddr, PeerId};
 
+use super::hub::Bar;
 use super::output::Printer;
 
 /// Which swarm, through whom, and as whom.
@@ -63,10 +65,10 @@ impl SwarmArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ListenArgs {
     /// An address to listen on (repeatable) [default: any interface, any port]
-    #[arg(long, env = "SWARM_LISTEN", value_name = "MULTIADDR", value_delimiter = ',')]
+    #[arg(long, env = "SWARM_LISTEN", value_name = "MULTIADDR", value_delimiter = ',', value_parser = swarm_protocol::p2p::parse_address)]
     pub(crate) listen: Vec<Multiaddr>,
     /// An address at which others can dial this machine, if it is not one it listens on (repeatable)
-    #[arg(long, env = "SWARM_ANNOUNCE", value_name = "MULTIADDR", value_delimiter = ',')]
+    #[arg(long, env = "SWARM_ANNOUNCE", value_name = "MULTIADDR", value_delimiter = ',', value_parser = swarm_protocol::p2p::parse_address)]
     pub(crate) announce: Vec<Multiaddr>,
 }
 
@@ -101,6 +103,18 @@ fn without_peer(address: &Multiaddr, own: PeerId) -> anyhow::Result<Multiaddr> {
         Ok(_) => bail!("--announce {address} names another peer; this one is {own}"),
         Err(_) => Ok(address.clone()),
     }
+}
+
+/// Becomes a client of a swarm; who waits at a terminal sees that.
+///
+/// # Errors
+/// Those of [`Swarm::join`].
+pub(crate) async fn join(network: NetworkConfig, config: ClientConfig) -> Result<Swarm, ClientError> {
+    let joining = Bar::default();
+    joining.spin("joining the swarm");
+    let swarm = Swarm::join(network, config).await;
+    joining.done();
+    swarm
 }
 
 /// Says where a member listens: for scripts each address, for people who it is.

@@ -21,9 +21,11 @@ const NAME: &str = "swarm__node";
 /// Print what a shell needs to complete this program's commands and flags.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  swarm-node completions bash > ~/.local/share/bash-completion/completions/swarm-node
+  swarm-node completions bash \\
+    > ~/.local/share/bash-completion/completions/swarm-node
   swarm-node completions zsh > \"${fpath[1]}/_swarm-node\"
-  swarm-node completions fish > ~/.config/fish/completions/swarm-node.fish")]
+  swarm-node completions fish \\
+    > ~/.config/fish/completions/swarm-node.fish")]
 pub(crate) struct CompletionsArgs {
     /// Which shell
     shell: Shell,

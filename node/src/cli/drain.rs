@@ -8,6 +8,7 @@ use futures::future::join_all;
 use serde_json::json;
 
 use super::control::{self, Found, Reply, State};
+use super::hub::Bar;
 use super::output::{Printer, plain};
 use super::stop::or_interrupted;
 use super::text_view::short;
@@ -21,8 +22,8 @@ const SHORTEST_ID: usize = 6;
 /// this command stops the waiting, not the leaving.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  swarm-node drain                 the only server of yours on this machine
-  swarm-node drain attic           the one with that --name; a peer id, its end, or a process id do as well
+  swarm-node drain            # the only server of yours on this machine
+  swarm-node drain attic      # its --name, peer id (or its end) or process id
   swarm-node drain --all")]
 pub(crate) struct DrainArgs {
     /// Which one: its name, peer id (or the end of it), or process id
@@ -43,7 +44,10 @@ pub(crate) async fn run(args: DrainArgs) -> Result<()> {
     }
     or_interrupted(async {
         let printer = Printer::new(args.json);
+        let waiting = Bar::default();
+        waiting.spin("looking for servers of yours");
         let found = control::find().await;
+        waiting.done();
         let chosen = match choose(&found, args.server.as_deref(), args.all) {
             Ok(chosen) => chosen,
             Err(reason) => {
@@ -53,7 +57,8 @@ pub(crate) async fn run(args: DrainArgs) -> Result<()> {
                 return Err(anyhow!(reason));
             }
         };
-        let drained = join_all(chosen.iter().map(|server| drain(printer, server))).await;
+        let drained = join_all(chosen.iter().map(|server| drain(printer, &waiting, server))).await;
+        waiting.done();
         match drained.into_iter().flatten().collect::<Vec<_>>() {
             failed if failed.is_empty() => Ok(()),
             failed => Err(anyhow!(failed.join("; "))),
@@ -132,23 +137,39 @@ fn table(found: &[Found]) -> Table {
     table
 }
 
+/// What is waited for while a server leaves.
+const BEGINS: &str = "waiting until it begins to leave";
+const TELLS: &str = "telling the swarm; then its process ends";
+const MOVES: &str = "moving its sessions and telling the swarm; then its process ends";
+
 /// Drains one server and says how it goes; gives what went wrong.
-async fn drain(printer: Printer, server: &Found) -> Option<String> {
+async fn drain(printer: Printer, waiting: &Bar, server: &Found) -> Option<String> {
     let name = called(server);
     let peer = server.about.as_ref().and_then(|about| about.peer_id.clone());
     let about = |event: &str| json!({ "event": event, "peer_id": peer, "pid": server.pid });
-    let tell = |reply: &Reply| match reply {
-        Reply::Leaving { sessions, within_ms } => {
-            let mut event = about("leaving");
-            event["sessions"] = json!(sessions);
-            event["within_s"] = json!(*within_ms as f64 / 1000.0);
-            printer.result(&event, format_args!("leaving   {name}: {}", moving(*sessions, *within_ms)));
+    let tell = |reply: &Reply| {
+        // Nothing is printed behind what turns.
+        waiting.done();
+        match reply {
+            Reply::Leaving { sessions, within_ms } => {
+                let mut event = about("leaving");
+                event["sessions"] = json!(sessions);
+                event["within_s"] = json!(*within_ms as f64 / 1000.0);
+                printer.result(&event, format_args!("leaving   {name}: {}", moving(*sessions, *within_ms)));
+                waiting.spin(if *sessions == 0 { TELLS } else { MOVES });
+            }
+            _ => {
+                printer.result(&about("stopping"), format_args!("stopping  {name}"));
+                waiting.spin(BEGINS);
+            }
         }
-        _ => printer.result(&about("stopping"), format_args!("stopping  {name}")),
     };
     match control::drain(server, tell).await {
         Ok(()) => {
+            waiting.done();
             printer.result(&about("left"), format_args!("left      {name}"));
+            // Others may still be on their way.
+            waiting.spin(TELLS);
             None
         }
         Err(error) => Some(format!("{name} has not left as it should: {error:#}")),

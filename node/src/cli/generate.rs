@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use clap::builder::FalseyValueParser;
 use swarm_client::{ClientConfig, GenerationConfig, GenerationEvent, Model, NetworkConfig, Swarm};
@@ -14,9 +14,10 @@ use swarm_protocol::wire::MAX_TOP_TOKENS;
 use tracing::{Instrument, info_span};
 
 use super::batch::{self, Batch};
-use super::common::SwarmArgs;
+use super::common::{SwarmArgs, join};
 use super::formats::or_other_formats;
 use super::hub::{Bar, HubArgs, MODEL_HELP};
+use super::output::{BadUsage, Printer};
 use super::peers::PeerArgs;
 use super::sampling::SamplingArgs;
 use super::stop::or_interrupted;
@@ -26,18 +27,28 @@ use super::trace::TraceFile;
 /// The largest prompt file that is read: far beyond any context, far below any machine's memory.
 const MAX_PROMPT_BYTES: u64 = 16 * 1024 * 1024;
 
+/// What is done until a session is open, and until its first token comes.
+pub(crate) const LOOKING: &str = "looking for servers";
+pub(crate) const COMPUTING: &str = "computing the prompt";
+
 /// Generate text from a prompt, through the servers of a swarm.
 ///
 /// The text goes to stdout, everything else to stderr. Without --temperature the likeliest token is always taken, so that
 /// the same prompt gives the same text, whichever servers compute it and whichever of them die meanwhile.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  swarm-node generate --model demo --bootstrap /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW... --prompt \"Once upon a time\"
-  swarm-node generate --model ./llama --bootstrap ... --prompt-file question.txt --temperature 0.7 --seed 1
+  swarm-node generate --model demo \\
+    --bootstrap /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW... \\
+    --prompt \"Once upon a time\"
+  swarm-node generate --model ./llama --bootstrap ... \\
+    --prompt-file question.txt --temperature 0.7 --seed 1
   echo \"Once upon a time\" | swarm-node generate --model demo --bootstrap ... -
-  swarm-node generate --model demo --bootstrap ... --prompt \"The fox said:\" --regex '\"[a-z ,]{1,60}[.!?]\"' --stop \"?\"
-  swarm-node generate --model ./llama --bootstrap ... --prompt-file question.txt --json-schema answer.schema.json
-  swarm-node generate --model demo --bootstrap ... --batch prompts.jsonl --output texts.jsonl")]
+  swarm-node generate --model demo --bootstrap ... \\
+    --prompt \"The fox said:\" --regex '\"[a-z ,]{1,60}[.!?]\"' --stop \"?\"
+  swarm-node generate --model ./llama --bootstrap ... \\
+    --prompt-file question.txt --json-schema answer.schema.json
+  swarm-node generate --model demo --bootstrap ... \\
+    --batch prompts.jsonl --output texts.jsonl")]
 pub(crate) struct GenerateArgs {
     #[arg(long, env = "SWARM_MODEL", value_name = "MODEL", help = MODEL_HELP)]
     model: ModelSpec,
@@ -72,7 +83,7 @@ pub(crate) struct GenerateArgs {
     #[arg(long, env = "SWARM_OUTPUT", value_name = "FILE", requires = "batch")]
     output: Option<PathBuf>,
     /// With --batch: how many prompts at a time [default: 8 for each hop of the route, at most 64]
-    #[arg(long, env = "SWARM_PARALLEL", requires = "batch", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, env = "SWARM_PARALLEL", requires = "batch", allow_negative_numbers = true, value_parser = super::values::at_least_one::<u16>)]
     parallel: Option<u16>,
 }
 
@@ -81,10 +92,10 @@ pub(crate) struct GenerateArgs {
 #[group(required = true, multiple = false)]
 struct PromptArgs {
     /// The prompt; `-` reads it from stdin
-    #[arg(long, env = "SWARM_PROMPT")]
+    #[arg(long, env = "SWARM_PROMPT", value_parser = super::values::prompt)]
     prompt: Option<String>,
     /// A file with the prompt
-    #[arg(long, env = "SWARM_PROMPT_FILE")]
+    #[arg(long, env = "SWARM_PROMPT_FILE", value_parser = super::values::input_file)]
     prompt_file: Option<PathBuf>,
     /// Many prompts, one JSON object a line: `prompt`, and if wanted `id`, `max_tokens`, `temperature`, `top_p`, `top_k`, `min_p`,
     /// `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `seed`, `stop` (a text or a list of them), and one of
@@ -127,10 +138,16 @@ pub(crate) async fn run(args: GenerateArgs) -> Result<()> {
         let (output, parallel) = (args.output.clone(), args.parallel.map(usize::from));
         return batch::run(&args, Batch { input, output, parallel, config }).await;
     }
-    let prompt = args.prompt.read()?;
+    // clap asks for --batch only where nothing else stands that excludes it.
+    for (flag, given) in [("--output", args.output.is_some()), ("--parallel", args.parallel.is_some())] {
+        if given {
+            return Err(BadUsage(anyhow!("{flag} goes with --batch FILE only; a single text goes to stdout")).into());
+        }
+    }
+    let prompt = args.prompt.read().map_err(BadUsage)?;
     let trace = args.trace.as_deref().map(TraceFile::create).transpose()?;
     or_interrupted(async {
-        let swarm = Swarm::join(args.network_config()?, args.client_config()?).await?;
+        let swarm = join(args.network_config()?, args.client_config()?).await?;
         let model = args.open_model(&swarm).await?;
         let span = info_span!(target: SPANS, "generate", model = model.name());
         let generated = generate(&model, &prompt, config, &args, trace).instrument(span).await;
@@ -140,10 +157,6 @@ pub(crate) async fn run(args: GenerateArgs) -> Result<()> {
     })
     .await
 }
-
-/// What is done until a session is open, and until its first token comes.
-pub(crate) const LOOKING: &str = "looking for servers";
-pub(crate) const COMPUTING: &str = "computing the prompt";
 
 async fn generate(
     model: &Model,
@@ -155,15 +168,18 @@ async fn generate(
     let ids = model.encode(prompt)?;
     model.check(&config)?;
     let tokens = session_tokens(model, ids.len(), config.max_tokens)?;
+    let room = tokens - ids.len();
+    if room < config.max_tokens {
+        Printer::new(args.json).note(format_args!("note: the context has room for {room} tokens after this prompt"));
+    }
     let mut view = TextView::new(args.json, args.show_route);
     let waiting = Bar::default();
     waiting.spin(LOOKING);
     let mut session = model.text_session_for(&ids, tokens).await?;
     waiting.done();
     if args.show_route {
-        // The session has looked for servers with more patience than a plan has.
-        let plan = model.plan(model.config().all_blocks()?, tokens).await?;
-        view.explain(&plan.route, model.edges_plan().await.as_ref());
+        let edges = model.edges_plan().await;
+        session.planned().into_iter().for_each(|route| view.explain(route, edges.as_ref()));
     }
     let probabilities = args.logprobs.map(|top| top as usize);
     let config = GenerationConfig { trace: trace.is_some(), probabilities, ..config };

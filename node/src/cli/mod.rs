@@ -36,13 +36,16 @@ mod stop;
 mod text_view;
 mod trace;
 mod units;
+mod values;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{CommandFactory, Parser, Subcommand};
-use swarm_client::ClientError;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use swarm_client::{ClientError, SessionError};
+use swarm_model::ModelError;
+use swarm_protocol::p2p::SwarmKeyError;
 use swarm_telemetry::logs::{self, Collector, LogFormat, check_filter};
 
 use self::config_file::{ConfigFile, Line};
@@ -57,7 +60,8 @@ Watch a swarm on this machine lose a server and finish its text:
 Serve a model; it prints how others join, and how to use it:
   swarm-node serve --model demo
 Generate text through a swarm:
-  swarm-node generate --model demo --bootstrap MULTIADDR/p2p/PEERID --prompt \"Once upon a time\"
+  swarm-node generate --model demo --bootstrap MULTIADDR/p2p/PEERID \\
+    --prompt \"Once upon a time\"
 
 All commands: swarm-node --help";
 
@@ -66,7 +70,8 @@ const EXAMPLES: &str = "\
 Examples:
   swarm-node demo
   swarm-node serve --model demo
-  swarm-node generate --model demo --bootstrap MULTIADDR/p2p/PEERID --prompt \"Once upon a time\"
+  swarm-node generate --model demo --bootstrap MULTIADDR/p2p/PEERID \\
+    --prompt \"Once upon a time\"
 
 Every flag has a variable, SWARM_<FLAG>, and can stand in a file: swarm-node config --help";
 
@@ -187,7 +192,12 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(BAD_USAGE);
         }
     };
-    let Cli { command, general } = match Cli::try_parse_from(&line.arguments) {
+    let mut program = line.heard_by(Cli::command());
+    let parsed = program.try_get_matches_from_mut(&line.arguments).and_then(|found| {
+        let cli = Cli::from_arg_matches(&found);
+        cli.map_err(|error| error.format(&mut program))
+    });
+    let Cli { command, general } = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             // Help goes to stdout; its reader may have seen enough.
@@ -244,11 +254,23 @@ fn failure(error: &anyhow::Error) -> ExitCode {
 fn show_config(args: &config::ConfigArgs, general: &GeneralArgs) -> anyhow::Result<()> {
     let mut program = Cli::command();
     program.build();
-    config::run(args, ConfigFile::load(general.config.as_deref(), &program)?.as_ref())
+    let file = ConfigFile::load(general.config.as_deref(), &program)?;
+    if let Some(file) = &file {
+        file.check_values(&program)?;
+    }
+    config::run(args, file.as_ref())
 }
 
+/// Whether the command line alone shows what is wrong: what depends on the model, the machine or the swarm is a failure.
 fn is_bad_usage(error: &anyhow::Error) -> bool {
-    error.is::<output::BadUsage>() || matches!(error.downcast_ref(), Some(ClientError::NoEntryPoint))
+    let of_constraint = |error: &SessionError| {
+        matches!(error, SessionError::ConstraintElsewhere | SessionError::Model(ModelError::BadConstraint { .. }))
+    };
+    let of_key = |error: &SwarmKeyError| matches!(error, SwarmKeyError::Read { .. } | SwarmKeyError::Malformed(_));
+    error.is::<output::BadUsage>()
+        || matches!(error.downcast_ref(), Some(ClientError::NoEntryPoint))
+        || error.downcast_ref().is_some_and(of_constraint)
+        || error.downcast_ref().is_some_and(of_key)
 }
 
 /// Runs a command that needs the network.

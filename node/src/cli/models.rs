@@ -6,13 +6,14 @@ use anyhow::Result;
 use clap::Args;
 use clap::builder::FalseyValueParser;
 use serde_json::{Value, json};
-use swarm_client::{ClientConfig, Swarm};
+use swarm_client::ClientConfig;
 use swarm_hub::{CachedModel, HubConfig};
 use swarm_protocol::announcement::DirectoryEntry;
 use swarm_protocol::block::BlockRange;
 use swarm_protocol::model_id::ModelId;
 
-use super::common::SwarmArgs;
+use super::common::{SwarmArgs, join};
+use super::hub::Bar;
 use super::output::{Printer, plain};
 use super::units::size;
 
@@ -23,7 +24,8 @@ const SHORT_COMMIT: usize = 8;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   swarm-node models
-  swarm-node models --bootstrap /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW... --json")]
+  swarm-node models --json \\
+    --bootstrap /ip4/127.0.0.1/tcp/4001/p2p/12D3KooW...")]
 pub(crate) struct ModelsArgs {
     #[command(flatten)]
     swarm: SwarmArgs,
@@ -49,8 +51,11 @@ pub(crate) async fn run(args: ModelsArgs) -> Result<()> {
 }
 
 async fn served(args: &SwarmArgs) -> Result<Vec<Served>> {
-    let swarm = Swarm::join(args.network_config()?, ClientConfig::default()).await?;
+    let swarm = join(args.network_config()?, ClientConfig::default()).await?;
+    let asking = Bar::default();
+    asking.spin("asking which models there are");
     let models = swarm.models().await.into_iter().collect();
+    asking.done();
     swarm.leave().await;
     Ok(models)
 }
@@ -85,12 +90,16 @@ fn text(cached: &[CachedModel], served: Option<&[Served]>) -> String {
         let _ = writeln!(text, "{}", line(model));
     }
     for (id, entry) in served.unwrap_or_default() {
-        let _ = writeln!(text, "served    {} ({}), {} blocks", plain(&entry.name), id.short(), entry.blocks);
+        let _ = writeln!(text, "served    {} ({}), {}", plain(&entry.name), id.short(), blocks(entry.blocks));
     }
     if served.is_some_and(<[Served]>::is_empty) {
         text.push_str("the swarm serves no model\n");
     }
     text
+}
+
+fn blocks(number: u32) -> String {
+    if number == 1 { "1 block".to_string() } else { format!("{number} blocks") }
 }
 
 fn line(model: &CachedModel) -> String {
@@ -104,15 +113,15 @@ fn line(model: &CachedModel) -> String {
     };
     let parts = model.parts.as_ref().map(|parts| {
         let whole = |range: &BlockRange| range.start() == 0 && range.end() == parts.blocks;
-        let blocks = match parts.complete.as_slice() {
-            [] => format!("none of {} blocks", parts.blocks),
-            [range] if whole(range) => format!("all {} blocks", parts.blocks),
+        let complete = match parts.complete.as_slice() {
+            [] => format!("none of {}", blocks(parts.blocks)),
+            [range] if whole(range) => format!("all {}", blocks(parts.blocks)),
             ranges => {
                 let ranges: Vec<String> = ranges.iter().map(ToString::to_string).collect();
                 format!("blocks {} of {}", ranges.join(", "), parts.blocks)
             }
         };
-        format!(", {blocks}{}", if parts.edges { " and edges" } else { "" })
+        format!(", {complete}{}", if parts.edges { " and edges" } else { "" })
     });
     let parts = parts.unwrap_or_default();
     let file = model.file.as_deref().map(|file| format!(":{file}")).unwrap_or_default();

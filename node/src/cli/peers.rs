@@ -7,6 +7,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use swarm_client::{ClientConfig, EdgesPlace, PeerFilter, PrefixReuse, Wire};
 use swarm_protocol::PeerId;
+use swarm_protocol::p2p::parse_peer;
 
 use super::otlp;
 use super::output::BadUsage;
@@ -15,10 +16,10 @@ use super::output::BadUsage;
 #[derive(Debug, Args)]
 pub(crate) struct PeerArgs {
     /// Use only this server (repeatable)
-    #[arg(long = "allow-peer", env = "SWARM_ALLOW_PEER", value_name = "PEERID", value_delimiter = ',')]
+    #[arg(long = "allow-peer", env = "SWARM_ALLOW_PEER", value_name = "PEERID", value_delimiter = ',', value_parser = parse_peer)]
     allowed: Vec<PeerId>,
     /// Never use this server (repeatable)
-    #[arg(long = "block-peer", env = "SWARM_BLOCK_PEER", value_name = "PEERID", value_delimiter = ',')]
+    #[arg(long = "block-peer", env = "SWARM_BLOCK_PEER", value_name = "PEERID", value_delimiter = ',', value_parser = parse_peer)]
     blocked: Vec<PeerId>,
     /// Keep a second server like each of the route's: a loss then costs one step, and the session twice the servers
     #[arg(long, env = "SWARM_STANDBY", value_parser = FalseyValueParser::new())]
@@ -104,8 +105,11 @@ impl PeerArgs {
         let Some(file) = &self.prefix_key else {
             return Ok(if self.no_prefix_reuse { PrefixReuse::Off } else { PrefixReuse::Private });
         };
-        let secret =
-            std::fs::read_to_string(file).with_context(|| format!("cannot read the secret in {}", file.display()))?;
+        let secret = std::fs::read_to_string(file);
+        let secret = secret.with_context(|| {
+            format!("cannot read the secret in {}; make one with `openssl rand -hex 32 > FILE`", file.display())
+        });
+        let secret = secret.map_err(BadUsage)?;
         let secret = secret.trim();
         if secret.len() < LEAST_SECRET {
             let reason = anyhow!(

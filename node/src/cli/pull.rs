@@ -44,6 +44,7 @@ pub(crate) async fn run(args: PullArgs) -> Result<()> {
     let part = args.blocks.map(ModelPart::Blocks).or_else(|| args.edges.then_some(ModelPart::Edges));
     let (spec, config, bar) = (args.model.clone(), args.hub.config(), Bar::default());
     let shown = bar.clone();
+    bar.spin("asking the hub");
     let pulled = tokio::task::spawn_blocking(move || {
         swarm_hub::pull(&spec, &config, part, &mut |done, all| shown.show("fetching", done, all))
     });

@@ -10,7 +10,8 @@ use serde_json::Value;
 use swarm_client::GenerationConfig;
 use swarm_model::{Constraint, SamplingConfig, StopFilter};
 
-use super::output::BadUsage;
+use super::output::{BadUsage, Printer};
+use super::values::{at_least_one, number, whole};
 
 /// The largest schema or grammar file that is read: as much as a constraint may have.
 const MAX_CONSTRAINT_BYTES: u64 = 1 << 20;
@@ -19,31 +20,32 @@ const MAX_CONSTRAINT_BYTES: u64 = 1 << 20;
 #[derive(Debug, Args)]
 pub(crate) struct SamplingArgs {
     /// The most tokens to generate
-    #[arg(long, env = "SWARM_MAX_TOKENS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "SWARM_MAX_TOKENS", default_value_t = 256, allow_negative_numbers = true,
+          value_parser = at_least_one::<u32>)]
     max_tokens: u32,
     /// Sample with this temperature [default: none, the likeliest token always]
-    #[arg(long, env = "SWARM_TEMPERATURE", allow_negative_numbers = true)]
+    #[arg(long, env = "SWARM_TEMPERATURE", allow_negative_numbers = true, value_parser = number::<f64>)]
     temperature: Option<f64>,
     /// Sample among the likeliest tokens that together reach this probability
-    #[arg(long, env = "SWARM_TOP_P", allow_negative_numbers = true)]
+    #[arg(long, env = "SWARM_TOP_P", allow_negative_numbers = true, value_parser = number::<f64>)]
     top_p: Option<f64>,
     /// Sample among this many of the likeliest tokens
-    #[arg(long, env = "SWARM_TOP_K")]
+    #[arg(long, env = "SWARM_TOP_K", allow_negative_numbers = true, value_parser = whole::<usize>)]
     top_k: Option<usize>,
     /// Sample among tokens that are at least this many times as likely as the likeliest one, 0 to 1
-    #[arg(long, env = "SWARM_MIN_P", allow_negative_numbers = true)]
+    #[arg(long, env = "SWARM_MIN_P", allow_negative_numbers = true, value_parser = number::<f64>)]
     min_p: Option<f64>,
     /// Make tokens that were used already, in the prompt too, less likely; above 1
-    #[arg(long, env = "SWARM_REPETITION_PENALTY", allow_negative_numbers = true)]
+    #[arg(long, env = "SWARM_REPETITION_PENALTY", allow_negative_numbers = true, value_parser = number::<f32>)]
     repetition_penalty: Option<f32>,
     /// Take this from the logit of each token that was generated already, -2 to 2
-    #[arg(long, env = "SWARM_PRESENCE_PENALTY", allow_negative_numbers = true)]
+    #[arg(long, env = "SWARM_PRESENCE_PENALTY", allow_negative_numbers = true, value_parser = number::<f32>)]
     presence_penalty: Option<f32>,
     /// Take this from the logit of each token as often as it was generated already, -2 to 2
-    #[arg(long, env = "SWARM_FREQUENCY_PENALTY", allow_negative_numbers = true)]
+    #[arg(long, env = "SWARM_FREQUENCY_PENALTY", allow_negative_numbers = true, value_parser = number::<f32>)]
     frequency_penalty: Option<f32>,
     /// Seed of the sampling: the same seed gives the same text
-    #[arg(long, env = "SWARM_SEED", default_value_t = 0)]
+    #[arg(long, env = "SWARM_SEED", default_value_t = 0, allow_negative_numbers = true, value_parser = whole::<u64>)]
     seed: u64,
     /// End the text before this one, which is not shown (repeatable)
     #[arg(long, env = "SWARM_STOP", value_name = "TEXT", allow_hyphen_values = true)]
@@ -84,10 +86,25 @@ impl SamplingArgs {
             seed: self.seed,
         };
         sampling.validate().map_err(|error| BadUsage(error.into()))?;
+        if let Some(idle) = self.idle() {
+            Printer::new(false).note(format_args!(
+                "note: {idle} counts only where there is a temperature, and --temperature is not given: the likeliest token is \
+                 always taken"
+            ));
+        }
         StopFilter::new(&self.stop).map_err(|error| BadUsage(error.into()))?;
         let constraint = self.constraint.read().map_err(BadUsage)?;
         let (max_tokens, stop) = (self.max_tokens as usize, self.stop.clone());
         Ok(GenerationConfig { max_tokens, sampling, stop, constraint, ..Default::default() })
+    }
+}
+
+impl SamplingArgs {
+    /// The flag that changes nothing, since there is no chance for it to bound.
+    fn idle(&self) -> Option<&'static str> {
+        let given =
+            [("--top-p", self.top_p.is_some()), ("--top-k", self.top_k.is_some()), ("--min-p", self.min_p.is_some())];
+        given.into_iter().find(|(_, given)| *given && self.temperature.is_none()).map(|(flag, _)| flag)
     }
 }
 

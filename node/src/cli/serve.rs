@@ -31,14 +31,17 @@ use super::units::duration;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   swarm-node serve --model demo
-  swarm-node serve --model org/name --blocks 8 --bootstrap /ip4/192.168.1.5/tcp/4001/p2p/12D3KooW...
-  swarm-node serve --model ./llama --block-range 0..16 --bootstrap ... --swarm-key swarm.key --swarm our-lab
-  swarm-node serve --model org/name --bootstrap ... --name attic --identity attic.key --announce /dns4/attic.example.org/tcp/4001")]
+  swarm-node serve --model org/name --blocks 8 \\
+    --bootstrap /ip4/192.168.1.5/tcp/4001/p2p/12D3KooW...
+  swarm-node serve --model ./llama --block-range 0..16 --bootstrap ... \\
+    --swarm-key swarm.key --swarm our-lab
+  swarm-node serve --model org/name --bootstrap ... --name attic \\
+    --identity attic.key --announce /dns4/attic.example.org/tcp/4001")]
 pub(crate) struct ServeArgs {
     #[arg(long, env = "SWARM_MODEL", value_name = "MODEL", help = MODEL_HELP)]
     model: ModelSpec,
     /// How many blocks to host, where the swarm needs them most [default: as many as fit in free memory]
-    #[arg(long, env = "SWARM_BLOCKS", value_name = "N", conflicts_with = "block_range")]
+    #[arg(long, env = "SWARM_BLOCKS", value_name = "N", conflicts_with = "block_range", allow_negative_numbers = true, value_parser = super::values::blocks)]
     blocks: Option<NonZeroU32>,
     /// Which blocks to host, whatever the swarm needs
     #[arg(long, env = "SWARM_BLOCK_RANGE", value_name = "A..B")]
@@ -54,7 +57,7 @@ pub(crate) struct ServeArgs {
     name: Option<String>,
     /// Room for tokens in the KV caches of all sessions together, in whole pages of 64
     #[arg(long, env = "SWARM_CACHE_TOKENS", value_name = "N", default_value_t = DEFAULT_CACHE_TOKENS.0,
-          value_parser = clap::value_parser!(u32).range(1..))]
+          allow_negative_numbers = true, value_parser = super::values::at_least_one::<u32>)]
     cache_tokens: u32,
     /// Offer embedding, head and sampling too, to clients that hold no weights (`generate --edges served`). This server then sees
     /// the tokens of their texts
@@ -78,7 +81,7 @@ pub(crate) struct ServeArgs {
     device: DeviceChoice,
     /// Threads to compute on; they sleep while nobody asks for anything [default: one for each core, less one for the network
     /// where there is more than one]
-    #[arg(long, env = "SWARM_THREADS", value_name = "N")]
+    #[arg(long, env = "SWARM_THREADS", value_name = "N", allow_negative_numbers = true, value_parser = super::values::threads)]
     threads: Option<NonZeroUsize>,
     /// How long running sessions may go on when told to stop [default: 30s]
     #[arg(long, env = "SWARM_DRAIN_TIMEOUT", value_name = "DURATION", value_parser = duration)]
@@ -94,7 +97,7 @@ pub(crate) struct ServeArgs {
     until_stdin_closes: bool,
     /// Show this server and its swarm over HTTP there: /health, /ready, /metrics for Prometheus, /api/v1/swarm and a page. Whoever
     /// can reach it can read it, so a loopback address is the safe one [default: no HTTP]
-    #[arg(long, env = "SWARM_HTTP", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "SWARM_HTTP", value_name = "ADDRESS:PORT", value_parser = swarm_telemetry::http::parse_address)]
     http: Option<SocketAddr>,
     /// Print one JSON object a line
     #[arg(long, env = "SWARM_JSON", value_parser = FalseyValueParser::new())]
@@ -193,11 +196,16 @@ fn report(printer: Printer, args: ServeArgs) -> Report {
     Arc::new(move |event| match event {
         ServeEvent::Listening { peer, addresses, reachable, .. } => {
             print_listening(printer, peer, &addresses);
+            // Others look first for what the swarm needs.
+            loading.wait("joining the swarm");
             if !reachable {
                 warn_unreachable(printer);
             }
         }
-        ServeEvent::Chosen { blocks } => printer.words(format_args!("hosting   blocks {blocks} of {}", args.model)),
+        ServeEvent::Chosen { blocks } => {
+            loading.done();
+            printer.words(format_args!("hosting   blocks {blocks} of {}", args.model));
+        }
         ServeEvent::Loading(progress) => loading.show(progress),
         ServeEvent::Ready { .. } => {
             loading.done();
@@ -216,9 +224,13 @@ fn report(printer: Printer, args: ServeArgs) -> Report {
         ServeEvent::Leaving { sessions, within } => {
             let within_s = within.as_secs_f64();
             let event = json!({ "event": "leaving", "sessions": sessions, "within_s": within_s });
-            printer.result(&event, format_args!("leaving   {sessions} sessions have {within_s} s to end or to move"));
+            printer.result(&event, format_args!("leaving   {} {within_s} s to end or to move", counted(sessions)));
         }
     })
+}
+
+fn counted(sessions: u32) -> String {
+    if sessions == 1 { "1 session has".to_string() } else { format!("{sessions} sessions have") }
 }
 
 fn print_ready(printer: Printer, args: &ServeArgs, event: ServeEvent) {
@@ -266,6 +278,7 @@ impl Loading {
     fn show(&self, progress: LoadProgress) {
         let (done, all) = (progress.bytes_done, progress.bytes_total);
         match progress.stage {
+            LoadStage::Read if done == all => self.wait("checking, and telling the swarm"),
             LoadStage::Read => self.bar.show("loading", done, all),
             LoadStage::Fetch => {
                 self.bar.show("fetching", done, all);
@@ -276,6 +289,11 @@ impl Loading {
                 }
             }
         }
+    }
+
+    /// Shows what is being waited for, of which nobody knows how long it takes.
+    fn wait(&self, what: &'static str) {
+        self.bar.spin(what);
     }
 
     fn done(&self) {

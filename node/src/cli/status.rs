@@ -7,15 +7,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use clap::Args;
 use clap::builder::FalseyValueParser;
-use swarm_client::overview::{Lookout, ModelShape, OnlyModel, SwarmOverview, Watcher};
+use swarm_client::overview::{Lookout, ModelShape, OnlyModel, ServerObservation, SwarmOverview, Watcher};
 use swarm_client::{ClientConfig, Swarm};
 use swarm_hub::HubConfig;
 use swarm_model::ModelSpec;
-use swarm_protocol::model_id::WeightFormat;
+use swarm_protocol::model_id::{ModelId, WeightFormat};
 use swarm_protocol::p2p::Network;
 
-use super::common::SwarmArgs;
+use super::common::{SwarmArgs, join};
 use super::hub::{Bar, HubArgs};
+use super::output::Printer;
 use super::status_screen;
 use super::status_view;
 use super::stop::{Stop, or_interrupted_unless};
@@ -52,34 +53,49 @@ pub(crate) struct StatusArgs {
 
 /// Runs the command.
 pub(crate) async fn run(args: StatusArgs) -> Result<()> {
-    let only = match args.model.clone() {
-        Some(model) => Some(local_model(model, args.hub.config(), args.format).await?),
+    let looking = Bar::default();
+    let wanted = match args.model.clone() {
+        Some(model) => {
+            looking.spin("opening the model");
+            Some(Wanted::open(model, args.hub.config(), args.format).await?)
+        }
         None => None,
     };
+    looking.done();
     let on_screen = args.watch && !args.json && io::stdout().is_terminal() && io::stdin().is_terminal();
     if on_screen {
         let stop = Stop::on_signals()?;
         let swarm = tokio::select! {
-            swarm = Swarm::join(args.swarm.network_config()?, ClientConfig::default()) => swarm?,
+            swarm = join(args.swarm.network_config()?, ClientConfig::default()) => swarm?,
             () = stop.clone().wait() => return Ok(()),
         };
-        let watcher = Watcher::start(lookout(swarm.network(), only));
-        let shown = status_screen::run(&watcher, stop).await;
+        let hint = tokio::select! {
+            hint = other_formats(&swarm, wanted.as_ref()) => hint,
+            () = stop.clone().wait() => None,
+        };
+        let watcher = Watcher::start(lookout(swarm.network(), wanted.as_ref()));
+        let shown = status_screen::run(&watcher, hint, stop).await;
         watcher.stop();
         swarm.leave().await;
         return shown;
     }
     // Who watches stops by interrupting.
     or_interrupted_unless(&Cell::new(args.watch), async {
-        let looking = Bar::default();
         looking.spin("looking at the swarm");
         let swarm = Swarm::join(args.swarm.network_config()?, ClientConfig::default()).await?;
-        let lookout = lookout(swarm.network(), only);
+        let lookout = lookout(swarm.network(), wanted.as_ref());
         let mut before = None;
         loop {
             let seen = lookout.look(before.as_ref()).await;
             looking.done();
             show(&SwarmOverview::of(&seen, unix_ms()), &args)?;
+            let served = seen.models.iter().flat_map(|model| &model.servers).any(ServerObservation::serves);
+            if !served
+                && before.is_none()
+                && let Some(hint) = other_formats(&swarm, wanted.as_ref()).await
+            {
+                Printer::new(args.json).note(format_args!("hint: {hint}"));
+            }
             if !args.watch {
                 break;
             }
@@ -93,22 +109,41 @@ pub(crate) async fn run(args: StatusArgs) -> Result<()> {
 }
 
 /// What is known here of a model named on the command line.
-async fn local_model(
-    model: ModelSpec,
-    hub: HubConfig,
-    format: Option<WeightFormat>,
-) -> Result<(OnlyModel, ModelShape)> {
-    let checkpoint = tokio::task::spawn_blocking(move || swarm_hub::open(&model, &hub)).await??;
-    let format = format.unwrap_or_else(|| checkpoint.native_format());
-    let (config, name) = (checkpoint.config(), checkpoint.name().to_string());
-    let only = OnlyModel { id: checkpoint.id(format), name, blocks: config.all_blocks()? };
-    Ok((only, ModelShape { hidden: config.hidden as u32, element: format.into() }))
+struct Wanted {
+    model: OnlyModel,
+    shape: ModelShape,
+    /// What servers share that hold it in another format.
+    others: Vec<(WeightFormat, ModelId)>,
 }
 
-fn lookout(network: &Network, only: Option<(OnlyModel, ModelShape)>) -> Lookout {
+impl Wanted {
+    async fn open(model: ModelSpec, hub: HubConfig, format: Option<WeightFormat>) -> Result<Self> {
+        let checkpoint = tokio::task::spawn_blocking(move || swarm_hub::open(&model, &hub)).await??;
+        let format = format.unwrap_or_else(|| checkpoint.native_format());
+        let (config, name) = (checkpoint.config(), checkpoint.name().to_string());
+        let others = WeightFormat::ALL.into_iter().filter(|other| *other != format);
+        Ok(Self {
+            model: OnlyModel { id: checkpoint.id(format), name, blocks: config.all_blocks()? },
+            shape: ModelShape { hidden: config.hidden as u32, element: format.into() },
+            others: others.map(|other| (other, checkpoint.id(other))).collect(),
+        })
+    }
+}
+
+/// What to try if nobody serves the model in the format that was asked for.
+async fn other_formats(swarm: &Swarm, wanted: Option<&Wanted>) -> Option<String> {
+    let wanted = wanted?;
+    let served = swarm.models().await;
+    let others = wanted.others.iter().filter(|(_, id)| served.contains_key(id));
+    let others: Vec<String> = others.map(|(format, _)| format!("`--format {format}`")).collect();
+    let found = !others.is_empty();
+    found.then(|| format!("the swarm serves this model in another format: add {}", others.join(" or ")))
+}
+
+fn lookout(network: &Network, wanted: Option<&Wanted>) -> Lookout {
     let lookout = Lookout::new(network.clone());
-    match only {
-        Some((model, shape)) => lookout.knowing(model.id, shape).only(model),
+    match wanted {
+        Some(Wanted { model, shape, .. }) => lookout.knowing(model.id, *shape).only(model.clone()),
         None => lookout,
     }
 }

@@ -14,7 +14,7 @@ pub(crate) fn observation(blocks: u32, servers: Vec<ServerObservation>) -> Obser
     let known_servers = servers.len() as u32;
     let (id, blocks) = (ModelId([0; 32]), BlockRange::new(0, blocks).unwrap());
     let model = ModelObservation { id, name: "demo".to_string(), blocks, known_servers, shape: None, servers };
-    Observation { swarm: "public".to_string(), by: PeerId::random(), models: vec![model] }
+    Observation { swarm: "public".to_string(), by: PeerId::random(), models: vec![model], cut_off: false }
 }
 
 /// The same as it is shown.

@@ -33,10 +33,9 @@ fn model_text(text: &mut String, overview: &SwarmOverview, model: &ModelOverview
     let id: String = model.model_id.chars().take(ID_DIGITS).collect();
     let _ = writeln!(
         text,
-        "{}  {} blocks, {} servers  swarm \"{}\"  model id {id}",
+        "{}  {}  swarm \"{}\"  model id {id}",
         style(plain(&model.name)).bold(),
-        model.blocks,
-        model.servers.len(),
+        size(model),
         overview.swarm,
     );
     let _ = writeln!(text, "{}  {}", bar(model), coverage(&model.missing));
@@ -57,6 +56,12 @@ fn model_text(text: &mut String, overview: &SwarmOverview, model: &ModelOverview
         };
     }
     let _ = writeln!(text);
+}
+
+/// `12 blocks, 1 server`.
+pub(crate) fn size(model: &ModelOverview) -> String {
+    let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    format!("{}, {}", counted(model.blocks as usize, "block"), counted(model.servers.len(), "server"))
 }
 
 /// How bad an alarm is, in a word.
@@ -147,6 +152,13 @@ mod tests {
         let text = text(&overview);
         assert!(text.contains("at\u{fffd}]0;x\u{fffd}tic"), "{text}");
         assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    }
+
+    #[test]
+    fn one_server_is_not_called_servers() {
+        let size = |blocks, servers| size(&overview(blocks, servers).models[0]);
+        assert_eq!(size(12, vec![server("attic", 0, 12)]), "12 blocks, 1 server");
+        assert_eq!(size(1, vec![]), "1 block, 0 servers");
     }
 
     #[test]

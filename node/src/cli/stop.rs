@@ -60,6 +60,39 @@ pub(crate) async fn or_interrupted_unless(
     }
 }
 
+/// Interruptions of a conversation: each ends what is under way there, not the process.
+#[derive(Debug)]
+pub(crate) struct Interruptions(watch::Receiver<u64>);
+
+impl Interruptions {
+    /// Begins to listen for Ctrl-C, and for SIGTERM, which ends the process.
+    ///
+    /// # Errors
+    /// If the system does not let it.
+    pub(crate) fn listen() -> std::io::Result<(Self, Stop)> {
+        let (counter, interruptions) = watch::channel(0);
+        let (sender, stop) = watch::channel(false);
+        let mut signals = Signals::new()?;
+        tokio::spawn(async move {
+            while signals.next().await == Signal::Interrupt {
+                counter.send_modify(|count| *count += 1);
+            }
+            sender.send_replace(true);
+            signals.next().await;
+            std::process::exit(FORCED);
+        });
+        Ok((Self(interruptions), Stop(stop)))
+    }
+
+    /// Resolves with the next one.
+    pub(crate) async fn next(&mut self) {
+        if self.0.changed().await.is_err() {
+            // The process is told to stop.
+            std::future::pending().await
+        }
+    }
+}
+
 /// Ends the process when its stdin closes, which happens when the process that started it ends, however it ends.
 pub(crate) fn with_stdin() {
     std::thread::spawn(|| {
@@ -67,6 +100,13 @@ pub(crate) fn with_stdin() {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         std::process::exit(FORCED);
     });
+}
+
+/// What the process is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Signal {
+    Interrupt,
+    Terminate,
 }
 
 #[cfg(unix)]
@@ -82,10 +122,10 @@ impl Signals {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Signal::Interrupt,
+            _ = self.terminate.recv() => Signal::Terminate,
         }
     }
 }
@@ -99,8 +139,9 @@ impl Signals {
         Ok(Self)
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Signal {
         // Without it there is nothing to wait for.
         let _ = tokio::signal::ctrl_c().await;
+        Signal::Interrupt
     }
 }

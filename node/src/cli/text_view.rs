@@ -20,7 +20,7 @@ pub(crate) struct TextView {
     show_route: bool,
     /// Remarks are for people: on a terminal only, unless they were asked for.
     remarks: bool,
-    /// The cursor stands behind text, so a remark begins on a new line.
+    /// The text goes on behind the cursor.
     mid_line: bool,
 }
 
@@ -81,12 +81,15 @@ impl TextView {
             false => out.write_all(text.as_bytes())?,
         }
         self.mid_line = !text.ends_with('\n') && (self.mid_line || !text.is_empty());
+        logs::behind_text(self.mid_line && out.is_terminal());
         out.flush()
     }
 
     /// Ends the line that the text has begun, so that what follows stands on its own.
     pub(crate) fn end_line(&mut self) {
-        if self.mid_line && !self.json {
+        // What was said meanwhile has ended it.
+        let ended = io::stdout().is_terminal() && !logs::leave_text();
+        if self.mid_line && !self.json && !ended {
             // Where stdout is gone nobody sees the line either.
             let _ = self.text("\n");
         }
@@ -112,7 +115,7 @@ impl TextView {
             return logs::say(Level::INFO, plain(line));
         }
         let mut err = io::stderr().lock();
-        if self.mid_line && io::stdout().is_terminal() {
+        if logs::leave_text() {
             let _ = writeln!(err);
             self.mid_line = false;
         }

@@ -16,14 +16,15 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 use swarm_client::trace::{ChromeWriter, TraceLog, TraceRecord, TraceSummary};
 
-use super::output::Printer;
+use super::output::{BadUsage, Printer};
 
 /// Show where the time of a generated text went: per hop and per token.
 ///
 /// The file itself opens in https://ui.perfetto.dev and in chrome://tracing.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  swarm-node generate --model demo --bootstrap ... --prompt \"Once upon a time\" --trace trace.json
+  swarm-node generate --model demo --bootstrap ... \\
+    --prompt \"Once upon a time\" --trace trace.json
   swarm-node trace trace.json --plot trace.svg")]
 pub(crate) struct TraceArgs {
     /// What `swarm-node generate --trace FILE` has written
@@ -45,7 +46,8 @@ pub(crate) fn run(args: &TraceArgs) -> Result<()> {
     let printer = Printer::new(args.json);
     let name = args.file.display();
     let file = File::open(&args.file)
-        .with_context(|| format!("cannot open {name}; `swarm-node generate --trace FILE` writes one"))?;
+        .with_context(|| format!("cannot open {name}; `swarm-node generate --trace FILE` writes one"))
+        .map_err(BadUsage)?;
     let log = TraceLog::read(file).with_context(|| name.to_string())?;
     let summary = TraceSummary::of(&log);
     if !log.complete {

@@ -22,7 +22,7 @@ pub struct Identity {
 #[derive(Debug, Error)]
 pub enum IdentityError {
     /// The file cannot be read or made.
-    #[error("the identity {path} cannot be used: {source}", path = .path.display())]
+    #[error("the identity {path} cannot be used: {source}; {advice}", path = .path.display(), advice = advice(source))]
     File {
         /// The file.
         path: PathBuf,
@@ -33,8 +33,20 @@ pub enum IdentityError {
     #[error("{path} is no identity; remove it and a new one will be made there", path = .0.display())]
     Malformed(PathBuf),
     /// Another process runs with it.
-    #[error("another process on this machine runs with the identity {0}; give each its own --identity FILE")]
+    #[error(
+        "another process on this machine runs with the identity {0}; give each its own --identity FILE (or unset SWARM_IDENTITY, if this came from there)"
+    )]
     InUse(PeerId),
+}
+
+/// What to do about a file that cannot be read or made.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "run this as the user whose it is, or name a file in a folder that you may write to with --identity"
+        }
+        _ => "name another file with --identity, or leave it out: the id is then new at each start",
+    }
 }
 
 impl Identity {

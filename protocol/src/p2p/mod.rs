@@ -19,6 +19,7 @@ mod record_store;
 mod streams;
 mod swarm_key;
 mod transport;
+mod written;
 
 pub use addresses::Scope;
 pub use bootstrap::{BootstrapPeer, BootstrapPeerError, BootstrapStatus};
@@ -33,3 +34,4 @@ pub use network::{
 pub use probe::{Probe, ProbeError, probe, round_trip};
 pub use streams::{ByteStream, OpenError, StreamKind};
 pub use swarm_key::{SwarmKey, SwarmKeyError};
+pub use written::{WrittenError, parse_address, parse_peer};

@@ -1,11 +1,11 @@
 //! The pre-shared key of a private swarm, in the file format that every libp2p implementation reads.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use libp2p::pnet::PreSharedKey;
 use rand::Rng;
-use thiserror::Error;
 
 /// The largest file that is read as a key; a real one has 95 bytes.
 const MAX_FILE_BYTES: u64 = 4096;
@@ -15,30 +15,81 @@ const MAX_FILE_BYTES: u64 = 4096;
 pub struct SwarmKey(PreSharedKey);
 
 /// A swarm key that cannot be read or written.
-#[derive(Debug, Error)]
+#[derive(Debug)]
 pub enum SwarmKeyError {
     /// The file cannot be read.
-    #[error("the swarm key {path} cannot be read: {source}; make one with `swarm-node keygen {path}`", path = .path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The file holds something else.
-    #[error("{path} is no swarm key; make one with `swarm-node keygen FILE` and give every member a copy", path = .0.display())]
     Malformed(PathBuf),
     /// There is such a file.
-    #[error("{path} exists, and a key is never overwritten; choose another name", path = .0.display())]
     Exists(PathBuf),
     /// The file cannot be written.
-    #[error("the swarm key cannot be written to {path}: {source}", path = .path.display())]
     Write {
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: std::io::Error,
+        source: io::Error,
     },
+}
+
+impl SwarmKeyError {
+    /// What is wrong.
+    pub fn cause(&self) -> String {
+        match self {
+            Self::Read { path, source } => format!("the swarm key {} cannot be read: {source}", path.display()),
+            Self::Malformed(path) => format!("{} is no swarm key", path.display()),
+            Self::Exists(path) => format!("{} exists, and a key is never overwritten", path.display()),
+            Self::Write { path, source } => format!("the swarm key cannot be written to {}: {source}", path.display()),
+        }
+    }
+
+    /// What to do about it.
+    pub fn advice(&self) -> String {
+        match self {
+            Self::Read { path, source } => match source.kind() {
+                io::ErrorKind::NotFound => format!(
+                    "check its path; take a copy from another member, or make a new key for all with `swarm-node keygen {}`",
+                    path.display()
+                ),
+                io::ErrorKind::PermissionDenied => {
+                    "only its owner may read it: run this as that user, or make the file yours (chown)".to_string()
+                }
+                _ => "check its path".to_string(),
+            },
+            Self::Malformed(_) => {
+                "take a copy from another member, byte for byte; `swarm-node keygen FILE` makes a new key \
+                                   for all"
+                    .to_string()
+            }
+            Self::Exists(_) => "choose another name".to_string(),
+            Self::Write { path, source } => match (source.kind(), path.parent()) {
+                (io::ErrorKind::NotFound, Some(folder)) => {
+                    format!("make the folder first (mkdir -p {}), or choose another", folder.display())
+                }
+                _ => "choose a folder that you may write to".to_string(),
+            },
+        }
+    }
+}
+
+impl fmt::Display for SwarmKeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.cause(), self.advice())
+    }
+}
+
+impl std::error::Error for SwarmKeyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Read { source, .. } | Self::Write { source, .. } => Some(source),
+            Self::Malformed(_) | Self::Exists(_) => None,
+        }
+    }
 }
 
 impl SwarmKey {
@@ -66,11 +117,14 @@ impl SwarmKey {
     /// Writes the key to a new file that only its owner can read.
     ///
     /// # Errors
-    /// [`SwarmKeyError::Write`]; also if the file exists, since overwriting a key locks members out.
+    /// [`SwarmKeyError::Write`], also if there is no such folder: a typing error should not become one. [`SwarmKeyError::Exists`]
+    /// if the file exists, since overwriting a key locks members out.
     pub fn write_new(&self, path: &Path) -> Result<(), SwarmKeyError> {
-        let written = super::identity::write_private(path, self.0.to_key_file().as_bytes());
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let is_there = folder.map_or(Ok(()), |folder| std::fs::metadata(folder).map(|_| ()));
+        let written = is_there.and_then(|()| super::identity::write_private(path, self.0.to_key_file().as_bytes()));
         written.map_err(|source| match source.kind() {
-            std::io::ErrorKind::AlreadyExists => SwarmKeyError::Exists(path.to_path_buf()),
+            io::ErrorKind::AlreadyExists => SwarmKeyError::Exists(path.to_path_buf()),
             _ => SwarmKeyError::Write { path: path.to_path_buf(), source },
         })
     }
@@ -106,7 +160,14 @@ mod tests {
         assert!(SwarmKey::generate().write_new(&path).is_err());
         std::fs::write(&path, "not a key").unwrap();
         assert!(matches!(SwarmKey::read(&path), Err(SwarmKeyError::Malformed(_))));
-        assert!(matches!(SwarmKey::read(&dir.join("none")), Err(SwarmKeyError::Read { .. })));
+        let missing = SwarmKey::read(&dir.join("none")).unwrap_err();
+        assert!(matches!(missing, SwarmKeyError::Read { .. }) && missing.to_string().contains("keygen"), "{missing}");
+        let nowhere = key.write_new(&dir.join("nowhere").join("swarm.key")).unwrap_err();
+        assert!(nowhere.to_string().contains("mkdir -p") && !dir.join("nowhere").exists(), "{nowhere}");
+        assert!(nowhere.to_string().contains(&nowhere.cause()), "{nowhere}");
+        let (path, source) = (path.clone(), io::ErrorKind::PermissionDenied.into());
+        let closed = SwarmKeyError::Read { path, source }.to_string();
+        assert!(closed.contains("owner") && !closed.contains("keygen"), "{closed}");
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

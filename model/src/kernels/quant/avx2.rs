@@ -1,4 +1,8 @@
 //! What the formats' loops share on x86-64 with AVX2, FMA and F16C, and where the processor has it AVX512-VNNI.
+//!
+//! What may use VNNI is `#[inline(always)]` and has no features of its own: it becomes part of [`add_slabs`] or
+//! [`add_slabs_vnni`], which have them. With AVX2's alone the compiler inlined it or not, as it thought fit, and where it did
+//! not, every product was a call (Q4_0 took five times as long).
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -39,27 +43,28 @@ pub(in crate::kernels) fn add_slabs_vnni<F: Format, const R: usize>(
 /// # Safety
 /// As [`Format::add_avx2`].
 #[allow(clippy::needless_range_loop)]
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
+#[inline(always)]
 unsafe fn add_all<F: Format, const VNNI: bool, const R: usize>(
     slabs: &[F::Slab],
     x: [&[Cell]; R],
     sums: &mut [Lanes; R],
 ) {
-    let mut lanes = [_mm256_setzero_ps(); R];
-    for row in 0..R {
-        lanes[row] = floats::f32x8(&sums[row]);
-    }
-    for (index, slab) in slabs.iter().enumerate() {
-        let ahead = std::ptr::from_ref(slab).cast::<u8>().wrapping_add(PREFETCH_BYTES);
-        for line in 0..size_of::<F::Slab>() / LINE_BYTES {
-            prefetch(ahead.wrapping_add(line * LINE_BYTES));
+    // SAFETY: the caller has promised the features, and this is inlined where the compiler knows of them.
+    unsafe {
+        let mut lanes = [_mm256_setzero_ps(); R];
+        for row in 0..R {
+            lanes[row] = floats::f32x8(&sums[row]);
         }
-        // SAFETY: the caller has promised the features.
-        unsafe { F::add_avx2::<VNNI, R>(slab, index, &x, &mut lanes) };
-    }
-    for row in 0..R {
-        store(lanes[row], &mut sums[row]);
+        for (index, slab) in slabs.iter().enumerate() {
+            let ahead = std::ptr::from_ref(slab).cast::<u8>().wrapping_add(PREFETCH_BYTES);
+            for line in 0..size_of::<F::Slab>() / LINE_BYTES {
+                prefetch(ahead.wrapping_add(line * LINE_BYTES));
+            }
+            F::add_avx2::<VNNI, R>(slab, index, &x, &mut lanes);
+        }
+        for row in 0..R {
+            store(lanes[row], &mut sums[row]);
+        }
     }
 }
 
@@ -117,10 +122,9 @@ pub(super) fn signed_products(weights: __m256i, magnitudes: __m256i, x: &Quad) -
 ///
 /// # Safety
 /// The processor must have AVX512-VNNI and AVX512-VL.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
+#[inline(always)]
 unsafe fn add_bytes(dots: __m256i, unsigned: __m256i, signed: __m256i) -> __m256i {
-    // SAFETY: the caller has promised the features.
+    // SAFETY: the caller has promised the features, and this is inlined where the compiler knows of them.
     unsafe { _mm256_dpbusd_epi32(dots, unsigned, signed) }
 }
 
@@ -148,35 +152,36 @@ pub(super) fn multiples<const CELLS: usize, const R: usize>(
 /// # Safety
 /// For `VNNI` the processor must have AVX512-VNNI and AVX512-VL.
 #[allow(clippy::needless_range_loop)]
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
+#[inline(always)]
 pub(super) unsafe fn signed_dots<const VNNI: bool, const CELLS: usize, const R: usize>(
     weights: &[[Quad; GROUP]; QUADS],
     x: &[&[Cell; CELLS]; R],
     cell: usize,
 ) -> [__m256i; R] {
-    if VNNI {
-        // Each weight is taken as unsigned, BIAS too large: integers, so what is too much can be taken off exactly.
-        let mut dots = multiples(x, cell, -BIAS);
+    // SAFETY: the caller has promised the features, and this is inlined where the compiler knows of them.
+    unsafe {
+        if VNNI {
+            // Each weight is taken as unsigned, BIAS too large: integers, so what is too much can be taken off exactly.
+            let mut dots = multiples(x, cell, -BIAS);
+            for quad in 0..QUADS {
+                let biased = _mm256_xor_si256(load(&weights[quad]), _mm256_set1_epi8(i8::MIN));
+                for row in 0..R {
+                    dots[row] = add_bytes(dots[row], biased, everywhere(&x[row][cell].quads[quad]));
+                }
+            }
+            return dots;
+        }
+        let mut dots = zeros::<R>();
         for quad in 0..QUADS {
-            let biased = _mm256_xor_si256(load(&weights[quad]), _mm256_set1_epi8(i8::MIN));
+            let weights = load(&weights[quad]);
+            let magnitudes = _mm256_abs_epi8(weights);
             for row in 0..R {
-                // SAFETY: the caller has promised the features.
-                dots[row] = unsafe { add_bytes(dots[row], biased, everywhere(&x[row][cell].quads[quad])) };
+                let products = signed_products(weights, magnitudes, &x[row][cell].quads[quad]);
+                dots[row] = _mm256_add_epi32(dots[row], _mm256_madd_epi16(products, _mm256_set1_epi16(1)));
             }
         }
-        return dots;
+        dots
     }
-    let mut dots = zeros::<R>();
-    for quad in 0..QUADS {
-        let weights = load(&weights[quad]);
-        let magnitudes = _mm256_abs_epi8(weights);
-        for row in 0..R {
-            let products = signed_products(weights, magnitudes, &x[row][cell].quads[quad]);
-            dots[row] = _mm256_add_epi32(dots[row], _mm256_madd_epi16(products, _mm256_set1_epi16(1)));
-        }
-    }
-    dots
 }
 
 /// `start` and the products of one cell of nibbles of eight outputs with each row's.
@@ -184,39 +189,41 @@ pub(super) unsafe fn signed_dots<const VNNI: bool, const CELLS: usize, const R: 
 /// # Safety
 /// For `VNNI` the processor must have AVX512-VNNI and AVX512-VL.
 #[allow(clippy::needless_range_loop)]
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
+#[inline(always)]
 pub(super) unsafe fn nibble_dots<const VNNI: bool, const CELLS: usize, const R: usize>(
     nibbles: &Nibbles,
     x: &[&[Cell; CELLS]; R],
     cell: usize,
     start: [__m256i; R],
 ) -> [__m256i; R] {
-    let mask = _mm256_set1_epi8(15);
-    let mut dots = if VNNI { start } else { zeros::<R>() };
-    for pair in 0..QUADS / 2 {
-        let both = load(&nibbles[pair]);
-        let low = _mm256_and_si256(both, mask);
-        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(both), mask);
-        for row in 0..R {
-            let quads = &x[row][cell].quads;
-            let (first, second) = (everywhere(&quads[2 * pair]), everywhere(&quads[2 * pair + 1]));
-            dots[row] = if VNNI {
-                // SAFETY: the caller has promised the features.
-                unsafe { add_bytes(add_bytes(dots[row], low, first), high, second) }
-            } else {
-                // At most 8 * 2 * 15 * 127 in 16 bits: exact.
-                let products = _mm256_add_epi16(_mm256_maddubs_epi16(low, first), _mm256_maddubs_epi16(high, second));
-                _mm256_add_epi16(dots[row], products)
-            };
+    // SAFETY: the caller has promised the features, and this is inlined where the compiler knows of them.
+    unsafe {
+        let mask = _mm256_set1_epi8(15);
+        let mut dots = if VNNI { start } else { zeros::<R>() };
+        for pair in 0..QUADS / 2 {
+            let both = load(&nibbles[pair]);
+            let low = _mm256_and_si256(both, mask);
+            let high = _mm256_and_si256(_mm256_srli_epi16::<4>(both), mask);
+            for row in 0..R {
+                let quads = &x[row][cell].quads;
+                let (first, second) = (everywhere(&quads[2 * pair]), everywhere(&quads[2 * pair + 1]));
+                dots[row] = if VNNI {
+                    add_bytes(add_bytes(dots[row], low, first), high, second)
+                } else {
+                    // At most 8 * 2 * 15 * 127 in 16 bits: exact.
+                    let products =
+                        _mm256_add_epi16(_mm256_maddubs_epi16(low, first), _mm256_maddubs_epi16(high, second));
+                    _mm256_add_epi16(dots[row], products)
+                };
+            }
         }
-    }
-    if !VNNI {
-        for row in 0..R {
-            dots[row] = _mm256_add_epi32(start[row], _mm256_madd_epi16(dots[row], _mm256_set1_epi16(1)));
+        if !VNNI {
+            for row in 0..R {
+                dots[row] = _mm256_add_epi32(start[row], _mm256_madd_epi16(dots[row], _mm256_set1_epi16(1)));
+            }
         }
+        dots
     }
-    dots
 }
 
 /// What is added to the values of a table, so that none is negative.
@@ -228,45 +235,47 @@ const TABLE_BIAS: i8 = 12;
 /// # Safety
 /// For `VNNI` the processor must have AVX512-VNNI and AVX512-VL.
 #[allow(clippy::needless_range_loop)]
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
+#[inline(always)]
 pub(super) unsafe fn table_dots<const VNNI: bool, const CELLS: usize, const R: usize>(
     table: &[i8; 16],
     nibbles: &Nibbles,
     x: &[&[Cell; CELLS]; R],
     cell: usize,
 ) -> [__m256i; R] {
-    let mask = _mm256_set1_epi8(15);
-    // SAFETY: a register of 16 bytes holds any 16 bytes.
-    let table = unsafe { std::mem::transmute::<[i8; 16], __m128i>(*table) };
-    let table = _mm256_add_epi8(_mm256_broadcastsi128_si256(table), _mm256_set1_epi8(TABLE_BIAS));
-    let mut dots = multiples(x, cell, -f32::from(TABLE_BIAS));
-    for half in 0..2 {
-        // At most 4 * 2 * 24 * 127 in 16 bits: exact.
-        let mut products = zeros::<R>();
-        for pair in half * QUADS / 4..(half + 1) * QUADS / 4 {
-            let both = load(&nibbles[pair]);
-            let low = _mm256_shuffle_epi8(table, _mm256_and_si256(both, mask));
-            let high = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16::<4>(both), mask));
-            for row in 0..R {
-                let quads = &x[row][cell].quads;
-                let (first, second) = (everywhere(&quads[2 * pair]), everywhere(&quads[2 * pair + 1]));
-                if VNNI {
-                    // SAFETY: the caller has promised the features.
-                    dots[row] = unsafe { add_bytes(add_bytes(dots[row], low, first), high, second) };
-                } else {
-                    let both = _mm256_add_epi16(_mm256_maddubs_epi16(low, first), _mm256_maddubs_epi16(high, second));
-                    products[row] = _mm256_add_epi16(products[row], both);
+    // SAFETY: the caller has promised the features, and this is inlined where the compiler knows of them.
+    unsafe {
+        let mask = _mm256_set1_epi8(15);
+        // SAFETY: a register of 16 bytes holds any 16 bytes.
+        let table = std::mem::transmute::<[i8; 16], __m128i>(*table);
+        let table = _mm256_add_epi8(_mm256_broadcastsi128_si256(table), _mm256_set1_epi8(TABLE_BIAS));
+        let mut dots = multiples(x, cell, -f32::from(TABLE_BIAS));
+        for half in 0..2 {
+            // At most 4 * 2 * 24 * 127 in 16 bits: exact.
+            let mut products = zeros::<R>();
+            for pair in half * QUADS / 4..(half + 1) * QUADS / 4 {
+                let both = load(&nibbles[pair]);
+                let low = _mm256_shuffle_epi8(table, _mm256_and_si256(both, mask));
+                let high = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16::<4>(both), mask));
+                for row in 0..R {
+                    let quads = &x[row][cell].quads;
+                    let (first, second) = (everywhere(&quads[2 * pair]), everywhere(&quads[2 * pair + 1]));
+                    if VNNI {
+                        dots[row] = add_bytes(add_bytes(dots[row], low, first), high, second);
+                    } else {
+                        let both =
+                            _mm256_add_epi16(_mm256_maddubs_epi16(low, first), _mm256_maddubs_epi16(high, second));
+                        products[row] = _mm256_add_epi16(products[row], both);
+                    }
+                }
+            }
+            if !VNNI {
+                for row in 0..R {
+                    dots[row] = _mm256_add_epi32(dots[row], _mm256_madd_epi16(products[row], _mm256_set1_epi16(1)));
                 }
             }
         }
-        if !VNNI {
-            for row in 0..R {
-                dots[row] = _mm256_add_epi32(dots[row], _mm256_madd_epi16(products[row], _mm256_set1_epi16(1)));
-            }
-        }
+        dots
     }
-    dots
 }
 
 /// `start` and the products of one cell of five-bit elements of eight outputs with each row's.
@@ -274,52 +283,53 @@ pub(super) unsafe fn table_dots<const VNNI: bool, const CELLS: usize, const R: u
 /// # Safety
 /// For `VNNI` the processor must have AVX512-VNNI and AVX512-VL.
 #[allow(clippy::needless_range_loop)]
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
+#[inline(always)]
 pub(super) unsafe fn five_dots<const VNNI: bool, const CELLS: usize, const R: usize>(
     fives: &Fives,
     x: &[&[Cell; CELLS]; R],
     cell: usize,
     start: [__m256i; R],
 ) -> [__m256i; R] {
-    let (low_mask, high_mask) = (_mm256_set1_epi8(15), _mm256_set1_epi8(16));
-    let bits = load(&fives.high);
-    let mut dots = start;
-    for half in 0..2 {
-        // At most 4 * 2 * 31 * 127 in 16 bits: exact.
-        let mut products = zeros::<R>();
-        for quad in half * QUADS / 2..(half + 1) * QUADS / 2 {
-            let low = load(&fives.nibbles[quad / 2]);
-            let low = if quad % 2 == 0 { low } else { _mm256_srli_epi16::<4>(low) };
-            // The bit of this quad where a fifth one belongs.
-            let high = match quad {
-                0 => _mm256_slli_epi16::<4>(bits),
-                1 => _mm256_slli_epi16::<3>(bits),
-                2 => _mm256_slli_epi16::<2>(bits),
-                3 => _mm256_slli_epi16::<1>(bits),
-                4 => bits,
-                5 => _mm256_srli_epi16::<1>(bits),
-                6 => _mm256_srli_epi16::<2>(bits),
-                _ => _mm256_srli_epi16::<3>(bits),
-            };
-            let weights = _mm256_or_si256(_mm256_and_si256(low, low_mask), _mm256_and_si256(high, high_mask));
-            for row in 0..R {
-                let x = everywhere(&x[row][cell].quads[quad]);
-                if VNNI {
-                    // SAFETY: the caller has promised the features.
-                    dots[row] = unsafe { add_bytes(dots[row], weights, x) };
-                } else {
-                    products[row] = _mm256_add_epi16(products[row], _mm256_maddubs_epi16(weights, x));
+    // SAFETY: the caller has promised the features, and this is inlined where the compiler knows of them.
+    unsafe {
+        let (low_mask, high_mask) = (_mm256_set1_epi8(15), _mm256_set1_epi8(16));
+        let bits = load(&fives.high);
+        let mut dots = start;
+        for half in 0..2 {
+            // At most 4 * 2 * 31 * 127 in 16 bits: exact.
+            let mut products = zeros::<R>();
+            for quad in half * QUADS / 2..(half + 1) * QUADS / 2 {
+                let low = load(&fives.nibbles[quad / 2]);
+                let low = if quad % 2 == 0 { low } else { _mm256_srli_epi16::<4>(low) };
+                // The bit of this quad where a fifth one belongs.
+                let high = match quad {
+                    0 => _mm256_slli_epi16::<4>(bits),
+                    1 => _mm256_slli_epi16::<3>(bits),
+                    2 => _mm256_slli_epi16::<2>(bits),
+                    3 => _mm256_slli_epi16::<1>(bits),
+                    4 => bits,
+                    5 => _mm256_srli_epi16::<1>(bits),
+                    6 => _mm256_srli_epi16::<2>(bits),
+                    _ => _mm256_srli_epi16::<3>(bits),
+                };
+                let weights = _mm256_or_si256(_mm256_and_si256(low, low_mask), _mm256_and_si256(high, high_mask));
+                for row in 0..R {
+                    let x = everywhere(&x[row][cell].quads[quad]);
+                    if VNNI {
+                        dots[row] = add_bytes(dots[row], weights, x);
+                    } else {
+                        products[row] = _mm256_add_epi16(products[row], _mm256_maddubs_epi16(weights, x));
+                    }
+                }
+            }
+            if !VNNI {
+                for row in 0..R {
+                    dots[row] = _mm256_add_epi32(dots[row], _mm256_madd_epi16(products[row], _mm256_set1_epi16(1)));
                 }
             }
         }
-        if !VNNI {
-            for row in 0..R {
-                dots[row] = _mm256_add_epi32(dots[row], _mm256_madd_epi16(products[row], _mm256_set1_epi16(1)));
-            }
-        }
+        dots
     }
-    dots
 }
 
 /// Adds `x.scale * (scales * dots + minima * x.sum)` to each row's `sums`.

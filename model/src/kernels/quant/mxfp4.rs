@@ -137,8 +137,7 @@ impl Format for Mxfp4 {
 
     #[cfg(target_arch = "x86_64")]
     #[allow(unsafe_code)]
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline(always)]
     unsafe fn add_avx2<const VNNI: bool, const R: usize>(
         slab: &Slab,
         index: usize,
@@ -146,11 +145,13 @@ impl Format for Mxfp4 {
         sums: &mut [std::arch::x86_64::__m256; R],
     ) {
         use super::avx2::{add_dots, bf16_scales, cells_of, table_dots};
-        let x = cells_of::<CELLS, R>(x, index);
-        for cell in 0..CELLS {
-            // SAFETY: the caller has promised the features.
-            let dots = unsafe { table_dots::<VNNI, CELLS, R>(&HALVES, &slab.nibbles[cell], &x, cell) };
-            add_dots(bf16_scales(&slab.scales[cell]), &dots, &x, cell, sums);
+        // SAFETY: the caller has promised the features, and this is inlined where the compiler knows of them.
+        unsafe {
+            let x = cells_of::<CELLS, R>(x, index);
+            for cell in 0..CELLS {
+                let dots = table_dots::<VNNI, CELLS, R>(&HALVES, &slab.nibbles[cell], &x, cell);
+                add_dots(bf16_scales(&slab.scales[cell]), &dots, &x, cell, sums);
+            }
         }
     }
 }

@@ -45,8 +45,7 @@ impl Format for Q4_0 {
 
     #[cfg(target_arch = "x86_64")]
     #[allow(unsafe_code)]
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline(always)]
     unsafe fn add_avx2<const VNNI: bool, const R: usize>(
         slab: &Slab,
         index: usize,
@@ -54,12 +53,14 @@ impl Format for Q4_0 {
         sums: &mut [std::arch::x86_64::__m256; R],
     ) {
         use super::avx2::{add_dots, cells_of, multiples, nibble_dots, scales};
-        let x = cells_of::<CELLS, R>(x, index);
-        for cell in 0..CELLS {
-            let start = multiples(&x, cell, -OFFSET);
-            // SAFETY: the caller has promised the features.
-            let dots = unsafe { nibble_dots::<VNNI, CELLS, R>(&slab.nibbles[cell], &x, cell, start) };
-            add_dots(scales(&slab.scales[cell]), &dots, &x, cell, sums);
+        // SAFETY: the caller has promised the features, and this is inlined where the compiler knows of them.
+        unsafe {
+            let x = cells_of::<CELLS, R>(x, index);
+            for cell in 0..CELLS {
+                let start = multiples(&x, cell, -OFFSET);
+                let dots = nibble_dots::<VNNI, CELLS, R>(&slab.nibbles[cell], &x, cell, start);
+                add_dots(scales(&slab.scales[cell]), &dots, &x, cell, sums);
+            }
         }
     }
 }

@@ -43,8 +43,7 @@ impl Format for Q5_1 {
 
     #[cfg(target_arch = "x86_64")]
     #[allow(unsafe_code)]
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline(always)]
     unsafe fn add_avx2<const VNNI: bool, const R: usize>(
         slab: &Slab,
         index: usize,
@@ -52,11 +51,13 @@ impl Format for Q5_1 {
         sums: &mut [std::arch::x86_64::__m256; R],
     ) {
         use super::avx2::{add_above, cells_of, five_dots, scales, zeros};
-        let x = cells_of::<CELLS, R>(x, index);
-        for cell in 0..CELLS {
-            // SAFETY: the caller has promised the features.
-            let dots = unsafe { five_dots::<VNNI, CELLS, R>(&slab.fives[cell], &x, cell, zeros::<R>()) };
-            add_above((scales(&slab.scales[cell]), scales(&slab.minima[cell])), &dots, &x, cell, sums);
+        // SAFETY: the caller has promised the features, and this is inlined where the compiler knows of them.
+        unsafe {
+            let x = cells_of::<CELLS, R>(x, index);
+            for cell in 0..CELLS {
+                let dots = five_dots::<VNNI, CELLS, R>(&slab.fives[cell], &x, cell, zeros::<R>());
+                add_above((scales(&slab.scales[cell]), scales(&slab.minima[cell])), &dots, &x, cell, sums);
+            }
         }
     }
 }

@@ -47,8 +47,7 @@ impl Format for Q5K {
 
     #[cfg(target_arch = "x86_64")]
     #[allow(unsafe_code)]
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline(always)]
     unsafe fn add_avx2<const VNNI: bool, const R: usize>(
         slab: &Slab,
         index: usize,
@@ -56,11 +55,13 @@ impl Format for Q5K {
         sums: &mut [std::arch::x86_64::__m256; R],
     ) {
         use super::avx2::{cells_of, five_dots, zeros};
-        let x = cells_of::<CELLS, R>(x, index);
-        for cell in 0..CELLS {
-            // SAFETY: the caller has promised the features.
-            let dots = unsafe { five_dots::<VNNI, CELLS, R>(&slab.fives[cell], &x, cell, zeros::<R>()) };
-            slab.factors.add_avx2(cell, &dots, &x, sums);
+        // SAFETY: the caller has promised the features, and this is inlined where the compiler knows of them.
+        unsafe {
+            let x = cells_of::<CELLS, R>(x, index);
+            for cell in 0..CELLS {
+                let dots = five_dots::<VNNI, CELLS, R>(&slab.fives[cell], &x, cell, zeros::<R>());
+                slab.factors.add_avx2(cell, &dots, &x, sums);
+            }
         }
     }
 }

@@ -79,8 +79,7 @@ impl Format for Q6K {
 
     #[cfg(target_arch = "x86_64")]
     #[allow(unsafe_code, clippy::needless_range_loop)]
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline(always)]
     unsafe fn add_avx2<const VNNI: bool, const R: usize>(
         slab: &Slab,
         index: usize,
@@ -90,39 +89,42 @@ impl Format for Q6K {
         use std::arch::x86_64::*;
 
         use super::avx2::{add_dots, cells_of, load, pair_factors, scales, signed_products, zeros};
-        let x = cells_of::<CELLS, R>(x, index);
-        let scale = scales(&slab.scale);
-        let (low_mask, high_mask) = (_mm256_set1_epi8(15), _mm256_set1_epi8(48));
-        let offset = _mm256_set1_epi8(OFFSET as i8);
-        for cell in 0..CELLS {
-            let mut dots = zeros::<R>();
-            for half in 0..2 {
-                // At most 4 * 2 * 32 * 127 in 16 bits: exact.
-                let mut products = zeros::<R>();
-                let high = load(&slab.high[cell][half]);
-                for quad in 0..HALF_QUADS {
-                    let low = load(&slab.nibbles[cell][half * 2 + quad / 2]);
-                    let low = if quad % 2 == 0 { low } else { _mm256_srli_epi16::<4>(low) };
-                    let high = match quad {
-                        0 => _mm256_slli_epi16::<4>(high),
-                        1 => _mm256_slli_epi16::<2>(high),
-                        2 => high,
-                        _ => _mm256_srli_epi16::<2>(high),
-                    };
-                    let bits = _mm256_or_si256(_mm256_and_si256(low, low_mask), _mm256_and_si256(high, high_mask));
-                    let weights = _mm256_sub_epi8(bits, offset);
-                    let magnitudes = _mm256_abs_epi8(weights);
+        // SAFETY: the caller has promised the features, and this is inlined where the compiler knows of them.
+        unsafe {
+            let x = cells_of::<CELLS, R>(x, index);
+            let scale = scales(&slab.scale);
+            let (low_mask, high_mask) = (_mm256_set1_epi8(15), _mm256_set1_epi8(48));
+            let offset = _mm256_set1_epi8(OFFSET as i8);
+            for cell in 0..CELLS {
+                let mut dots = zeros::<R>();
+                for half in 0..2 {
+                    // At most 4 * 2 * 32 * 127 in 16 bits: exact.
+                    let mut products = zeros::<R>();
+                    let high = load(&slab.high[cell][half]);
+                    for quad in 0..HALF_QUADS {
+                        let low = load(&slab.nibbles[cell][half * 2 + quad / 2]);
+                        let low = if quad % 2 == 0 { low } else { _mm256_srli_epi16::<4>(low) };
+                        let high = match quad {
+                            0 => _mm256_slli_epi16::<4>(high),
+                            1 => _mm256_slli_epi16::<2>(high),
+                            2 => high,
+                            _ => _mm256_srli_epi16::<2>(high),
+                        };
+                        let bits = _mm256_or_si256(_mm256_and_si256(low, low_mask), _mm256_and_si256(high, high_mask));
+                        let weights = _mm256_sub_epi8(bits, offset);
+                        let magnitudes = _mm256_abs_epi8(weights);
+                        for row in 0..R {
+                            let x = &x[row][cell].quads[half * HALF_QUADS + quad];
+                            products[row] = _mm256_add_epi16(products[row], signed_products(weights, magnitudes, x));
+                        }
+                    }
+                    let factors = pair_factors(&slab.factors[cell][half]);
                     for row in 0..R {
-                        let x = &x[row][cell].quads[half * HALF_QUADS + quad];
-                        products[row] = _mm256_add_epi16(products[row], signed_products(weights, magnitudes, x));
+                        dots[row] = _mm256_add_epi32(dots[row], _mm256_madd_epi16(products[row], factors));
                     }
                 }
-                let factors = pair_factors(&slab.factors[cell][half]);
-                for row in 0..R {
-                    dots[row] = _mm256_add_epi32(dots[row], _mm256_madd_epi16(products[row], factors));
-                }
+                add_dots(scale, &dots, &x, cell, sums);
             }
-            add_dots(scale, &dots, &x, cell, sums);
         }
     }
 }

@@ -102,8 +102,17 @@ impl Line {
                 let key = written.id.take().unwrap_or_else(|| json!(number));
                 Self { key, wanted: written.wanted(config) }
             }
-            Err(error) => Self { key: json!(number), wanted: Err(Problem(format!("line {number}: {error}"))) },
+            Err(error) => Self { key: json!(number), wanted: Err(Problem(format!("line {number}: {}", said(&error)))) },
         }
+    }
+}
+
+/// What is wrong with a line, and in which column: that it is its own first line tells nobody anything.
+fn said(error: &serde_json::Error) -> String {
+    let (text, place) = (error.to_string(), format!(" at line {} column {}", error.line(), error.column()));
+    match text.strip_suffix(&place) {
+        Some(text) => format!("{text}, column {}", error.column()),
+        None => text,
     }
 }
 
@@ -228,7 +237,12 @@ mod tests {
         let lines = lines(text).unwrap();
         let fine: Vec<bool> = lines.iter().map(|line| line.wanted.is_ok()).collect();
         assert_eq!(fine, [false, false, false, false, false, true]);
-        assert!(lines[2].wanted.as_ref().unwrap_err().0.contains("temprature"));
+        let unknown = &lines[2].wanted.as_ref().unwrap_err().0;
+        assert!(unknown.starts_with("line 3: ") && unknown.contains("temprature"), "{unknown}");
+        for line in &lines[..3] {
+            let why = &line.wanted.as_ref().unwrap_err().0;
+            assert!(why.contains(", column ") && !why.contains("at line"), "{why}");
+        }
     }
 
     #[test]

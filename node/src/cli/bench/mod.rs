@@ -22,6 +22,7 @@ use super::hub::{Bar, HubArgs, MODEL_HELP};
 use super::output::{BadUsage, Printer};
 use super::stop::or_interrupted;
 use super::units::size;
+use super::values::{at_least_one, threads};
 
 /// A prompt that people have an idea of.
 const PROMPT_TOKENS: u64 = 1000;
@@ -34,7 +35,8 @@ const PROMPT_TOKENS: u64 = 1000;
 #[command(after_help = "Examples:
   swarm-node bench
   swarm-node bench --format q4_k
-  swarm-node bench --model org/name --bootstrap /ip4/192.168.1.5/tcp/4001/p2p/12D3KooW... --json")]
+  swarm-node bench --model org/name --json \\
+    --bootstrap /ip4/192.168.1.5/tcp/4001/p2p/12D3KooW...")]
 pub(crate) struct BenchArgs {
     #[arg(long, env = "SWARM_MODEL", value_name = "MODEL", help = MODEL_HELP)]
     model: Option<ModelSpec>,
@@ -42,11 +44,11 @@ pub(crate) struct BenchArgs {
     #[arg(long, env = "SWARM_FORMAT", value_name = "FORMAT")]
     format: Option<WeightFormat>,
     /// Threads to compute on [default: one for each core, less one for the network where there is more than one]
-    #[arg(long, env = "SWARM_THREADS", value_name = "N")]
+    #[arg(long, env = "SWARM_THREADS", value_name = "N", allow_negative_numbers = true, value_parser = threads)]
     threads: Option<NonZeroUsize>,
     /// Room for tokens in the KV caches of all sessions together
     #[arg(long, env = "SWARM_CACHE_TOKENS", value_name = "N", default_value_t = DEFAULT_CACHE_TOKENS.0,
-          value_parser = clap::value_parser!(u32).range(1..))]
+          allow_negative_numbers = true, value_parser = at_least_one::<u32>)]
     cache_tokens: u32,
     #[command(flatten)]
     swarm: SwarmArgs,

@@ -2,10 +2,10 @@
 
 use std::ffi::{OsStr, OsString};
 
-use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::read::{Problem, Setting, Settings, Value};
+use super::variables::is_on;
 
 /// Flags that say where the file is, or end the program: nothing to be set in it.
 const NOT_IN_A_FILE: [&str; 3] = ["config", "help", "version"];
@@ -71,11 +71,7 @@ pub(super) fn added(
     let own = settings.tables.iter().filter(|table| table.name == command.get_name()).flat_map(|table| &table.settings);
     let own: Vec<&Setting> = own.collect();
     let common = settings.common.iter().filter(|setting| own.iter().all(|own| own.key != setting.key));
-    let is_given = |arg: &Arg| {
-        let on_line = given.try_contains_id(arg.get_id().as_str()).is_ok()
-            && given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
-        on_line || arg.get_env().is_some_and(|name| env(name).is_some())
-    };
+    let is_given = |arg: &Arg| is_on(given, arg.get_id()) || arg.get_env().is_some_and(|name| env(name).is_some());
     let mut added = Vec::new();
     for setting in own.iter().copied().chain(common) {
         let Some(flag) = flag(command, &setting.key) else { continue };
@@ -86,19 +82,23 @@ pub(super) fn added(
             let what = format!("{}; what is for one command only stands under [{}]", problem.what, command.get_name());
             Problem { what, ..problem }
         })?;
-        let argument =
+        let added_by =
             |argument: String| Added { argument: argument.into(), key: setting.key.clone(), line: setting.line };
-        match &setting.value {
-            Value::Switch(true) => added.push(argument(format!("--{}", setting.key))),
-            // As if it were not there.
-            Value::Switch(false) => {}
-            Value::One(value) => added.push(argument(format!("--{}={value}", setting.key))),
-            Value::Many(values) => {
-                added.extend(values.iter().map(|value| argument(format!("--{}={value}", setting.key))));
-            }
-        }
+        added.extend(argument_of(setting).into_iter().map(added_by));
     }
     Ok(added)
+}
+
+/// A setting as it would stand on the command line.
+pub(super) fn argument_of(setting: &Setting) -> Vec<String> {
+    let key = &setting.key;
+    match &setting.value {
+        Value::Switch(true) => vec![format!("--{key}")],
+        // As if it were not there.
+        Value::Switch(false) => Vec::new(),
+        Value::One(value) => vec![format!("--{key}={value}")],
+        Value::Many(values) => values.iter().map(|value| format!("--{key}={value}")).collect(),
+    }
 }
 
 /// The command line with what is added: before what no longer counts as flags.
@@ -108,7 +108,7 @@ pub(super) fn merged(given: &[OsString], added: &[Added]) -> Vec<OsString> {
     given[..end].iter().cloned().chain(added).chain(given[end..].iter().cloned()).collect()
 }
 
-fn flag<'a>(command: &'a Command, key: &str) -> Option<&'a Arg> {
+pub(super) fn flag<'a>(command: &'a Command, key: &str) -> Option<&'a Arg> {
     let mut flags = command.get_arguments().filter(|flag| flag.get_long() == Some(key));
     flags.next().filter(|_| !NOT_IN_A_FILE.contains(&key))
 }
@@ -119,7 +119,7 @@ fn keys(command: &Command) -> Vec<String> {
 }
 
 /// The arguments that cannot stand beside `flag`.
-fn rivals<'a>(command: &'a Command, flag: &Arg) -> Vec<&'a Arg> {
+pub(super) fn rivals<'a>(command: &'a Command, flag: &Arg) -> Vec<&'a Arg> {
     let excluded = |one: &Arg, other: &Arg| {
         command.get_arg_conflicts_with(one).iter().any(|conflict| conflict.get_id() == other.get_id())
     };

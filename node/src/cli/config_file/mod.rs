@@ -5,12 +5,14 @@
 
 mod merge;
 mod read;
+mod values;
+mod variables;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use clap::{ArgMatches, Command};
+use clap::{ArgMatches, Command, Id};
 
 use self::merge::Added;
 use self::read::{Problem, Settings, Value};
@@ -65,6 +67,14 @@ impl ConfigFile {
         Ok(Some(Self { path, settings, secret }))
     }
 
+    /// Whether each value is one for a command that takes it; whatever it may have to look at for that, such as folders.
+    ///
+    /// # Errors
+    /// Which is none, with its line.
+    pub(super) fn check_values(&self, program: &Command) -> Result<()> {
+        values::check(&self.settings, program).map_err(|problem| wrong(&self.path, &problem))
+    }
+
     /// What is set, line by line.
     pub(super) fn lines(&self) -> Vec<String> {
         let common = self.settings.common.iter().map(|setting| (None, setting));
@@ -103,9 +113,15 @@ fn wrong(path: &Path, Problem { line, what }: &Problem) -> anyhow::Error {
 
 /// A command line with what a file adds to it.
 pub(super) struct Line {
+    /// What is to be parsed.
     pub(super) arguments: Vec<OsString>,
+    given: Vec<OsString>,
     added: Vec<Added>,
     path: Option<PathBuf>,
+    /// The command that is asked for (built), if there is such a one.
+    command: Option<Command>,
+    /// Its flags whose variables say nothing here.
+    silent: Vec<Id>,
 }
 
 impl Line {
@@ -116,32 +132,58 @@ impl Line {
     pub(super) fn of(given: Vec<OsString>, program: Command) -> Result<Self> {
         let mut built = program.clone();
         built.build();
+        let arguments = given.clone();
+        let mut line = Self { arguments, given, added: Vec::new(), path: None, command: None, silent: Vec::new() };
         // What is wrong on the command line is told when it is parsed for good.
-        let Ok(first) = program.ignore_errors(true).try_get_matches_from(&given) else {
-            return Ok(Self { arguments: given, added: Vec::new(), path: None });
-        };
+        let Ok(first) = program.ignore_errors(true).try_get_matches_from(&line.given) else { return Ok(line) };
         let of_command = first.subcommand().and_then(|(name, found)| Some((built.find_subcommand(name)?, found)));
         let file = ConfigFile::load(named(&first, of_command.map(|(_, found)| found)).as_deref(), &built)?;
-        let (Some(file), Some((command, found))) = (file, of_command) else {
-            return Ok(Self { arguments: given, added: Vec::new(), path: None });
-        };
-        let env = |name: &OsStr| std::env::var_os(name);
-        let added = merge::added(&file.settings, command, found, env).map_err(|problem| wrong(&file.path, &problem))?;
-        Ok(Self { arguments: merge::merged(&given, &added), added, path: Some(file.path) })
+        let Some((command, found)) = of_command else { return Ok(line) };
+        line.command = Some(command.clone());
+        line.silent = variables::silent(&built, command, found, variable);
+        if let Some(file) = file {
+            let added = merge::added(&file.settings, command, found, variable);
+            line.added = added.map_err(|problem| wrong(&file.path, &problem))?;
+            line.arguments = merge::merged(&line.given, &line.added);
+            line.path = Some(file.path);
+        }
+        Ok(line)
     }
 
-    /// Where a flag that clap complains about was set, if that was the file.
+    /// `program`, whose command hears only the variables that count for this line.
+    pub(super) fn heard_by(&self, program: Command) -> Command {
+        match &self.command {
+            Some(command) => variables::without(program, command.get_name(), &self.silent),
+            None => program,
+        }
+    }
+
+    /// Where a flag that clap complains about was set, if that was not the command line.
     pub(super) fn origin(&self, complaint: &clap::Error) -> Option<String> {
-        let invalid = complaint.get(clap::error::ContextKind::InvalidArg)?.to_string();
-        let prior = complaint.get(clap::error::ContextKind::PriorArg).map(ToString::to_string).unwrap_or_default();
+        let words = |kind| complaint.get(kind).map(ToString::to_string).unwrap_or_default();
+        let words = [clap::error::ContextKind::InvalidArg, clap::error::ContextKind::PriorArg].map(words);
+        self.in_file(&words).or_else(|| self.in_environment(&words))
+    }
+
+    fn in_file(&self, words: &[String]) -> Option<String> {
         let named = |added: &&Added| {
             let flag = format!("--{}", added.key);
-            [&invalid, &prior].iter().any(|words| words.split([' ', '=', ',']).any(|word| word == flag))
+            words.iter().any(|words| words.split([' ', '=', ',']).any(|word| word == flag))
         };
         let added = self.added.iter().find(named)?;
         let path = self.path.as_ref()?.display();
         Some(format!("--{} is set in {path}, line {}", added.key, added.line))
     }
+
+    fn in_environment(&self, words: &[String]) -> Option<String> {
+        let blamed = variables::to_blame(self.command.as_ref()?, words, &self.given, variable);
+        let told = blamed.iter().map(|(flag, name)| format!("{flag} is set by the variable {name}"));
+        Some(told.collect::<Vec<_>>().join(", ")).filter(|told| !told.is_empty())
+    }
+}
+
+fn variable(name: &OsStr) -> Option<OsString> {
+    std::env::var_os(name)
 }
 
 /// The file that the command line or the environment names.

@@ -6,6 +6,11 @@ use serde_json::{Value, json};
 
 use crate::cli::output::plain;
 
+/// `number` of what is called `one`, or `more` of it.
+pub(super) fn counted(number: usize, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
+}
+
 /// What came of a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {

@@ -6,7 +6,7 @@ use swarm_hub::HubConfig;
 use swarm_protocol::p2p::SwarmKey;
 
 use super::Planned;
-use super::check::Check;
+use super::check::{Check, counted};
 use crate::cli::units::size;
 
 /// The cache of models: whether it can be written, and has room.
@@ -38,7 +38,8 @@ fn room(config: &HubConfig, planned: Option<&Planned>) -> Check {
     let about = planned.checkpoint.config();
     let blocks = planned.blocks.unwrap_or(about.blocks).min(about.blocks);
     let needed = u64::from(blocks) * about.block_bytes(planned.checkpoint.native_format());
-    let found = format!("{found}; {blocks} blocks of {} take {}", planned.checkpoint.name(), size(needed));
+    let (model, take) = (planned.checkpoint.name(), if blocks == 1 { "takes" } else { "take" });
+    let found = format!("{found}; {} of {model} {take} {}", counted(blocks as usize, "block", "blocks"), size(needed));
     // What is here already needs no room again.
     match needed > free && !config.offline {
         true => Check::could(
@@ -57,7 +58,7 @@ pub(super) fn swarm_key(path: &Path) -> Check {
             let check = private_file("swarm key", path);
             Check { found: format!("{}, fingerprint {}", check.found, key.fingerprint()), ..check }
         }
-        Err(error) => Check::bad("swarm key", error.to_string(), "take a copy from another member of the swarm"),
+        Err(error) => Check::bad("swarm key", error.cause(), error.advice()),
     }
 }
 
@@ -101,7 +102,11 @@ mod tests {
     fn a_key_that_others_can_read_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("swarm.key");
-        assert_eq!(swarm_key(&path).verdict, Verdict::Bad);
+        let missing = swarm_key(&path);
+        assert_eq!(missing.verdict, Verdict::Bad);
+        // What is wrong stands in one place, what to do in the other.
+        assert!(!missing.found.contains("keygen"), "{missing}");
+        assert!(missing.next.is_some_and(|next| next.contains("keygen")));
         SwarmKey::generate().write_new(&path).unwrap();
         let good = swarm_key(&path);
         assert_eq!((good.verdict, good.found.contains("fingerprint")), (Verdict::Good, true), "{good}");

@@ -3,7 +3,7 @@
 use swarm_node::serve::{available_memory, blocks_that_fit, default_threads};
 
 use super::Planned;
-use super::check::Check;
+use super::check::{Check, counted};
 use crate::cli::units::size;
 
 /// Open files that a server needs at the worst: a connection for each of as many streams as it serves.
@@ -17,7 +17,9 @@ pub(super) fn version() -> Check {
 pub(super) fn processor() -> Check {
     let threads = default_threads();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let found = format!("{cores} cores, of which {threads} compute; {}", features());
+    let cores = counted(cores, "core", "cores");
+    let compute = if threads == 1 { "computes" } else { "compute" };
+    let found = format!("{cores}, of which {threads} {compute}; {}", features());
     let slow =
         "blocks are computed without vectors of 256 bits, several times as slowly; this machine is better as a client";
     if has_fast_kernels() { Check::good("processor", found) } else { Check::could("processor", found, slow) }
@@ -91,14 +93,15 @@ pub(super) fn memory(planned: Option<&Planned>) -> Check {
     };
     let Planned { checkpoint, format, blocks, cache_tokens, kv } = planned;
     let config = checkpoint.config();
-    let fit = blocks_that_fit(config, *format, *kv, *cache_tokens, available);
+    let fitting = blocks_that_fit(config, *format, *kv, *cache_tokens, available);
+    let fit = |blocks: u32| if blocks == 1 { "fits" } else { "fit" };
     let of = format!(
         "of the {} blocks of {} ({} each)",
         config.blocks,
         checkpoint.name(),
         size(config.block_bytes(*format))
     );
-    match (fit, blocks) {
+    match (fitting, blocks) {
         (Err(error), _) => Check::bad(
             name,
             format!("{free}: {error}"),
@@ -106,11 +109,12 @@ pub(super) fn memory(planned: Option<&Planned>) -> Check {
         ),
         (Ok(fitting), Some(wanted)) if *wanted > fitting => Check::bad(
             name,
-            format!("{free}: {fitting} {of} fit with {} tokens of KV cache, not {wanted}", cache_tokens.0),
+            format!("{free}: {fitting} {of} {} with {} tokens of KV cache, not {wanted}", fit(fitting), cache_tokens.0),
             format!("pass --blocks {fitting}, a smaller format (--format q4_k) or fewer --cache-tokens"),
         ),
         (Ok(fitting), _) => {
-            Check::good(name, format!("{free}: {fitting} {of} fit with {} tokens of KV cache", cache_tokens.0))
+            let found = format!("{free}: {fitting} {of} {} with {} tokens of KV cache", fit(fitting), cache_tokens.0);
+            Check::good(name, found)
         }
     }
 }

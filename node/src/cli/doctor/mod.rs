@@ -20,9 +20,10 @@ use swarm_protocol::session::TokenCount;
 
 use self::check::{Check, Verdict};
 use super::common::{ListenArgs, SwarmArgs};
-use super::hub::{HubArgs, MODEL_HELP};
+use super::hub::{Bar, HubArgs, MODEL_HELP};
 use super::output::Printer;
 use super::stop::or_interrupted;
+use super::values;
 
 /// Look at everything that keeps this machine from taking part in a swarm, and say what to do about it.
 ///
@@ -31,23 +32,24 @@ use super::stop::or_interrupted;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   swarm-node doctor
-  swarm-node doctor --bootstrap /ip4/192.168.1.5/tcp/4001/p2p/12D3KooW... --swarm-key swarm.key --swarm our-lab
+  swarm-node doctor --swarm-key swarm.key --swarm our-lab \\
+    --bootstrap /ip4/192.168.1.5/tcp/4001/p2p/12D3KooW...
   swarm-node doctor --model org/name --blocks 8 --port 4002 --json")]
 pub(crate) struct DoctorArgs {
     #[arg(long, env = "SWARM_MODEL", value_name = "MODEL", help = MODEL_HELP)]
     model: Option<ModelSpec>,
     /// How many blocks are to be hosted [default: as many as fit]
-    #[arg(long, env = "SWARM_BLOCKS", value_name = "N")]
+    #[arg(long, env = "SWARM_BLOCKS", value_name = "N", allow_negative_numbers = true, value_parser = values::blocks)]
     blocks: Option<NonZeroU32>,
     /// The format the weights will be held in [default: the checkpoint's]
     #[arg(long, env = "SWARM_FORMAT", value_name = "FORMAT")]
     format: Option<WeightFormat>,
     /// Room for tokens in the KV caches of all sessions together
     #[arg(long, env = "SWARM_CACHE_TOKENS", value_name = "N", default_value_t = DEFAULT_CACHE_TOKENS.0,
-          value_parser = clap::value_parser!(u32).range(1..))]
+          allow_negative_numbers = true, value_parser = values::at_least_one::<u32>)]
     cache_tokens: u32,
     /// The TCP and UDP port that a server or bootstrap peer will listen on [default: those of --listen, or any]
-    #[arg(long, env = "SWARM_PORT", value_name = "N")]
+    #[arg(long, env = "SWARM_PORT", value_name = "N", allow_negative_numbers = true, value_parser = values::port)]
     port: Option<u16>,
     #[command(flatten)]
     swarm: SwarmArgs,
@@ -76,7 +78,10 @@ pub(crate) async fn run(args: DoctorArgs) -> Result<()> {
         let mut checks = Shown { printer, all: Vec::new() };
         checks.add([machine::version()]);
         checks.add([machine::processor(), machine::open_files()]);
+        let waiting = Bar::default();
+        waiting.spin("opening the model");
         let planned = plan(&args).await;
+        waiting.done();
         let config = args.hub.config();
         match planned {
             Ok(planned) => {
@@ -91,7 +96,10 @@ pub(crate) async fn run(args: DoctorArgs) -> Result<()> {
         checks.add(key_files(&args.swarm));
         checks.add(ports::ports(&args.listen, args.port));
         checks.add([ports::vpn(), ports::packet_size()]);
-        checks.add(members::members(&args.swarm, &args.listen).await);
+        waiting.spin("asking the swarm");
+        let members = members::members(&args.swarm, &args.listen).await;
+        waiting.done();
+        checks.add(members);
         checks.end()
     })
     .await

@@ -1,9 +1,15 @@
 //! `swarm-node status --watch` on a terminal: a screen that stays, and shows each look as it comes.
 
+mod columns;
 mod draw;
+mod heights;
+mod help;
 mod keys;
+mod memory;
 mod parts;
 mod screen;
+mod servers;
+mod wrap;
 
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,21 +27,21 @@ use super::stop::Stop;
 const TICK: Duration = Duration::from_secs(1);
 
 /// Shows what `watcher` sees until the user, or a signal, ends it; leaves the terminal as it was, also after a panic.
+/// `hint` says what to try while nobody serves the model.
 ///
 /// # Errors
 /// If the terminal cannot be drawn on.
-pub(crate) async fn run(watcher: &Watcher, stop: Stop) -> Result<()> {
+pub(crate) async fn run(watcher: &Watcher, hint: Option<String>, stop: Stop) -> Result<()> {
     let terminal = ratatui::try_init().context("the terminal cannot be drawn on; leave --watch away")?;
     // Words between the lines would stay there.
     let logs = quiet_logs();
-    let shown = show(terminal, watcher, stop).await;
+    let shown = show(terminal, watcher, Screen::hinting(hint), stop).await;
     ratatui::restore();
     drop(logs);
     Ok(shown?)
 }
 
-async fn show(mut terminal: DefaultTerminal, watcher: &Watcher, stop: Stop) -> io::Result<()> {
-    let mut screen = Screen::default();
+async fn show(mut terminal: DefaultTerminal, watcher: &Watcher, mut screen: Screen, stop: Stop) -> io::Result<()> {
     let mut keys = Keys::listen()?;
     let Some(mut listener) = watcher.listen() else {
         return Ok(());

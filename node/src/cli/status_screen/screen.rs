@@ -6,6 +6,8 @@ use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModif
 use ratatui::widgets::TableState;
 use swarm_client::overview::{ModelOverview, Seen};
 
+use super::memory::remember;
+
 /// Rows that a page key moves.
 const PAGE: isize = 10;
 
@@ -24,8 +26,21 @@ pub(super) enum Focus {
     /// The servers.
     #[default]
     Servers,
+    /// What is wrong.
+    Alarms,
     /// What has happened.
     Timeline,
+}
+
+impl Focus {
+    /// The part below, and from the last one the first.
+    pub(super) fn next(self) -> Self {
+        match self {
+            Self::Servers => Self::Alarms,
+            Self::Alarms => Self::Timeline,
+            Self::Timeline => Self::Servers,
+        }
+    }
 }
 
 /// What the screen shows.
@@ -33,20 +48,37 @@ pub(super) enum Focus {
 pub(super) struct Screen {
     /// The last look.
     pub(super) seen: Option<Arc<Seen>>,
-    /// Which of its models.
+    /// Its models, and those that were seen before.
+    pub(super) models: Vec<ModelOverview>,
+    /// Which of them is shown.
     pub(super) model: usize,
     /// Where arrows move.
     pub(super) focus: Focus,
     /// Which server is marked, and where its table begins.
     pub(super) servers: TableState,
-    /// How many of the newest events are scrolled past.
-    pub(super) past: usize,
+    /// Lines of alarms that are scrolled past; drawing sets it back to what there is.
+    pub(super) alarms_past: usize,
+    /// The same of the time-line, the newest first.
+    pub(super) events_past: usize,
+    /// Whether keys and signs are explained instead of the swarm.
+    pub(super) help: bool,
+    /// What to try while nobody serves the model.
+    pub(super) hint: Option<String>,
 }
 
 impl Screen {
+    /// A screen on which nothing was seen yet.
+    pub(super) fn hinting(hint: Option<String>) -> Self {
+        Self { hint, ..Self::default() }
+    }
+
     /// Takes in a look.
     pub(super) fn see(&mut self, seen: Arc<Seen>) -> Flow {
-        self.model = self.model.min(seen.overview.models.len().saturating_sub(1));
+        let shown = self.shown().map(|model| model.model_id.clone());
+        self.models = remember(&self.models, &seen.overview.models);
+        // Others may have come before it.
+        let stays = |model: &ModelOverview| Some(&model.model_id) == shown.as_ref();
+        self.model = self.models.iter().position(stays).unwrap_or(0);
         self.seen = Some(seen);
         self.move_by(0);
         Flow::Stay
@@ -54,7 +86,7 @@ impl Screen {
 
     /// The model that is shown.
     pub(super) fn shown(&self) -> Option<&ModelOverview> {
-        self.seen.as_ref()?.overview.models.get(self.model)
+        self.models.get(self.model)
     }
 
     /// Takes in what came from the terminal; a change of its size needs nothing but to be drawn.
@@ -67,7 +99,10 @@ impl Screen {
 
     fn key(&mut self, key: KeyEvent) -> Flow {
         match key.code {
-            KeyCode::Char('q') | KeyCode::Esc => return Flow::End,
+            KeyCode::Char('q') => return Flow::End,
+            KeyCode::Char('?' | 'h') => self.help = !self.help,
+            KeyCode::Esc if self.help => self.help = false,
+            KeyCode::Esc => return Flow::End,
             KeyCode::Char('c' | 'd') if key.modifiers.contains(KeyModifiers::CONTROL) => return Flow::End,
             KeyCode::Up | KeyCode::Char('k') => self.move_by(-1),
             KeyCode::Down | KeyCode::Char('j') => self.move_by(1),
@@ -77,21 +112,19 @@ impl Screen {
             KeyCode::End => self.move_by(isize::MAX),
             KeyCode::Left => self.turn_model(false),
             KeyCode::Right => self.turn_model(true),
-            KeyCode::Tab | KeyCode::BackTab => {
-                self.focus = match self.focus {
-                    Focus::Servers => Focus::Timeline,
-                    Focus::Timeline => Focus::Servers,
-                };
-            }
+            KeyCode::Tab => self.focus = self.focus.next(),
+            // Of three, the one before is two further.
+            KeyCode::BackTab => self.focus = self.focus.next().next(),
             _ => {}
         }
         Flow::Stay
     }
 
     fn turn_model(&mut self, on: bool) {
-        let models = self.seen.as_ref().map_or(0, |seen| seen.overview.models.len()).max(1);
+        let models = self.models.len().max(1);
         self.model = if on { (self.model + 1) % models } else { (self.model + models - 1) % models };
         self.servers = TableState::default();
+        self.alarms_past = 0;
         self.move_by(0);
     }
 
@@ -102,10 +135,8 @@ impl Screen {
                 let at = self.servers.selected().unwrap_or(0);
                 self.servers.select(last.map(|last| at.saturating_add_signed(rows).min(last)));
             }
-            Focus::Timeline => {
-                let events = self.seen.as_ref().map_or(0, |seen| seen.timeline.events.len());
-                self.past = self.past.saturating_add_signed(rows).min(events.saturating_sub(1));
-            }
+            Focus::Alarms => self.alarms_past = self.alarms_past.saturating_add_signed(rows),
+            Focus::Timeline => self.events_past = self.events_past.saturating_add_signed(rows),
         }
     }
 }
@@ -123,7 +154,7 @@ mod tests {
 
     fn seen(servers: usize) -> Arc<Seen> {
         let servers = (0..servers).map(|number| server(&format!("s{number}"), 0, 4)).collect();
-        Arc::new(Seen { overview: Arc::new(overview(4, servers)), timeline: Timeline::new(0) })
+        Arc::new(Seen { overview: Arc::new(overview(4, servers)), timeline: Timeline::new(0), cut_off: false })
     }
 
     #[test]
@@ -155,13 +186,44 @@ mod tests {
     }
 
     #[test]
-    fn tab_goes_to_the_time_line_and_back() {
+    fn tab_goes_from_part_to_part_and_arrows_move_in_it() {
         let mut screen = Screen::default();
         screen.see(seen(3));
         screen.event(&key(KeyCode::Tab));
         screen.event(&key(KeyCode::Down));
-        assert_eq!((screen.focus, screen.servers.selected(), screen.past), (Focus::Timeline, Some(0), 0));
+        assert_eq!((screen.focus, screen.alarms_past), (Focus::Alarms, 1));
+        screen.event(&key(KeyCode::Tab));
+        screen.event(&key(KeyCode::Down));
+        screen.event(&key(KeyCode::Down));
+        screen.event(&key(KeyCode::Up));
+        assert_eq!((screen.focus, screen.servers.selected(), screen.events_past), (Focus::Timeline, Some(0), 1));
         screen.event(&key(KeyCode::Tab));
         assert_eq!(screen.focus, Focus::Servers);
+        screen.event(&key(KeyCode::BackTab));
+        assert_eq!(screen.focus, Focus::Timeline);
+    }
+
+    #[test]
+    fn help_comes_and_goes() {
+        let mut screen = Screen::default();
+        for (open, close) in [('?', KeyCode::Char('?')), ('h', KeyCode::Esc), ('?', KeyCode::Char('h'))] {
+            screen.event(&key(KeyCode::Char(open)));
+            assert!(screen.help);
+            assert_eq!((screen.event(&key(close)), screen.help), (Flow::Stay, false));
+        }
+        screen.event(&key(KeyCode::Char('?')));
+        assert_eq!(screen.event(&key(KeyCode::Char('q'))), Flow::End);
+    }
+
+    #[test]
+    fn the_model_that_is_shown_stays_when_others_come() {
+        let mut screen = Screen::default();
+        screen.see(seen(1));
+        let mut two = overview(4, vec![]);
+        let mut first = two.models[0].clone();
+        (first.model_id, first.name) = ("1".to_string(), "a".to_string());
+        two.models.insert(0, first);
+        screen.see(Arc::new(Seen { overview: Arc::new(two), timeline: Timeline::new(0), cut_off: false }));
+        assert_eq!((screen.models.len(), screen.shown().unwrap().name.as_str()), (2, "demo"));
     }
 }
