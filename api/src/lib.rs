@@ -38,6 +38,6 @@ pub use view::view;
 /// All routes over `host`, and those of `view`, which shows the swarm.
 pub fn router(host: Arc<Host>, view: Router<Arc<Host>>) -> Router {
     let routes = Router::new().merge(health::routes()).merge(openai::routes(&host)).merge(view);
-    let routes = routes.with_state(host.clone()).layer(middleware::from_fn_with_state(host.clone(), names::only_known));
-    ApiMetrics::default().watch(routes, host)
+    let known = middleware::from_fn_with_state(host.clone(), names::only_known);
+    ApiMetrics::default().watch(routes.with_state(host.clone()), host).layer(known)
 }

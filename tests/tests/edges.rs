@@ -188,7 +188,7 @@ fn the_command_line_says_who_chose() {
     assert!(shown.stderr.contains(&format!("embedding and head on {edges}")), "{}", shown.stderr);
     let blocked = swarm.generate(&[&options[..], &["--block-peer", &edges]].concat()).finish();
     assert_ne!(blocked.exit.code, Some(0));
-    assert!(blocked.exit.stderr.contains("serve --edges"), "{}", blocked.exit.stderr);
+    assert!(blocked.exit.stderr.contains("serve --model demo --edges"), "{}", blocked.exit.stderr);
 }
 
 /// A stream on which anything may be said.

@@ -171,6 +171,8 @@ pub(super) fn store(lanes: __m256, to: &mut Lanes) {
     *to = unsafe { std::mem::transmute::<__m256, Lanes>(lanes) };
 }
 
+/// Plain loops over indices, as in [`add_pieces`]: each closure would be a call.
+#[allow(clippy::needless_range_loop)]
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn dot_tile<E: Stored, const R: usize, const O: usize>(
@@ -179,11 +181,17 @@ fn dot_tile<E: Stored, const R: usize, const O: usize>(
     sums: &mut [Lanes],
     place: (usize, usize),
 ) {
-    let shortest = |least: usize, length: usize| least.min(length);
-    let length = x.iter().map(|x| x.len()).fold(usize::MAX, shortest);
-    let length = w.iter().map(|w| w.len()).fold(length, shortest);
+    let (mut length, mut x_pieces, mut w_pieces) = (usize::MAX, [&[][..]; R], [&[][..]; O]);
+    for r in 0..R {
+        length = length.min(x[r].len());
+        x_pieces[r] = x[r].as_chunks().0;
+    }
+    for o in 0..O {
+        length = length.min(w[o].len());
+        w_pieces[o] = w[o].as_chunks().0;
+    }
     let pieces = length / LANES;
-    add_pieces(x.map(|x| x.as_chunks().0), w.map(|w| w.as_chunks().0), pieces, (sums, place));
+    add_pieces(x_pieces, w_pieces, pieces, (sums, place));
     let whole = pieces * LANES;
     if whole == length {
         return;
