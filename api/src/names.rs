@@ -43,15 +43,26 @@ impl HostNames {
 
 /// Answers requests under known names only. One without a name comes from no browser.
 pub(crate) async fn only_known(State(host): State<Arc<Host>>, request: Request, next: Next) -> Response {
-    let header = request.headers().get(HOST).and_then(|value| value.to_str().ok()?.parse::<Authority>().ok());
-    match header.as_ref().or(request.uri().authority()).map(Authority::host) {
-        Some(name) if !host.config().names.knows(name) => ApiError::no_name(name).into_response(),
-        _ => next.run(request).await,
+    let name = asked_name(&request);
+    match name.filter(|name| !host.config().names.knows(name)) {
+        Some(name) => ApiError::no_name(&name).into_response(),
+        None => next.run(request).await,
     }
+}
+
+/// The name under which the request came, without the port; as it stands there if it is none.
+fn asked_name(request: &Request) -> Option<String> {
+    let Some(header) = request.headers().get(HOST) else {
+        return request.uri().authority().map(|authority| authority.host().to_string());
+    };
+    let text = String::from_utf8_lossy(header.as_bytes()).into_owned();
+    Some(text.parse::<Authority>().map_or(text, |authority| authority.host().to_string()))
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+
     use super::*;
 
     #[test]
@@ -63,5 +74,23 @@ mod tests {
             ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "notlocalhost", "box.example.org", ""];
         assert!(strange.iter().all(|name| !names.knows(name)));
         assert!(HostNames::default().knows("evil.example"));
+    }
+
+    #[test]
+    fn a_host_that_cannot_be_read_is_no_known_name() {
+        let asked = |host: Option<&[u8]>, uri: &str| {
+            let request = Request::builder().uri(uri);
+            let request = host.map_or(Request::builder().uri(uri), |host| request.header(HOST, host));
+            asked_name(&request.body(Body::empty()).unwrap())
+        };
+        assert_eq!(asked(Some(b"localhost:8000"), "/v1/models").as_deref(), Some("localhost"));
+        assert_eq!(asked(Some(b"[::1]:8000"), "/v1/models").as_deref(), Some("[::1]"));
+        assert_eq!(asked(None, "http://evil.example/v1/models").as_deref(), Some("evil.example"));
+        assert_eq!(asked(None, "/v1/models"), None);
+        let names = HostNames::local_and([]);
+        for strange in [&b"a{b.evil.example:8000"[..], b"a\xffb.evil.example", b"evil.example:"] {
+            let name = asked(Some(strange), "/").unwrap();
+            assert!(!names.knows(&name), "{name}");
+        }
     }
 }

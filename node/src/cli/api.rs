@@ -25,7 +25,7 @@ use super::output::{BadUsage, Printer};
 use super::peers::PeerArgs;
 use super::stop::Stop;
 use super::units::{bytes, duration};
-use super::values::{at_least_one, origin, threads, whole};
+use super::values::{at_least_one, host_name, origin, threads, whole};
 
 /// Serve OpenAI's HTTP API, and pages, from the models of a swarm.
 #[derive(Debug, Args)]
@@ -61,8 +61,8 @@ pub(crate) struct ApiArgs {
     #[arg(long, env = "SWARM_CORS", value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
     cors: Vec<String>,
     /// Answer requests under this name too, for example that of a proxy on this machine (repeatable) [default: addresses and
-    /// localhost on loopback without keys, else all names]
-    #[arg(long, env = "SWARM_ALLOW_HOST", value_name = "NAME", value_delimiter = ',')]
+    /// localhost where it listens on loopback, else all names]
+    #[arg(long, env = "SWARM_ALLOW_HOST", value_name = "NAME", value_delimiter = ',', value_parser = host_name)]
     allow_host: Vec<String>,
     /// The most requests that run at once
     #[arg(long, env = "SWARM_MAX_REQUESTS", value_name = "N", default_value_t = 64, allow_negative_numbers = true,
@@ -97,10 +97,9 @@ pub(crate) struct ApiArgs {
 
 impl ApiArgs {
     fn config(&self, prefixes: PrefixReuse) -> Result<ApiConfig> {
-        let keys = self.keys()?;
         Ok(ApiConfig {
-            names: self.names(keys.is_open()),
-            keys,
+            names: self.names(),
+            keys: self.keys()?,
             cors: self.cors.clone(),
             max_requests: self.max_requests as usize,
             max_queue: self.max_queue as usize,
@@ -120,10 +119,9 @@ impl ApiArgs {
         Ok(Some(Arc::new(swarm.open_model_here(spec, None, threads).await?)))
     }
 
-    /// Pages in a browser on this machine reach what is closed to others; with keys they get nothing.
-    fn names(&self, open: bool) -> HostNames {
-        let guarded = open && self.http.ip().is_loopback();
-        match guarded || !self.allow_host.is_empty() {
+    /// Pages in a browser on this machine reach what is closed to others.
+    fn names(&self) -> HostNames {
+        match self.http.ip().is_loopback() || !self.allow_host.is_empty() {
             true => HostNames::local_and(self.allow_host.iter().cloned()),
             false => HostNames::default(),
         }

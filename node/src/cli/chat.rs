@@ -130,6 +130,8 @@ impl Chat {
             if self.person {
                 let _ = write!(io::stderr(), "{} ", style("you>").bold().for_stderr());
             }
+            // One that came as the answer ended was for the answer.
+            interruptions.forget();
             let line = tokio::select! {
                 line = lines.next_line() => line?,
                 () = interruptions.next() => None,
@@ -218,7 +220,10 @@ impl Chat {
             }
         };
         // The next answer follows what a person has read.
-        self.messages.push(ChatMessage::new("assistant", said));
+        match said.is_empty() && answered == Answered::Interrupted {
+            true => drop(self.messages.pop()),
+            false => self.messages.push(ChatMessage::new("assistant", said)),
+        }
         Ok(answered)
     }
 }

@@ -1,6 +1,9 @@
 //! Being told to stop: Ctrl-C and SIGTERM.
 
 use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -62,7 +65,14 @@ pub(crate) async fn or_interrupted_unless(
 
 /// Interruptions of a conversation: each ends what is under way there, not the process.
 #[derive(Debug)]
-pub(crate) struct Interruptions(watch::Receiver<u64>);
+pub(crate) struct Interruptions {
+    count: watch::Receiver<u64>,
+    /// How many were noticed.
+    noticed: Arc<AtomicU64>,
+}
+
+/// Who interrupts again after so long, and was not noticed, ends the process.
+const DEAF: Duration = Duration::from_secs(1);
 
 impl Interruptions {
     /// Begins to listen for Ctrl-C, and for SIGTERM, which ends the process.
@@ -70,26 +80,39 @@ impl Interruptions {
     /// # Errors
     /// If the system does not let it.
     pub(crate) fn listen() -> std::io::Result<(Self, Stop)> {
-        let (counter, interruptions) = watch::channel(0);
+        let (counter, count) = watch::channel(0);
+        let noticed = Arc::new(AtomicU64::new(0));
+        let (seen, mut last) = (noticed.clone(), Instant::now());
         let (sender, stop) = watch::channel(false);
         let mut signals = Signals::new()?;
         tokio::spawn(async move {
             while signals.next().await == Signal::Interrupt {
+                if *counter.borrow() > seen.load(Ordering::Relaxed) && last.elapsed() > DEAF {
+                    std::process::exit(FORCED);
+                }
+                last = Instant::now();
                 counter.send_modify(|count| *count += 1);
             }
             sender.send_replace(true);
             signals.next().await;
             std::process::exit(FORCED);
         });
-        Ok((Self(interruptions), Stop(stop)))
+        Ok((Self { count, noticed }, Stop(stop)))
     }
 
     /// Resolves with the next one.
     pub(crate) async fn next(&mut self) {
-        if self.0.changed().await.is_err() {
+        if self.count.changed().await.is_err() {
             // The process is told to stop.
             std::future::pending().await
         }
+        self.forget();
+    }
+
+    /// Those until now concern nothing that begins now.
+    pub(crate) fn forget(&mut self) {
+        let count = *self.count.borrow_and_update();
+        self.noticed.store(count, Ordering::Relaxed);
     }
 }
 

@@ -74,6 +74,19 @@ pub(crate) fn input_file(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// The name of a host, as it stands in addresses of pages.
+///
+/// # Errors
+/// What is wrong, for the person who wrote it.
+pub(crate) fn host_name(text: &str) -> Result<String, String> {
+    let name = text.trim().trim_end_matches('.');
+    let strange = |letter: char| letter.is_whitespace() || "/:@".contains(letter);
+    match name.is_empty() || name.contains(strange) {
+        true => Err("write a name alone, for example box.example.org".to_string()),
+        false => Ok(name.to_string()),
+    }
+}
+
 /// A port.
 ///
 /// # Errors

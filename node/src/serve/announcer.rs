@@ -218,9 +218,13 @@ impl Announcer {
         (missing, view)
     }
 
+    /// Stops keeping records for the swarm, for good.
+    pub(super) async fn retire(&self) {
+        self.about.network.retire().await;
+    }
+
     /// Tells the swarm that this server is on its way out, if it ever knew of it.
     pub(super) async fn say_goodbye(&mut self) {
-        self.about.network.retire().await;
         if self.spoken && timeout(GOODBYE_TIMEOUT, self.put(ServerState::Leaving)).await.is_err() {
             debug!("saying good-bye took too long");
         }

@@ -152,6 +152,7 @@ impl Server {
         let Self { announcer, report, .. } = self;
         let goodbye = async {
             if !silent {
+                announcer.retire().await;
                 announcer.say_goodbye().await;
             }
         };

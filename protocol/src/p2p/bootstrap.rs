@@ -104,6 +104,11 @@ impl EntryPoints {
         Self(peers.iter().map(entry).collect())
     }
 
+    /// Whether `peer` is one of them.
+    pub(super) fn has(&self, peer: PeerId) -> bool {
+        self.0.iter().any(|entry| entry.peer.peer == peer)
+    }
+
     pub(super) fn statuses(&self) -> Vec<BootstrapStatus> {
         self.0.iter().map(|entry| entry.status.clone()).collect()
     }

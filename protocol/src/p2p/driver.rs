@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use super::addresses::dialable;
 use super::behaviour::{Behaviour, BehaviourEvent, identify_version, kad_protocol};
 use super::bootstrap::{BootstrapStatus, EntryPoints};
-use super::lost_members::{LostMembers, all_dead};
+use super::lost_members::{LostMembers, all_dead, is_same};
 use super::network::{Census, InboundStream, NetworkConfig, NetworkError};
 use super::queries::{GetReply, PutReply, Queries};
 use super::record_store::StatementStore;
@@ -46,7 +46,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) enum Command {
     Open { peer: PeerId, addresses: Vec<Multiaddr>, kind: StreamKind, reply: Reply },
-    Put { key: SegmentKey, value: Vec<u8>, reply: PutReply },
+    Put { key: SegmentKey, value: Vec<u8>, every_way: bool, reply: PutReply },
     Get { key: SegmentKey, reply: GetReply },
     Count { reply: oneshot::Sender<Census> },
     Retire,
@@ -183,13 +183,13 @@ impl Driver {
                 let request = Request { protocol: kind.protocol(&self.name), reply };
                 behaviour.streams.open(peer, addresses, request);
             }
-            Command::Put { key, value, reply } => {
+            Command::Put { key, value, every_way, reply } => {
                 let record = Record::new(RecordKey::new(&key.0), value);
                 match behaviour.kad.put_record(record.clone(), Quorum::One) {
                     Ok(id) => {
                         let at_once = self.put_at_once(record);
                         let ids: Vec<_> = [id].into_iter().chain(at_once).collect();
-                        self.queries.began_put(&ids, reply);
+                        self.queries.began_put(&ids, every_way, reply);
                     }
                     Err(error) => {
                         let refusal = behaviour.kad.store_mut().take_refusal();
@@ -257,8 +257,12 @@ impl Driver {
     }
 
     fn look_after_lost_members(&mut self) {
-        for peer in self.lost.due(Instant::now()) {
-            let opts = DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).build();
+        for (peer, addresses) in self.lost.due(Instant::now(), &mut rand::rng()) {
+            let opts = DialOpts::peer_id(peer)
+                .addresses(addresses)
+                .extend_addresses_through_behaviour()
+                .condition(PeerCondition::DisconnectedAndNotDialing)
+                .build();
             if let Err(error) = self.swarm.dial(opts) {
                 self.on_dial_error(peer, &error);
             }
@@ -347,13 +351,18 @@ impl Driver {
             return;
         };
         let ours = info.protocol_version == identify_version(&self.name);
+        let member = ours && info.protocols.contains(&kad_protocol(&self.name));
+        if ours && !member && self.entry_points.has(peer_id) {
+            // Entry points keep the DHT until they leave: through this one nobody is found any more.
+            return self.lost(peer_id, BootstrapStatus::Unreachable { reason: "it is about to leave".to_string() });
+        }
         if self.entry_points.identified(peer_id, ours, &info.protocol_version) {
             let log = if ours { "joined through" } else { "not of this swarm" };
             info!(peer = %peer_id, speaks = %info.protocol_version, "{log}");
             self.publish_statuses();
         }
         let kad = &mut self.swarm.behaviour_mut().kad;
-        if !ours || !info.protocols.contains(&kad_protocol(&self.name)) {
+        if !member {
             // It may have been one, and is about to leave.
             kad.remove_peer(&peer_id);
             return;
@@ -404,10 +413,19 @@ impl Driver {
             return;
         }
         let kad = &mut self.swarm.behaviour_mut().kad;
-        let dead = addresses_known(kad, peer).is_some_and(|known| all_dead(error, known.iter()));
-        if dead {
+        let Some(known) = addresses_known(kad, peer) else { return };
+        if let DialError::WrongPeerId { address, .. } = error {
+            // With its last address the member goes.
+            known.iter().filter(|known| is_same(known, address)).for_each(|address| {
+                kad.remove_address(&peer, address);
+            });
+        } else if all_dead(error, known.iter()) {
             debug!(%peer, "taken off the table: it cannot be reached");
             kad.remove_peer(&peer);
+            let DialError::Transport(failed) = error else { return };
+            // All that were dialled, not only the last one, which libp2p has left.
+            let addresses = failed.iter().map(|(address, _)| address.clone()).collect();
+            self.lost.forgotten(peer, addresses, Instant::now());
         }
     }
 

@@ -12,7 +12,7 @@ use super::driver::{self, Command};
 use super::identity::Identity;
 use super::streams::{ByteStream, OpenError, StreamKind};
 use super::swarm_key::SwarmKey;
-use crate::announcement::{MAX_ADDRESSES, MergedRecord, SegmentKey, Signed, Statement};
+use crate::announcement::{MAX_ADDRESSES, MergedRecord, SegmentKey, ServerState, Signed, Statement};
 use crate::swarm_name::SwarmName;
 
 /// Commands waiting for the driver, which answers each within microseconds.
@@ -274,7 +274,8 @@ impl Network {
         }
     }
 
-    /// Signs `statement` and puts it into the DHT under `key`.
+    /// Signs `statement` and puts it into the DHT under `key`: returns when somebody has taken it, or of a server that leaves
+    /// when all have that were to be found.
     ///
     /// # Errors
     /// [`QueryError`] if nobody took it.
@@ -283,7 +284,9 @@ impl Network {
         let signed = Signed::new(statement, &self.swarm, &self.keypair).map_err(|error| refused(&error))?;
         let value = postcard::to_allocvec(&signed).map_err(|error| refused(&error))?;
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Put { key, value, reply }).await.map_err(|_| QueryError::Stopped)?;
+        // Who says good-bye is about to end: what is under way then would be lost.
+        let every_way = matches!(statement, Statement::Announcement(word) if word.state == ServerState::Leaving);
+        self.commands.send(Command::Put { key, value, every_way, reply }).await.map_err(|_| QueryError::Stopped)?;
         answer.await.map_err(|_| QueryError::Stopped)?
     }
 

@@ -47,6 +47,9 @@ struct Putter {
     reply: PutReply,
     /// Queries that have not ended.
     open: usize,
+    /// Whether all of them are waited for.
+    every_way: bool,
+    stored: bool,
 }
 
 impl Queries {
@@ -54,11 +57,11 @@ impl Queries {
         self.look_ups.insert(id, LookUp { reply, records: Vec::new(), deadline: None });
     }
 
-    /// Several ways to store one record: the first that succeeds answers.
-    pub(super) fn began_put(&mut self, ids: &[QueryId], reply: PutReply) {
+    /// Several ways to store one record: the first that succeeds answers, or where `every_way` is wanted the last.
+    pub(super) fn began_put(&mut self, ids: &[QueryId], every_way: bool, reply: PutReply) {
         let putter = self.next_putter;
         self.next_putter += 1;
-        self.putters.insert(putter, Putter { reply, open: ids.len() });
+        self.putters.insert(putter, Putter { reply, open: ids.len(), every_way, stored: false });
         self.puts.extend(ids.iter().map(|id| (*id, putter)));
     }
 
@@ -120,13 +123,15 @@ impl Queries {
             return;
         };
         putter.open -= 1;
-        if result.is_err() && putter.open > 0 {
+        putter.stored |= result.is_ok();
+        if putter.open > 0 && (putter.every_way || !putter.stored) {
             return;
         }
-        let Some(Putter { reply, .. }) = self.putters.remove(&number) else {
+        let Some(Putter { reply, stored, .. }) = self.putters.remove(&number) else {
             return;
         };
-        let result = result.map(|_| ()).map_err(|error| match error {
+        let result = result.map(|_| ()).or_else(|error| if stored { Ok(()) } else { Err(error) });
+        let result = result.map_err(|error| match error {
             PutRecordError::QuorumFailed { .. } => QueryError::NoPeers("none of them took the record".to_string()),
             PutRecordError::Timeout { .. } => QueryError::NoPeers("storing the record timed out".to_string()),
         });

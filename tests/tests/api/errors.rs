@@ -206,9 +206,10 @@ fn a_page_that_had_its_name_lead_here_is_refused() {
             assert_eq!(asked(&api.http, name, path).status, 200, "{name} {path}");
         }
     }
-    // Who has no key gets nothing anyway.
+    // Nor is the map shown that needs no key.
     let api = Api::start(&swarm, &["--api-key", "one-key"]);
-    assert_eq!(asked(&api.http.with("authorization", "Bearer one-key"), "evil.example", "/v1/models").status, 200);
+    assert_eq!(asked(&api.http, "evil.example", "/api/v1/swarm").status, 403);
+    assert_eq!(asked(&api.http.with("authorization", "Bearer one-key"), "localhost", "/v1/models").status, 200);
 }
 
 #[test]
