@@ -67,7 +67,7 @@ struct Driver {
     name: SwarmName,
     entry_points: EntryPoints,
     queries: Queries,
-    lost: LostMembers,
+    lost_members: LostMembers,
     outputs: Outputs,
     _identity: super::identity::Identity,
 }
@@ -111,7 +111,7 @@ pub(super) fn spawn(
         swarm,
         name: config.swarm,
         queries: Queries::default(),
-        lost: LostMembers::default(),
+        lost_members: LostMembers::default(),
         outputs,
         _identity: config.identity,
     };
@@ -171,7 +171,7 @@ impl Driver {
     }
 
     fn next_wake(&self) -> Instant {
-        let deadlines = [self.queries.next_deadline(), self.entry_points.next_redial(), self.lost.next()];
+        let deadlines = [self.queries.next_deadline(), self.entry_points.next_redial(), self.lost_members.next()];
         let latest = Instant::now() + HOUSEKEEPING;
         deadlines.into_iter().flatten().fold(latest, Instant::min)
     }
@@ -257,7 +257,7 @@ impl Driver {
     }
 
     fn look_after_lost_members(&mut self) {
-        for (peer, addresses) in self.lost.due(Instant::now(), &mut rand::rng()) {
+        for (peer, addresses) in self.lost_members.due(Instant::now(), &mut rand::rng()) {
             let opts = DialOpts::peer_id(peer)
                 .addresses(addresses)
                 .extend_addresses_through_behaviour()
@@ -289,7 +289,7 @@ impl Driver {
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
                 debug!(from = %send_back_addr, %error, "an incoming connection failed its handshake");
             }
-            SwarmEvent::ConnectionEstablished { peer_id, .. } => self.lost.met(peer_id),
+            SwarmEvent::ConnectionEstablished { peer_id, .. } => self.lost_members.met(peer_id),
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, cause, .. } => {
                 debug!(peer = %peer_id, ?cause, "disconnected");
                 // Who was closed here, for want of use, is there.
@@ -352,6 +352,10 @@ impl Driver {
         };
         let ours = info.protocol_version == identify_version(&self.name);
         let member = ours && info.protocols.contains(&kad_protocol(&self.name));
+        if !member {
+            // It may have been one, and is about to leave.
+            self.swarm.behaviour_mut().kad.remove_peer(&peer_id);
+        }
         if ours && !member && self.entry_points.has(peer_id) {
             // Entry points keep the DHT until they leave: through this one nobody is found any more.
             return self.lost(peer_id, BootstrapStatus::Unreachable { reason: "it is about to leave".to_string() });
@@ -361,13 +365,11 @@ impl Driver {
             info!(peer = %peer_id, speaks = %info.protocol_version, "{log}");
             self.publish_statuses();
         }
-        let kad = &mut self.swarm.behaviour_mut().kad;
         if !member {
-            // It may have been one, and is about to leave.
-            kad.remove_peer(&peer_id);
             return;
         }
         self.outputs.met.send_replace(true);
+        let kad = &mut self.swarm.behaviour_mut().kad;
         let room = ADDRESSES_PER_MEMBER.saturating_sub(addresses_known(kad, peer_id).map_or(0, |known| known.len()));
         for address in dialable(&info.listen_addrs, &info.observed_addr).into_iter().take(room) {
             kad.add_address(&peer_id, address);
@@ -403,7 +405,7 @@ impl Driver {
     fn member_lost(&mut self, peer: PeerId) {
         let kad = &mut self.swarm.behaviour_mut().kad;
         if kad.mode() == kad::Mode::Server && addresses_known(kad, peer).is_some() {
-            self.lost.lost(peer, Instant::now(), &mut rand::rng());
+            self.lost_members.lost(peer, Instant::now(), &mut rand::rng());
         }
     }
 
@@ -425,7 +427,7 @@ impl Driver {
             let DialError::Transport(failed) = error else { return };
             // All that were dialled, not only the last one, which libp2p has left.
             let addresses = failed.iter().map(|(address, _)| address.clone()).collect();
-            self.lost.forgotten(peer, addresses, Instant::now());
+            self.lost_members.forgotten(peer, addresses, Instant::now());
         }
     }
 

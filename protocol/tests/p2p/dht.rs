@@ -1,7 +1,7 @@
 //! Statements are put by one member and found by others.
 
 use swarm_protocol::announcement::{ServerState, Statement};
-use swarm_protocol::p2p::{BootstrapPeer, Identity, Network, NetworkConfig, QueryError};
+use swarm_protocol::p2p::{BootstrapPeer, BootstrapStatus, Identity, Network, NetworkConfig, QueryError};
 
 use crate::members::{
     announce, announcement, client, entry_point, eventually, joined, key, known, server, soon, start,
@@ -184,4 +184,18 @@ async fn a_member_that_retires_leaves_the_tables_at_once() {
     // It can still say good-bye.
     announce(&retires, 2).await;
     assert_eq!(known(&bootstrap, &retires).await, [(None, 2, ServerState::Serving)]);
+}
+
+/// Nor does anybody find the others through an entry point that is about to leave.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_point_that_retires_is_none_any_more() {
+    let (entry, _streams) = start(server(vec![])).await;
+    let (guest, _streams) = joined(client(vec![entry_point(&entry)])).await;
+    known_members(&guest, 1).await;
+    let mut status = guest.bootstrap_status();
+    entry.retire().await;
+    let leaving =
+        |statuses: &Vec<_>| matches!(&statuses[0], BootstrapStatus::Unreachable { reason } if reason.contains("leave"));
+    soon("that the guest hears of it", status.wait_for(leaving)).await.unwrap();
+    known_members(&guest, 0).await;
 }
