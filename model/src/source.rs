@@ -96,7 +96,7 @@ impl ByteSource for DiskFile {
     fn in_place(&self, range: Range<u64>) -> Option<FileBytes> {
         let map = self.map.as_ref()?;
         let range = within(range, map.len())?;
-        Some(FileBytes::Mapped(map.clone(), range))
+        Some(FileBytes::mapped(map.clone(), range))
     }
 }
 

@@ -30,7 +30,7 @@ const FEW_ROWS: usize = 8;
 /// room for a tile's rows, which (being a power of two apart) lie in the same few sets of the cache.
 const STRIP_OUTPUTS: usize = 12;
 const STRIP_PIECE: usize = 256;
-/// Rows that pass over a strip before it changes: their partial sums (48 KiB) stay in L2.
+/// Rows that pass over one strip after the other before those that follow: they stay in L2, with their partial sums (48 KiB).
 const BLOCK_ROWS: usize = 128;
 
 /// Some rows of a matrix, `stride` elements apart.
@@ -127,39 +127,60 @@ fn some_rows<K: Kernel, E: Stored, const R: usize>(
     kernel.sum_all(&lanes, y);
 }
 
-/// Rows that pass over one strip of widened weights after the other.
+/// Rows that pass over one strip of weights after the other, each widened once for all of them.
 fn many_rows<K: Kernel, E: Stored>(kernel: K, x: Lines<'_, f32>, w: Lines<'_, E>, y: &mut [f32]) {
-    let outputs = y.len() / x.count;
-    let mut widened = [0.0; STRIP_OUTPUTS * STRIP_PIECE];
-    let mut all_lanes = vec![Lanes::default(); x.count * STRIP_OUTPUTS];
-    let mut all_sums = vec![0.0; x.count * STRIP_OUTPUTS];
+    let outputs = w.count;
+    let mut sums = vec![0.0; x.count * STRIP_OUTPUTS];
+    let mut finish = |strip: Range<usize>, first_row: usize, lanes: &[Lanes]| {
+        let sums = &mut sums[..lanes.len()];
+        kernel.sum_all(lanes, sums);
+        let y = y.chunks_exact_mut(outputs).skip(first_row);
+        y.zip(sums.chunks_exact(strip.len())).for_each(|(y, sums)| y[strip.clone()].copy_from_slice(sums));
+    };
+    let all = 0..w.stride;
     #[cfg(target_arch = "x86_64")]
-    let mut wide = kernel.wide().map(WideStrip::new);
+    let (mut wide, rows) =
+        (kernel.wide().map(WideStrip::new), (0..x.count).map(|row| x.part(row, &all)).collect::<Vec<_>>());
+    let mut narrow = NarrowStrip::new(x.count);
     for first in (0..outputs).step_by(STRIP_OUTPUTS) {
         let strip = w.some(first, STRIP_OUTPUTS);
-        let lanes = &mut all_lanes[..x.count * strip.count];
+        let places = first..first + strip.count;
+        #[cfg(target_arch = "x86_64")]
+        if let Some(wide) = wide.as_mut().filter(|_| WideStrip::takes(strip.count, w.stride)) {
+            wide.hold(std::array::from_fn(|output| strip.part(output, &all)));
+            wide.products(&rows, |first_row, lanes| finish(places.clone(), first_row, lanes));
+            continue;
+        }
+        finish(places, 0, narrow.products(kernel, x, strip));
+    }
+}
+
+/// A strip in registers that every processor has, and the sums of all rows with it.
+struct NarrowStrip {
+    widened: [f32; STRIP_OUTPUTS * STRIP_PIECE],
+    lanes: Vec<Lanes>,
+}
+
+impl NarrowStrip {
+    fn new(rows: usize) -> Self {
+        Self { widened: [0.0; STRIP_OUTPUTS * STRIP_PIECE], lanes: vec![Lanes::default(); rows * STRIP_OUTPUTS] }
+    }
+
+    /// `(rows, outputs)`.
+    fn products<K: Kernel, E: Stored>(&mut self, kernel: K, x: Lines<'_, f32>, strip: Lines<'_, E>) -> &[Lanes] {
+        let lanes = &mut self.lanes[..x.count * strip.count];
         lanes.fill(Lanes::default());
-        for span in pieces(w.stride, STRIP_PIECE) {
-            #[cfg(target_arch = "x86_64")]
-            if let Some(wide) = wide.as_mut().filter(|wide| wide.takes(strip.count, span.len())) {
-                wide.hold(kernel, std::array::from_fn(|output| strip.part(output, &span)));
-                wide.add(|row| x.part(row, &span), lanes);
-                continue;
-            }
-            for (output, to) in widened.chunks_exact_mut(STRIP_PIECE).take(strip.count).enumerate() {
+        for span in pieces(strip.stride, STRIP_PIECE) {
+            for (output, to) in self.widened.chunks_exact_mut(STRIP_PIECE).take(strip.count).enumerate() {
                 kernel.widen(strip.part(output, &span), &mut to[..span.len()]);
             }
-            let strip = Lines { values: &widened, stride: STRIP_PIECE, count: strip.count };
+            let widened = Lines { values: &self.widened, stride: STRIP_PIECE, count: strip.count };
             for (tile, lanes) in lanes.chunks_mut(TILE_ROWS * strip.count).enumerate() {
                 let x = x.some(tile * TILE_ROWS, TILE_ROWS);
-                add_tile(kernel, x, &span, strip, &(0..span.len()), lanes);
+                add_tile(kernel, x, &span, widened, &(0..span.len()), lanes);
             }
         }
-        let sums = &mut all_sums[..lanes.len()];
-        kernel.sum_all(lanes, sums);
-        for (y, sums) in y.chunks_exact_mut(outputs).zip(sums.chunks_exact(strip.count)) {
-            y[first..first + strip.count].copy_from_slice(sums);
-        }
+        lanes
     }
 }
 

@@ -1,64 +1,67 @@
 //! Weights of a few outputs, widened once for many rows that pass over them in wide registers.
 
-use super::wide::{OUTPUTS, Piece, ROWS, Wide};
-use super::{Kernel, LANES, Lanes, Stored};
+use super::wide::{OUTPUTS, PAIR, PAIRS, ROWS, Wide};
+use super::{LANES, Lanes, Stored};
 
-/// Pieces of eight elements that are widened at once: with those of the rows they stay in L1.
-const PIECES: usize = 32;
+/// Pieces of eight elements that a tile's rows pass over at once: 18 KiB of weights, with the tile and all sums not more than a
+/// small L1 holds. A tile's sums are read and written once for so many.
+const PIECES: usize = 48;
+/// Rows that pass over one stretch of weights after the other while their sums (6 KiB) stay in L1.
+const BLOCK_ROWS: usize = 16;
 
 /// Sums of a tile.
 type Tile = [[Lanes; OUTPUTS]; ROWS];
 
+/// Eight elements of each output, in whole lines of the cache: reading a register across two lines takes two reads.
+#[derive(Clone, Copy, Default)]
+#[repr(C, align(64))]
+pub(crate) struct Piece(pub(crate) [[f32; LANES * PAIR]; PAIRS]);
+
+/// Sums of a row, in whole lines.
+#[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct RowSums([Lanes; OUTPUTS]);
+
 /// Widened weights of [`OUTPUTS`] outputs.
 pub(crate) struct WideStrip {
     kernel: Wide,
-    pieces: Box<[Piece; PIECES]>,
-    row: [f32; PIECES * LANES],
-    length: usize,
+    pieces: Vec<Piece>,
 }
 
 impl WideStrip {
     pub(crate) fn new(kernel: Wide) -> Self {
-        let pieces = Box::new([Piece::default(); PIECES]);
-        Self { kernel, pieces, row: [0.0; PIECES * LANES], length: 0 }
+        Self { kernel, pieces: Vec::new() }
     }
 
     /// Whether it can hold so many elements of so many outputs.
-    pub(crate) fn takes(&self, outputs: usize, elements: usize) -> bool {
-        outputs == OUTPUTS && elements.is_multiple_of(LANES) && elements <= PIECES * LANES
+    pub(crate) fn takes(outputs: usize, elements: usize) -> bool {
+        outputs == OUTPUTS && elements.is_multiple_of(LANES)
     }
 
     /// Holds these weights from now on, if it [takes](Self::takes) them.
-    pub(crate) fn hold<K: Kernel, E: Stored>(&mut self, kernel: K, weights: [&[E]; OUTPUTS]) {
-        self.length = weights[0].len() / LANES;
-        for (output, weights) in weights.into_iter().enumerate() {
-            let row = &mut self.row[..self.length * LANES];
-            kernel.widen(weights, row);
-            for (piece, elements) in self.pieces.iter_mut().zip(row.as_chunks::<LANES>().0) {
-                piece.as_flattened_mut()[output * LANES..][..LANES].copy_from_slice(elements);
-            }
-        }
+    pub(crate) fn hold<E: Stored>(&mut self, weights: [&[E]; OUTPUTS]) {
+        self.pieces.resize(weights[0].len() / LANES, Piece::default());
+        self.kernel.widen(weights.map(|weights| weights.as_chunks().0), &mut self.pieces);
     }
 
-    /// Adds the products of the rows, as long as the weights, to their sums, `(rows, OUTPUTS)`.
-    pub(crate) fn add<'a>(&self, rows: impl Fn(usize) -> &'a [f32], sums: &mut [Lanes]) {
-        let pieces = &self.pieces[..self.length];
-        let piece_of = |row| rows(row).as_chunks::<LANES>().0;
-        let (tiles, rest) = sums.as_chunks_mut::<{ ROWS * OUTPUTS }>();
-        for (tile, sums) in tiles.iter_mut().enumerate() {
-            let x = std::array::from_fn(|row| piece_of(tile * ROWS + row));
-            let sums: &mut Tile = bytemuck::cast_mut(sums);
-            self.kernel.add_tile(x, pieces, sums);
-        }
-        let left = rest.len() / OUTPUTS;
-        if left > 0 {
-            // Rows that are missing are computed for nobody.
-            let first = tiles.len() * ROWS;
-            let x = std::array::from_fn(|row| piece_of(first + row.min(left - 1)));
-            let mut tile = Tile::default();
-            tile.as_flattened_mut()[..rest.len()].copy_from_slice(rest);
-            self.kernel.add_tile(x, pieces, &mut tile);
-            rest.copy_from_slice(&tile.as_flattened()[..rest.len()]);
+    /// Multiplies rows as long as the weights with every output. `done` gets the sums of some rows at a time, `(rows, OUTPUTS)`,
+    /// and which the first of these rows is.
+    pub(crate) fn products(&self, rows: &[&[f32]], mut done: impl FnMut(usize, &[Lanes])) {
+        let mut sums = [RowSums::default(); BLOCK_ROWS];
+        for (block, rows) in rows.chunks(BLOCK_ROWS).enumerate() {
+            sums.fill(RowSums::default());
+            for (stretch, weights) in self.pieces.chunks(PIECES).enumerate() {
+                let tiles = rows.chunks(ROWS).zip(sums.as_chunks_mut::<ROWS>().0);
+                for (rows, sums) in tiles {
+                    // Rows that the last tile lacks are computed for nobody.
+                    let row = |row: usize| rows[row.min(rows.len() - 1)].as_chunks::<LANES>().0;
+                    let x = std::array::from_fn(|index| &row(index)[stretch * PIECES..]);
+                    let sums: &mut Tile = bytemuck::cast_mut(sums);
+                    self.kernel.add_tile(x, weights, sums);
+                }
+            }
+            let lanes: &[Lanes] = bytemuck::cast_slice(&sums);
+            done(block * BLOCK_ROWS, &lanes[..rows.len() * OUTPUTS]);
         }
     }
 }

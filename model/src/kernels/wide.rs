@@ -7,6 +7,7 @@ mod attention;
 use std::arch::x86_64::*;
 
 use super::avx2::{LINE_BYTES, prefetch};
+use super::strip::Piece;
 use super::{LANES, Lanes, Stored};
 
 /// Rows of a tile.
@@ -17,11 +18,8 @@ pub(crate) const OUTPUTS: usize = 12;
 pub(crate) const FEW_OUTPUTS: usize = 6;
 const FEW_PAIRS: usize = FEW_OUTPUTS / PAIR;
 /// Outputs that share a register.
-const PAIR: usize = 2;
-const PAIRS: usize = OUTPUTS / PAIR;
-
-/// Eight elements of each output of a tile, in order of the outputs.
-pub(crate) type Piece = [[f32; LANES * PAIR]; PAIRS];
+pub(crate) const PAIR: usize = 2;
+pub(crate) const PAIRS: usize = OUTPUTS / PAIR;
 
 /// Elements of the outputs of a tile of a few rows.
 pub(crate) type FewOutputs<'a, E> = [&'a [[E; LANES]]; FEW_OUTPUTS];
@@ -44,6 +42,12 @@ impl Wide {
     pub(crate) fn add_tile(self, x: [&[[f32; LANES]]; ROWS], w: &[Piece], sums: &mut [[Lanes; OUTPUTS]; ROWS]) {
         // SAFETY: `self` proves that the processor has the features.
         unsafe { add_tile(x, w, sums) }
+    }
+
+    /// The outputs' pieces in f32, side by side; what one has more pieces than the others is left out.
+    pub(crate) fn widen<E: Stored>(self, from: [&[[E; LANES]]; OUTPUTS], to: &mut [Piece]) {
+        // SAFETY: `self` proves that the processor has the features.
+        unsafe { widen(from, to) }
     }
 
     /// Adds the products of every row of `x` with every weight row of `w` to `sums`: those of row `r` lie at
@@ -92,7 +96,7 @@ fn add_tile(mut x: [&[[f32; LANES]]; ROWS], w: &[Piece], sums: &mut [[Lanes; OUT
         let mut weights = [_mm512_setzero_ps(); PAIRS];
         for p in 0..PAIRS {
             // SAFETY: a register of 64 bytes holds sixteen floats.
-            weights[p] = unsafe { std::mem::transmute::<[f32; LANES * PAIR], __m512>(w[piece][p]) };
+            weights[p] = unsafe { std::mem::transmute::<[f32; LANES * PAIR], __m512>(w[piece].0[p]) };
         }
         for r in 0..ROWS {
             // SAFETY: a register of 32 bytes holds eight floats.
@@ -110,6 +114,34 @@ fn add_tile(mut x: [&[[f32; LANES]]; ROWS], w: &[Piece], sums: &mut [[Lanes; OUT
             pairs[p] = unsafe { std::mem::transmute::<__m512, [Lanes; PAIR]>(tile[r][p]) };
         }
     }
+}
+
+/// Plain loops over indices, as in [`add_tile`].
+#[allow(clippy::needless_range_loop)]
+#[target_feature(enable = "avx512f,avx512dq,avx2,fma,f16c")]
+fn widen<E: Stored>(mut from: [&[[E; LANES]]; OUTPUTS], to: &mut [Piece]) {
+    let mut pieces = to.len();
+    for o in 0..OUTPUTS {
+        pieces = pieces.min(from[o].len());
+    }
+    for o in 0..OUTPUTS {
+        from[o] = &from[o][..pieces];
+    }
+    let to = &mut to[..pieces];
+    for piece in 0..pieces {
+        for p in 0..PAIRS {
+            // SAFETY: this function has the features that `load8` needs.
+            let (low, high) = unsafe { (E::load8(&from[PAIR * p][piece]), E::load8(&from[PAIR * p + 1][piece])) };
+            // SAFETY: a register of 64 bytes holds sixteen floats.
+            to[piece].0[p] = unsafe { std::mem::transmute::<__m512, [f32; LANES * PAIR]>(side_by_side(low, high)) };
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn side_by_side(low: __m256, high: __m256) -> __m512 {
+    _mm512_insertf32x8::<1>(_mm512_castps256_ps512(low), high)
 }
 
 /// Plain loops over indices, as in [`add_tile`].
@@ -152,7 +184,7 @@ fn add_rows<E: Stored, const R: usize>(
         for p in 0..FEW_PAIRS {
             // SAFETY: this function has the features that `load8` needs.
             let (low, high) = unsafe { (E::load8(&w[PAIR * p][piece]), E::load8(&w[PAIR * p + 1][piece])) };
-            weights[p] = _mm512_insertf32x8::<1>(_mm512_castps256_ps512(low), high);
+            weights[p] = side_by_side(low, high);
         }
         for r in 0..R {
             // SAFETY: a register of 32 bytes holds eight floats.
