@@ -10,7 +10,7 @@ use half::{bf16, f16};
 
 use crate::error::ModelError;
 use crate::kernels::quant::Rows;
-use crate::kernels::{Element, PANEL_STEP, QuantMatrix, panel, with_kernel};
+use crate::kernels::{Columns, Element, PANEL_STEP, QuantMatrix, panel, with_kernel};
 use crate::source::FileBytes;
 
 /// Weights of one panel stay in a core's L2 while all rows pass over them.
@@ -49,7 +49,6 @@ enum Held<E> {
 /// Rows to be multiplied, in whatever form the matrices want.
 pub(crate) struct Input<'a> {
     x: &'a [f32],
-    rows: usize,
     quantised: Option<Rows>,
 }
 
@@ -57,7 +56,7 @@ impl<'a> Input<'a> {
     /// `x` is `(rows, inner)`; it is quantised once for all matrices that want it so.
     pub(crate) fn new(x: &'a [f32], rows: usize, matrices: &[&Matrix]) -> Self {
         let wanted = matrices.iter().any(|matrix| matches!(matrix.values, Values::Quantised(_)));
-        Self { x, rows, quantised: wanted.then(|| Rows::new(x, x.len() / rows)) }
+        Self { x, quantised: wanted.then(|| Rows::new(x, x.len() / rows)) }
     }
 }
 
@@ -77,23 +76,23 @@ impl Matrix {
         }
     }
 
-    /// The products of all rows with some outputs, which begin at a multiple of [`PANEL_STEP`]: y is `(rows, outputs)`.
-    pub(crate) fn panel(&self, input: &Input<'_>, outputs: Range<usize>, y: &mut [f32]) {
+    /// The products of all rows with some outputs, which begin at a multiple of [`PANEL_STEP`]; y has those columns.
+    pub(crate) fn panel(&self, input: &Input<'_>, outputs: Range<usize>, y: Columns<'_>) {
         match &self.values {
             Values::F32(weights) => self.float_panel(weights.as_slice(), input, outputs, y),
             Values::F16(weights) => self.float_panel(weights.as_slice(), input, outputs, y),
             Values::Bf16(weights) => self.float_panel(weights.as_slice(), input, outputs, y),
             Values::Quantised(matrix) => {
                 if let Some(rows) = &input.quantised {
-                    matrix.panel(rows, input.rows, outputs.start, y);
+                    matrix.panel(rows, outputs.start, y);
                 }
             }
         }
     }
 
-    fn float_panel<E: Element>(&self, weights: &[E], input: &Input<'_>, outputs: Range<usize>, y: &mut [f32]) {
+    fn float_panel<E: Element>(&self, weights: &[E], input: &Input<'_>, outputs: Range<usize>, y: Columns<'_>) {
         let weights = &weights[outputs.start * self.inner..outputs.end * self.inner];
-        with_kernel!(kernel => panel(kernel, input.x, input.rows, weights, self.inner, y));
+        with_kernel!(kernel => panel(kernel, input.x, weights, self.inner, y));
     }
 
     /// Rows `ids` as a tensor `(ids, inner)`; `None` for quantised matrices, and for ids it does not have.

@@ -9,7 +9,7 @@ use super::LANES;
 use super::strip::WideStrip;
 #[cfg(target_arch = "x86_64")]
 use super::wide::{self, Wide};
-use super::{Kernel, Lanes, Stored};
+use super::{Columns, Kernel, Lanes, Stored};
 
 /// A panel's outputs are a multiple of this, and so of every tile's outputs (8, 6, 4 and 3).
 pub(crate) const PANEL_STEP: usize = 24;
@@ -57,14 +57,14 @@ impl<'a, E> Lines<'a, E> {
     }
 }
 
-/// `y = x * w^T` on this thread; the number of outputs follows from `w`.
-pub(crate) fn panel<K: Kernel, E: Stored>(kernel: K, x: &[f32], rows: usize, w: &[E], inner: usize, y: &mut [f32]) {
-    let outputs = y.len() / rows;
+/// `y = x * w^T` on this thread; y has as many rows and columns as `x` and `w` have rows.
+pub(crate) fn panel<K: Kernel, E: Stored>(kernel: K, x: &[f32], w: &[E], inner: usize, mut y: Columns<'_>) {
     let (x, w) = (Lines::new(x, inner), Lines::new(w, inner));
     #[cfg(target_arch = "x86_64")]
-    if let Some(wide) = kernel.wide().filter(|_| WIDE_ROWS.contains(&rows)) {
-        for (group, y) in y.chunks_mut(FEW_ROWS * outputs).enumerate() {
-            let x = x.some(group * FEW_ROWS, FEW_ROWS);
+    if let Some(wide) = kernel.wide().filter(|_| WIDE_ROWS.contains(&x.count)) {
+        for first in (0..x.count).step_by(FEW_ROWS) {
+            let x = x.some(first, FEW_ROWS);
+            let y = (&mut y, first);
             match x.count {
                 1 => some_rows::<K, E, 1>(kernel, wide, x, w, y),
                 2 => some_rows::<K, E, 2>(kernel, wide, x, w, y),
@@ -78,20 +78,25 @@ pub(crate) fn panel<K: Kernel, E: Stored>(kernel: K, x: &[f32], rows: usize, w: 
         }
         return;
     }
-    if rows > FEW_ROWS {
-        let blocks = y.chunks_mut(BLOCK_ROWS * outputs).enumerate();
-        blocks.for_each(|(block, y)| many_rows(kernel, x.some(block * BLOCK_ROWS, BLOCK_ROWS), w, y));
-        return;
+    if x.count > FEW_ROWS {
+        let blocks = (0..x.count).step_by(BLOCK_ROWS);
+        return blocks.for_each(|first| many_rows(kernel, x.some(first, BLOCK_ROWS), w, (&mut y, first)));
     }
-    #[cfg(target_arch = "x86_64")]
-    let piece = if rows > TILE_ROWS { PIECE } else { inner };
-    for (tile, y) in y.chunks_mut(TILE_ROWS * outputs).enumerate() {
-        let x = x.some(tile * TILE_ROWS, TILE_ROWS);
-        let mut lanes = vec![Lanes::default(); y.len()];
+    let piece = if x.count > TILE_ROWS { PIECE } else { inner };
+    for first in (0..x.count).step_by(TILE_ROWS) {
+        let x = x.some(first, TILE_ROWS);
+        let mut lanes = vec![Lanes::default(); x.count * w.count];
         for span in pieces(inner, piece) {
             add_tile(kernel, x, &span, w, &span, &mut lanes);
         }
-        kernel.sum_all(&lanes, y);
+        finish(kernel, &lanes, (&mut y, first), &(0..w.count));
+    }
+}
+
+/// Sums lanes `(rows, places)` to rows of `y` from `first` on.
+fn finish<K: Kernel>(kernel: K, lanes: &[Lanes], (y, first): (&mut Columns<'_>, usize), places: &Range<usize>) {
+    for (row, lanes) in lanes.chunks_exact(places.len()).enumerate() {
+        kernel.sum_all(lanes, &mut y.row(first + row)[places.clone()]);
     }
 }
 
@@ -102,7 +107,7 @@ fn some_rows<K: Kernel, E: Stored, const R: usize>(
     wide: Wide,
     x: Lines<'_, f32>,
     w: Lines<'_, E>,
-    y: &mut [f32],
+    y: (&mut Columns<'_>, usize),
 ) {
     let outputs = w.count;
     let mut lanes = vec![Lanes::default(); R * outputs];
@@ -124,34 +129,31 @@ fn some_rows<K: Kernel, E: Stored, const R: usize>(
             }
         }
     }
-    kernel.sum_all(&lanes, y);
+    finish(kernel, &lanes, y, &(0..outputs));
 }
 
 /// Rows that pass over one strip of weights after the other, each widened once for all of them.
-fn many_rows<K: Kernel, E: Stored>(kernel: K, x: Lines<'_, f32>, w: Lines<'_, E>, y: &mut [f32]) {
-    let outputs = w.count;
-    let mut sums = vec![0.0; x.count * STRIP_OUTPUTS];
-    let mut finish = |strip: Range<usize>, first_row: usize, lanes: &[Lanes]| {
-        let sums = &mut sums[..lanes.len()];
-        kernel.sum_all(lanes, sums);
-        let y = y.chunks_exact_mut(outputs).skip(first_row);
-        y.zip(sums.chunks_exact(strip.len())).for_each(|(y, sums)| y[strip.clone()].copy_from_slice(sums));
-    };
+fn many_rows<K: Kernel, E: Stored>(
+    kernel: K,
+    x: Lines<'_, f32>,
+    w: Lines<'_, E>,
+    (y, first_row): (&mut Columns<'_>, usize),
+) {
     let all = 0..w.stride;
     #[cfg(target_arch = "x86_64")]
     let (mut wide, rows) =
         (kernel.wide().map(WideStrip::new), (0..x.count).map(|row| x.part(row, &all)).collect::<Vec<_>>());
     let mut narrow = NarrowStrip::new(x.count);
-    for first in (0..outputs).step_by(STRIP_OUTPUTS) {
+    for first in (0..w.count).step_by(STRIP_OUTPUTS) {
         let strip = w.some(first, STRIP_OUTPUTS);
         let places = first..first + strip.count;
         #[cfg(target_arch = "x86_64")]
         if let Some(wide) = wide.as_mut().filter(|_| WideStrip::takes(strip.count, w.stride)) {
             wide.hold(std::array::from_fn(|output| strip.part(output, &all)));
-            wide.products(&rows, |first_row, lanes| finish(places.clone(), first_row, lanes));
+            wide.products(&rows, |row, lanes| finish(kernel, lanes, (&mut *y, first_row + row), &places));
             continue;
         }
-        finish(places, 0, narrow.products(kernel, x, strip));
+        finish(kernel, narrow.products(kernel, x, strip), (&mut *y, first_row), &places);
     }
 }
 

@@ -4,6 +4,7 @@
 //! Both give the same bits, since both keep [`LANES`] partial sums, fuse multiply and add, and sum the lanes in one
 //! order. What is built on them ([`matmul()`], attention) only decides which rows and outputs are computed where.
 
+mod columns;
 mod element;
 mod matmul;
 pub(crate) mod peak;
@@ -20,6 +21,7 @@ mod strip;
 mod wide;
 
 use crate::config::Activation;
+pub(crate) use columns::Columns;
 pub(crate) use element::{Element, Stored};
 pub(crate) use matmul::{PANEL_STEP, panel};
 use quant::{Cell, Format};

@@ -55,12 +55,12 @@ fn check<E: Element>(x: &[f32], rows: usize, w: &[f32], inner: usize, values: im
     assert_eq!(bits(&y[..rows * outputs]), expected, "dispatched {rows}x{inner}x{outputs}");
     assert_eq!(bits(&y[rows * outputs..]), expected, "second {rows}x{inner}x{outputs}");
     y.truncate(rows * outputs);
-    panel(Scalar, x, rows, &w, inner, &mut y);
+    panel(Scalar, x, &w, inner, Columns::new(&mut y, rows));
     assert_eq!(bits(&y), expected, "scalar {rows}x{inner}x{outputs}");
     #[cfg(target_arch = "x86_64")]
     if let Some(kernel) = super::avx2::Avx2::detect() {
         for (kernel, what) in [(kernel, "newest"), (kernel.without_512_bits(), "without 512 bits")] {
-            panel(kernel, x, rows, &w, inner, &mut y);
+            panel(kernel, x, &w, inner, Columns::new(&mut y, rows));
             assert_eq!(bits(&y), expected, "{what} {rows}x{inner}x{outputs}");
         }
     }

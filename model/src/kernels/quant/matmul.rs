@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::{CELL, Cell, Format, GROUP};
-use crate::kernels::{Kernel, Lanes, with_kernel};
+use crate::kernels::{Columns, Kernel, Lanes, with_kernel};
 
 /// Every row is padded to a multiple of every format's slab.
 const ROW_CELLS: usize = 8;
@@ -49,16 +49,16 @@ impl Rows {
     }
 }
 
-/// `y = x * w^T` on this thread: y is `(rows, outputs)`, `slabs` whole groups of `group_slabs` slabs, the last of which may
+/// `y = x * w^T` on this thread: y has the rows' outputs, `slabs` are whole groups of `group_slabs` slabs, the last of which may
 /// hold more outputs than y.
 pub(crate) fn panel<K: Kernel, F: Format>(
     kernel: K,
     rows: &Rows,
     slabs: &[F::Slab],
     group_slabs: usize,
-    y: &mut [f32],
+    mut y: Columns<'_>,
 ) {
-    let (count, outputs) = (rows.count(), y.len() / rows.count());
+    let (count, outputs) = (rows.count(), y.columns());
     let groups = outputs.div_ceil(GROUP);
     let piece = if count > FEW_ROWS { PIECE_CELLS / F::CELLS } else { group_slabs };
     // `(rows, groups)`
@@ -75,8 +75,8 @@ pub(crate) fn panel<K: Kernel, F: Format>(
             (row, rest) = (row + tile, later);
         }
     }
-    for (y, sums) in y.chunks_exact_mut(outputs).zip(sums.chunks_exact(groups)) {
-        y.copy_from_slice(&sums.as_flattened()[..outputs]);
+    for (row, sums) in sums.chunks_exact(groups).enumerate() {
+        y.row(row).copy_from_slice(&sums.as_flattened()[..outputs]);
     }
 }
 

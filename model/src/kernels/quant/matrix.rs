@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::{CELL, Format, GROUP, Mxfp4, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, QuantType, Rows, mxfp4, panel};
 use crate::error::ModelError;
-use crate::kernels::{Element, with_kernel};
+use crate::kernels::{Columns, Element, with_kernel};
 
 /// Groups quantised between two calls of a hash: enough for every thread, and no more than some MiB beside the matrix.
 const BATCH_GROUPS: usize = 64;
@@ -83,9 +83,9 @@ impl QuantMatrix {
         }
     }
 
-    /// The products of `rows` with outputs `first ..` (a multiple of [`GROUP`]): as many as `y`, `(rows, outputs)`, has.
-    pub(crate) fn panel(&self, rows: &Rows, count: usize, first: usize, y: &mut [f32]) {
-        with_packed!(self, packed => packed.panel(rows, count, first, y));
+    /// The products of `rows` with outputs `first ..` (a multiple of [`GROUP`]): as many as `y` has columns.
+    pub(crate) fn panel(&self, rows: &Rows, first: usize, y: Columns<'_>) {
+        with_packed!(self, packed => packed.panel(rows, first, y));
     }
 
     /// Bytes of one output's weights.
@@ -150,8 +150,8 @@ impl<F: Format> Packed<F> {
         bytemuck::cast_slice(&self.memory)
     }
 
-    fn panel(&self, rows: &Rows, count: usize, first: usize, y: &mut [f32]) {
-        let groups = (y.len() / count).div_ceil(GROUP);
+    fn panel(&self, rows: &Rows, first: usize, y: Columns<'_>) {
+        let groups = y.columns().div_ceil(GROUP);
         let slabs = &self.slabs()[first / GROUP * self.group_slabs..][..groups * self.group_slabs];
         with_kernel!(kernel => panel::<_, F>(kernel, rows, slabs, self.group_slabs, y));
     }
