@@ -6,7 +6,7 @@ use std::ops::Range;
 #[cfg(target_arch = "x86_64")]
 use super::LANES;
 #[cfg(target_arch = "x86_64")]
-use super::strip::WideStrip;
+use super::strip::WideStrips;
 #[cfg(target_arch = "x86_64")]
 use super::wide::{self, Wide};
 use super::{Columns, Kernel, Lanes, Stored};
@@ -79,8 +79,7 @@ pub(crate) fn panel<K: Kernel, E: Stored>(kernel: K, x: &[f32], w: &[E], inner: 
         return;
     }
     if x.count > FEW_ROWS {
-        let blocks = (0..x.count).step_by(BLOCK_ROWS);
-        return blocks.for_each(|first| many_rows(kernel, x.some(first, BLOCK_ROWS), w, (&mut y, first)));
+        return many_rows(kernel, x, w, y);
     }
     let piece = if x.count > TILE_ROWS { PIECE } else { inner };
     for first in (0..x.count).step_by(TILE_ROWS) {
@@ -132,29 +131,37 @@ fn some_rows<K: Kernel, E: Stored, const R: usize>(
     finish(kernel, &lanes, y, &(0..outputs));
 }
 
-/// Rows that pass over one strip of weights after the other, each widened once for all of them.
-fn many_rows<K: Kernel, E: Stored>(
-    kernel: K,
-    x: Lines<'_, f32>,
-    w: Lines<'_, E>,
-    (y, first_row): (&mut Columns<'_>, usize),
-) {
-    let all = 0..w.stride;
-    #[cfg(target_arch = "x86_64")]
-    let (mut wide, rows) =
-        (kernel.wide().map(WideStrip::new), (0..x.count).map(|row| x.part(row, &all)).collect::<Vec<_>>());
-    let mut narrow = NarrowStrip::new(x.count);
-    for first in (0..w.count).step_by(STRIP_OUTPUTS) {
-        let strip = w.some(first, STRIP_OUTPUTS);
-        let places = first..first + strip.count;
-        #[cfg(target_arch = "x86_64")]
-        if let Some(wide) = wide.as_mut().filter(|_| WideStrip::takes(strip.count, w.stride)) {
-            wide.hold(std::array::from_fn(|output| strip.part(output, &all)));
-            wide.products(&rows, |row, lanes| finish(kernel, lanes, (&mut *y, first_row + row), &places));
-            continue;
-        }
-        finish(kernel, narrow.products(kernel, x, strip), (&mut *y, first_row), &places);
+/// Many rows, for which weights are widened once. Whole strips go through wide registers, if there are any.
+fn many_rows<K: Kernel, E: Stored>(kernel: K, x: Lines<'_, f32>, w: Lines<'_, E>, mut y: Columns<'_>) {
+    let whole = whole_strips(kernel, x, w, &mut y);
+    if whole == w.count {
+        return;
     }
+    for first_row in (0..x.count).step_by(BLOCK_ROWS) {
+        let x = x.some(first_row, BLOCK_ROWS);
+        let mut narrow = NarrowStrip::new(x.count);
+        for first in (whole..w.count).step_by(STRIP_OUTPUTS) {
+            let strip = w.some(first, STRIP_OUTPUTS);
+            let places = first..first + strip.count;
+            finish(kernel, narrow.products(kernel, x, strip), (&mut y, first_row), &places);
+        }
+    }
+}
+
+/// The products with all whole strips; how many outputs that were.
+#[cfg(target_arch = "x86_64")]
+fn whole_strips<K: Kernel, E: Stored>(kernel: K, x: Lines<'_, f32>, w: Lines<'_, E>, y: &mut Columns<'_>) -> usize {
+    let (strips, all) = (w.count / wide::OUTPUTS, 0..w.stride);
+    let widened = kernel.wide().and_then(|wide| WideStrips::new(wide, (strips, w.stride), |line| w.part(line, &all)));
+    let Some(widened) = widened else { return 0 };
+    let rows: Vec<&[f32]> = (0..x.count).map(|row| x.part(row, &all)).collect();
+    widened.products(&rows, |lanes, row, first| finish(kernel, lanes, (&mut *y, row), &(first..first + wide::OUTPUTS)));
+    strips * wide::OUTPUTS
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn whole_strips<K: Kernel, E: Stored>(_: K, _: Lines<'_, f32>, _: Lines<'_, E>, _: &mut Columns<'_>) -> usize {
+    0
 }
 
 /// A strip in registers that every processor has, and the sums of all rows with it.

@@ -44,8 +44,8 @@ impl Wide {
         unsafe { add_tile(x, w, sums) }
     }
 
-    /// The outputs' pieces in f32, side by side; what one has more pieces than the others is left out.
-    pub(crate) fn widen<E: Stored>(self, from: [&[[E; LANES]]; OUTPUTS], to: &mut [Piece]) {
+    /// Appends the outputs' pieces in f32, side by side; what one has more pieces than the others is left out.
+    pub(crate) fn widen<E: Stored>(self, from: [&[[E; LANES]]; OUTPUTS], to: &mut Vec<Piece>) {
         // SAFETY: `self` proves that the processor has the features.
         unsafe { widen(from, to) }
     }
@@ -119,22 +119,23 @@ fn add_tile(mut x: [&[[f32; LANES]]; ROWS], w: &[Piece], sums: &mut [[Lanes; OUT
 /// Plain loops over indices, as in [`add_tile`].
 #[allow(clippy::needless_range_loop)]
 #[target_feature(enable = "avx512f,avx512dq,avx2,fma,f16c")]
-fn widen<E: Stored>(mut from: [&[[E; LANES]]; OUTPUTS], to: &mut [Piece]) {
-    let mut pieces = to.len();
-    for o in 0..OUTPUTS {
+fn widen<E: Stored>(mut from: [&[[E; LANES]]; OUTPUTS], to: &mut Vec<Piece>) {
+    let mut pieces = from[0].len();
+    for o in 1..OUTPUTS {
         pieces = pieces.min(from[o].len());
     }
     for o in 0..OUTPUTS {
         from[o] = &from[o][..pieces];
     }
-    let to = &mut to[..pieces];
     for piece in 0..pieces {
+        let mut wide = [[0.0; LANES * PAIR]; PAIRS];
         for p in 0..PAIRS {
             // SAFETY: this function has the features that `load8` needs.
             let (low, high) = unsafe { (E::load8(&from[PAIR * p][piece]), E::load8(&from[PAIR * p + 1][piece])) };
             // SAFETY: a register of 64 bytes holds sixteen floats.
-            to[piece].0[p] = unsafe { std::mem::transmute::<__m512, [f32; LANES * PAIR]>(side_by_side(low, high)) };
+            wide[p] = unsafe { std::mem::transmute::<__m512, [f32; LANES * PAIR]>(side_by_side(low, high)) };
         }
+        to.push(Piece(wide));
     }
 }
 
