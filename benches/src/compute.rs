@@ -76,7 +76,7 @@ fn measure(directory: &Path, settings: &Settings) -> Result<Results> {
     let mut formats = settings.formats.iter().map(load).collect::<Result<Vec<_>>>()?;
     let start = |python: &PathBuf| LlamaCpp::start(python, directory, &settings.formats, settings.threads);
     let mut llama_cpp = settings.llama_cpp.as_ref().map(start).transpose()?;
-    let limits = Limits::new(settings.threads);
+    let limits = Limits::new(settings.threads)?;
     let blocks = f64::from(checkpoint.config().blocks);
     let (mut reads, mut multiply_adds) = (Vec::new(), Vec::new());
     for round in 0..=settings.rounds {

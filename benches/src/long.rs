@@ -116,7 +116,7 @@ fn measure(directory: &Path, settings: &Settings) -> Result<Results> {
     let (config, pool) = (checkpoint.config(), ComputePool::new(settings.threads)?);
     let load = |format: &WeightFormat| pool.run(|| Loaded::load(&checkpoint, *format, settings.context));
     let mut formats = settings.formats.iter().map(load).collect::<Result<Vec<_>>>()?;
-    let limits = Limits::new(settings.threads);
+    let limits = Limits::new(settings.threads)?;
     let mut reads = Vec::new();
     for _ in 0..=settings.rounds {
         reads.push(limits.read_rate());

@@ -94,6 +94,8 @@ pub(crate) async fn run(settings: Settings) -> Result<Report<Settings, Results>>
     // With tokens to speak in.
     let vocab = SyntheticSpec::default().vocab;
     let model = RandomModel::write(SyntheticSpec { vocab, ..one_billion_shape(BLOCKS) })?;
+    // Brings the files into the page cache.
+    repeat(&settings, &model, &mut Samples::default()).await?;
     let mut samples = Samples::default();
     for _ in 0..settings.repetitions {
         repeat(&settings, &model, &mut samples).await?;

@@ -1,6 +1,6 @@
 //! The random models that are measured.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use anyhow::{Result, ensure};
@@ -33,6 +33,7 @@ impl RandomModel {
         let directory = tempfile::Builder::new().prefix("swarm-bench-").tempdir()?;
         spec.write(directory.path())?;
         without_end(&directory.path().join("config.json"))?;
+        out_of_cache(directory.path())?;
         Ok(Self { spec, directory })
     }
 
@@ -45,6 +46,18 @@ impl RandomModel {
     pub(crate) fn open(&self) -> Result<Checkpoint> {
         Ok(Checkpoint::open(&ModelSpec::Directory(self.path().to_path_buf()))?)
     }
+}
+
+/// Drops files from the page cache, so that whoever reads them first brings them there in its own way: so they come on a server,
+/// while those that were just written lie there in pages of any size. Does nothing where files are in memory only.
+fn out_of_cache(directory: &Path) -> Result<()> {
+    for file in fs::read_dir(directory)? {
+        let file = File::open(file?.path())?;
+        file.sync_all()?;
+        #[cfg(target_os = "linux")]
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+    }
+    Ok(())
 }
 
 /// Takes away the tokens that end a text: a random model would end it anywhere.

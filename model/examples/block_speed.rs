@@ -1,20 +1,23 @@
 //! Milliseconds per block of a 1B-shape Llama in every weight format, beside what the machine's memory and arithmetic
 //! allow, all measured in the same rounds: `block_speed [rounds] [threads] [filter]
 //! [bits of KV caches: 16 or 8]`.
-#![allow(clippy::print_stdout, clippy::unwrap_used, unsafe_code)]
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::hint::black_box;
 use std::time::Instant;
 
+use memmap2::MmapMut;
 use swarm_model::synthetic::SyntheticSpec;
-use swarm_model::{Blocks, Checkpoint, ComputePool, KvCache, KvFormat, ModelSpec, Sequence, Tensor};
+use swarm_model::{
+    Blocks, Checkpoint, ComputePool, KvCache, KvFormat, ModelSpec, Sequence, Tensor, multiply_adds, read,
+};
 use swarm_protocol::model_id::WeightFormat;
 
 /// Blocks that a call goes through: more weights than any cache holds.
 const BLOCKS: usize = 3;
 /// Bytes read to measure the bandwidth: larger than any cache.
 const READ_BYTES: usize = 512 << 20;
-/// Multiply-adds of one measurement of the arithmetic, for each thread, in units of 96.
+/// Rounds of multiply-adds of each thread: some 30 ms.
 const PEAK_ROUNDS: usize = 4_000_000;
 
 /// Name, sequences, rows of each, positions before.
@@ -84,11 +87,16 @@ fn main() {
         }
         loaded.push(blocks);
     }
-    let words: Vec<u64> = (0..READ_BYTES as u64 / 8).collect();
+    let mut memory = MmapMut::map_anon(READ_BYTES).unwrap();
+    // Large pages, as weights have.
+    #[cfg(target_os = "linux")]
+    memory.advise(memmap2::Advice::HugePage).unwrap();
+    memory.fill(1);
+    let words = bytemuck::cast_slice(&memory);
     let (mut reads, mut peaks) = (Vec::new(), Vec::new());
     for _ in 0..=rounds {
-        reads.push(read_rate(&words, pool.threads()));
-        peaks.push(fma_rate(pool.threads()));
+        reads.push(read_rate(words, pool.threads()));
+        peaks.push(multiply_add_rate(pool.threads()));
         for contest in &mut contests {
             let blocks = loaded.iter().find(|blocks| blocks.format() == contest.format).unwrap();
             contest.caches.iter_mut().for_each(|cache| cache.truncate(contest.past));
@@ -166,54 +174,18 @@ fn read_rate(words: &[u64], threads: usize) -> f64 {
     let start = Instant::now();
     std::thread::scope(|scope| {
         for part in words.chunks(words.len().div_ceil(threads)) {
-            scope.spawn(move || {
-                let mut lanes = [0u64; 32];
-                for chunk in part.chunks_exact(32) {
-                    lanes.iter_mut().zip(chunk).for_each(|(lane, word)| *lane = lane.wrapping_add(*word));
-                }
-                black_box(lanes);
-            });
+            scope.spawn(move || black_box(read(part)));
         }
     });
     READ_BYTES as f64 / 1e9 / start.elapsed().as_secs_f64()
 }
 
-/// 10⁹ floating point operations per second, of eight lanes; a multiply-add is two.
-fn fma_rate(threads: usize) -> f64 {
+/// 10⁹ floating point operations per second.
+fn multiply_add_rate(threads: usize) -> f64 {
     let start = Instant::now();
-    std::thread::scope(|scope| {
-        (0..threads).for_each(|_| {
-            scope.spawn(|| black_box(multiply_adds()));
-        });
+    let operations: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(|| multiply_adds(black_box(PEAK_ROUNDS)))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
-    (threads * PEAK_ROUNDS * 96 * 2) as f64 / 1e9 / start.elapsed().as_secs_f64()
-}
-
-fn multiply_adds() -> f32 {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        // SAFETY: the processor has the features.
-        return unsafe { multiply_adds_avx2() };
-    }
-    chains()
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn multiply_adds_avx2() -> f32 {
-    chains()
-}
-
-#[inline(always)]
-fn chains() -> f32 {
-    let mut sums = [[1.0f32; 8]; 12];
-    let (factor, term) = (black_box(0.999_f32), black_box(0.001_f32));
-    for _ in 0..PEAK_ROUNDS {
-        for sums in &mut sums {
-            for sum in sums {
-                *sum = sum.mul_add(factor, term);
-            }
-        }
-    }
-    sums.iter().flatten().sum()
+    operations as f64 / 1e9 / start.elapsed().as_secs_f64()
 }

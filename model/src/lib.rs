@@ -74,7 +74,7 @@ pub use generation::GenerationDefaults;
 pub use gguf::gguf_parts;
 pub use history::History;
 #[doc(hidden)]
-pub use kernels::peak::multiply_adds;
+pub use kernels::peak::{multiply_adds, read};
 pub use kv::{KvArena, KvFormat, KvPage, PAGE_POSITIONS};
 pub use log_probabilities::LogProbabilities;
 pub use pool::ComputePool;

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::scalar::Scalar;
-use super::{Element, Kernel, panel};
+use super::{Columns, Element, Kernel, panel};
 use crate::config::Activation;
 use crate::products::products;
 use crate::weights::{Floats, Matrix, Values};

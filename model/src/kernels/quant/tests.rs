@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::matrix::Packed;
 use super::*;
 use crate::kernels::scalar::Scalar;
-use crate::kernels::with_kernel;
+use crate::kernels::{Columns, with_kernel};
 
 /// Cases of each property: an interpreter takes a thousand times as long for one.
 const CASES: u32 = if cfg!(miri) { 2 } else { 100 };
@@ -66,16 +66,16 @@ fn check<F: Format>(x: &[f32], rows: usize, w: &[f32], inner: usize) {
     let (slabs, group_slabs) = packed.parts();
     let quantised = Rows::new(x, inner);
     let mut y = vec![f32::NAN; rows * outputs];
-    with_kernel!(kernel => panel::<_, F>(kernel, &quantised, slabs, group_slabs, &mut y));
+    with_kernel!(kernel => panel::<_, F>(kernel, &quantised, slabs, group_slabs, Columns::new(&mut y, rows)));
     assert_eq!(bits(&y), bits(&expected), "{:?} {rows}x{inner}x{outputs}", F::KIND);
     #[cfg(target_arch = "x86_64")]
     if let Some(kernel) = crate::kernels::avx2::Avx2::detect() {
         y.fill(f32::NAN);
-        panel::<_, F>(kernel.without_512_bits(), &quantised, slabs, group_slabs, &mut y);
+        panel::<_, F>(kernel.without_512_bits(), &quantised, slabs, group_slabs, Columns::new(&mut y, rows));
         assert_eq!(bits(&y), bits(&expected), "AVX2 {:?} {rows}x{inner}x{outputs}", F::KIND);
     }
     y.fill(f32::NAN);
-    panel::<_, F>(Scalar, &quantised, slabs, group_slabs, &mut y);
+    panel::<_, F>(Scalar, &quantised, slabs, group_slabs, Columns::new(&mut y, rows));
     assert_eq!(bits(&y), bits(&expected), "scalar {:?} {rows}x{inner}x{outputs}", F::KIND);
     against_candle::<F>(x, &ggml, inner, &y);
 }
