@@ -378,7 +378,7 @@ mod tests {
 
     #[test]
     fn whoever_was_computed_together_stays_together_if_the_others_come_soon() {
-        let (start, pass_time) = (Instant::now(), Duration::from_millis(40));
+        let (start, pass_time) = (Instant::now(), Duration::from_millis(24));
         let mut queue = travelling(3, 1..4, pass_time, start);
         let then = start + Duration::from_millis(100);
         queue.push(Slot(1), step(1, "token"), then);
