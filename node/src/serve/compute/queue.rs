@@ -34,7 +34,7 @@ const STILL_DECODES: Duration = Duration::from_secs(2);
 
 /// Part of a pass's time that is waited for the next of those who were computed together: little beside the pass that each
 /// of them would otherwise take alone. Whoever is not back by then is no longer waited for. (An eighth was too little where
-/// servers share cores: `swarm-bench pipeline` got 0.70 of what its cores could, with a third 0.75, with a half no more.)
+/// servers share cores: `swarm-bench pipeline` got 0.70 of what its cores could, with a third 0.73 to 0.77, with a half no more.)
 const COMPANY_SHARE: u32 = 3;
 
 /// The longest wait for the next of them: what steps that leave together are apart when they come, several times over.
