@@ -31,8 +31,8 @@ impl<'a> Columns<'a> {
     /// The first columns, as many as `at` or all, and the others.
     pub(crate) fn split_at(self, at: usize) -> (Self, Self) {
         let at = at.min(self.columns);
-        // SAFETY: `at` is at most the number of columns, so that this is a place in the first row, or just behind it. Without
-        // rows there are no columns.
+        // SAFETY: `at` is at most the number of columns, so that this is a place in the first row, or just behind it; without
+        // rows there are no columns, and the place stays the same.
         let behind = unsafe { self.first.add(at) };
         (Self { columns: at, ..self }, Self { first: behind, columns: self.columns - at, ..self })
     }

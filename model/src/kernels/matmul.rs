@@ -30,7 +30,8 @@ const FEW_ROWS: usize = 8;
 /// room for a tile's rows, which (being a power of two apart) lie in the same few sets of the cache.
 const STRIP_OUTPUTS: usize = 12;
 const STRIP_PIECE: usize = 256;
-/// Rows that pass over one strip after the other before those that follow: they stay in L2, with their partial sums (48 KiB).
+/// Rows that pass over one strip after the other where registers are narrow, before those that follow: they stay in L2, with their
+/// partial sums (48 KiB).
 const BLOCK_ROWS: usize = 128;
 
 /// Some rows of a matrix, `stride` elements apart.

@@ -27,7 +27,8 @@ pub enum FileBytes {
 }
 
 impl FileBytes {
-    /// Some bytes of a mapped file that lie within it, and that are going to be read from end to end, again and again.
+    /// Some bytes of a mapped file that lie within it, and that are going to be read from end to end: once to be converted, or again
+    /// and again.
     pub(super) fn mapped(map: Arc<Mmap>, range: Range<usize>) -> Self {
         // In large pages if the file system can (Linux 6.16 and ext4, for one): they are also brought from the disk that
         // large, and the processor need not look up where each small one lies. A system that cannot refuses, or does nothing.
