@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use serde::Serialize;
 use swarm_model::synthetic::SyntheticSpec;
@@ -27,7 +27,7 @@ const GOAL_TIMES: f64 = 1.3;
 /// How far, how often, and on how many threads.
 #[derive(Debug, Clone, Args, Serialize)]
 pub(crate) struct Settings {
-    /// Positions before the step.
+    /// Positions that the step sees, its own among them.
     #[arg(long, default_value_t = 8192)]
     context: usize,
     /// Blocks that a step goes through.
@@ -77,7 +77,7 @@ impl Row {
 /// If the blocks cannot be loaded.
 pub(crate) async fn run(settings: Settings) -> Result<Report<Settings, Results>> {
     let machine = Machine::here();
-    let max_positions = settings.context + 1;
+    let max_positions = settings.context;
     let model = RandomModel::write(SyntheticSpec { max_positions, ..one_billion_shape(settings.blocks) })?;
     let directory = model.path().to_path_buf();
     let measured = settings.clone();
@@ -114,7 +114,8 @@ impl Loaded {
 fn measure(directory: &Path, settings: &Settings) -> Result<Results> {
     let checkpoint = Checkpoint::open(&ModelSpec::Directory(directory.to_path_buf()))?;
     let (config, pool) = (checkpoint.config(), ComputePool::new(settings.threads)?);
-    let load = |format: &WeightFormat| pool.run(|| Loaded::load(&checkpoint, *format, settings.context));
+    let past = settings.context.checked_sub(1).context("a step sees its own position at least: --context 1 or more")?;
+    let load = |format: &WeightFormat| pool.run(|| Loaded::load(&checkpoint, *format, past));
     let mut formats = settings.formats.iter().map(load).collect::<Result<Vec<_>>>()?;
     let limits = Limits::new(settings.threads)?;
     let mut reads = Vec::new();
@@ -145,7 +146,7 @@ fn measure(directory: &Path, settings: &Settings) -> Result<Results> {
 impl Results {
     fn goals(&self) -> Vec<Goal> {
         let goal = |row: &Row| {
-            let what = format!("{}'s step after {} positions takes", row.format, self.context);
+            let what = format!("{}'s step that sees {} positions takes", row.format, self.context);
             Goal::new(what, "times what reading takes", GOAL_TIMES, row.times())
         };
         self.rows.iter().map(goal).collect()
@@ -165,7 +166,7 @@ impl Tables for Results {
         };
         vec![Table {
             title: format!(
-                "Milliseconds per block, median (quartiles): {}, {} positions before; memory is read at {:.1} GB/s",
+                "Milliseconds per block, median (quartiles): {}, {} positions seen; memory is read at {:.1} GB/s",
                 self.model, self.context, self.read_gb_per_second
             ),
             header: vec!["format", "a step", "reading the weights", "reading keys and values", "over reading"],
@@ -184,7 +185,8 @@ mod tests {
         let row = Row { format: "bf16", step: Summary::of([5.2]), weights_ms: 3.0, kv_ms: 1.0 };
         let results = Results { model: String::new(), context: 8192, read_gb_per_second: one, rows: vec![row] };
         let goals: Vec<String> = results.goals().iter().map(ToString::to_string).collect();
-        let text = "bf16's step after 8192 positions takes 1.30 times what reading takes, goal at most 1.3 times what";
+        let text =
+            "bf16's step that sees 8192 positions takes 1.30 times what reading takes, goal at most 1.3 times what";
         assert_eq!(goals, [format!("met: {text} reading takes")]);
     }
 }

@@ -258,14 +258,23 @@ fn add_pieces<E: Stored, const R: usize, const O: usize>(
     }
 }
 
-/// Asks for the weights at `ahead`, which may lie anywhere.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
+/// Asks for the weights at `ahead`, which may lie anywhere. Every processor of x86-64 can.
+#[inline(always)]
 pub(super) fn prefetch<E>(ahead: *const E) {
     // SAFETY: a prefetch reads nothing and may be given any address. (Newer compilers know that.)
     #[allow(unused_unsafe)]
     unsafe {
         _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+    }
+}
+
+/// The same, into the second cache.
+#[inline(always)]
+pub(super) fn prefetch_second<E>(ahead: *const E) {
+    // SAFETY: a prefetch reads nothing and may be given any address.
+    #[allow(unused_unsafe)]
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
     }
 }
 

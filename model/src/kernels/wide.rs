@@ -3,8 +3,11 @@
 #![allow(unsafe_code)]
 
 mod attention;
+pub(super) mod load;
 
 use std::arch::x86_64::*;
+
+pub(super) use attention::SHORT_ROWS;
 
 use super::avx2::{LINE_BYTES, prefetch};
 use super::strip::Piece;
@@ -99,9 +102,7 @@ fn add_tile(mut x: [&[[f32; LANES]]; ROWS], w: &[Piece], sums: &mut [[Lanes; OUT
             weights[p] = unsafe { std::mem::transmute::<[f32; LANES * PAIR], __m512>(w[piece].0[p]) };
         }
         for r in 0..ROWS {
-            // SAFETY: a register of 32 bytes holds eight floats.
-            let row = unsafe { std::mem::transmute::<[f32; LANES], __m256>(x[r][piece]) };
-            let row = _mm512_broadcast_f32x8(row);
+            let row = load::f32x8_twice(&x[r][piece]);
             for p in 0..PAIRS {
                 tile[r][p] = _mm512_fmadd_ps(row, weights[p], tile[r][p]);
             }
@@ -130,19 +131,13 @@ fn widen<E: Stored>(mut from: [&[[E; LANES]]; OUTPUTS], to: &mut Vec<Piece>) {
     for piece in 0..pieces {
         let mut wide = [[0.0; LANES * PAIR]; PAIRS];
         for p in 0..PAIRS {
-            // SAFETY: this function has the features that `load8` needs.
-            let (low, high) = unsafe { (E::load8(&from[PAIR * p][piece]), E::load8(&from[PAIR * p + 1][piece])) };
+            // SAFETY: this function has the features that `load16` needs.
+            let pair = unsafe { E::load16(&from[PAIR * p][piece], &from[PAIR * p + 1][piece]) };
             // SAFETY: a register of 64 bytes holds sixteen floats.
-            wide[p] = unsafe { std::mem::transmute::<__m512, [f32; LANES * PAIR]>(side_by_side(low, high)) };
+            wide[p] = unsafe { std::mem::transmute::<__m512, [f32; LANES * PAIR]>(pair) };
         }
         to.push(Piece(wide));
     }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq")]
-fn side_by_side(low: __m256, high: __m256) -> __m512 {
-    _mm512_insertf32x8::<1>(_mm512_castps256_ps512(low), high)
 }
 
 /// Plain loops over indices, as in [`add_tile`].
@@ -183,14 +178,11 @@ fn add_rows<E: Stored, const R: usize>(
         }
         let mut weights = [_mm512_setzero_ps(); FEW_PAIRS];
         for p in 0..FEW_PAIRS {
-            // SAFETY: this function has the features that `load8` needs.
-            let (low, high) = unsafe { (E::load8(&w[PAIR * p][piece]), E::load8(&w[PAIR * p + 1][piece])) };
-            weights[p] = side_by_side(low, high);
+            // SAFETY: this function has the features that `load16` needs.
+            weights[p] = unsafe { E::load16(&w[PAIR * p][piece], &w[PAIR * p + 1][piece]) };
         }
         for r in 0..R {
-            // SAFETY: a register of 32 bytes holds eight floats.
-            let row = unsafe { std::mem::transmute::<[f32; LANES], __m256>(x[r][piece]) };
-            let row = _mm512_broadcast_f32x8(row);
+            let row = load::f32x8_twice(&x[r][piece]);
             for p in 0..FEW_PAIRS {
                 tile[r][p] = _mm512_fmadd_ps(row, weights[p], tile[r][p]);
             }

@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{Avx2, LINE_BYTES, load, prefetch, store, sum_eight};
+use crate::kernels::wide::SHORT_ROWS;
 use crate::kernels::{LANES, Lanes, Stored, matmul};
 
 /// A tile of at most eight products stays in registers until it is summed.
@@ -19,13 +20,17 @@ pub(super) fn short_dots<E: Stored, const R: usize, const O: usize>(
     if R * O > LANES || inner == 0 || !inner.is_multiple_of(LANES) || next.len() % w.len().max(1) != 0 {
         return matmul::short_dots::<_, E, R, O>(kernel, x, (w, next), y, (first, stride));
     }
+    let done = match kernel.wide {
+        Some(wide) if R <= SHORT_ROWS => wide.short_dots(&x, (w, next), y, (first, stride)),
+        _ => 0,
+    };
     let pieces = inner / LANES;
     let mut rows = [&[][..]; R];
     for r in 0..R {
         rows[r] = &x[r].as_chunks::<LANES>().0[..pieces];
     }
     let outputs = w.len() / inner;
-    for at in (0..outputs).step_by(O) {
+    for at in (done..outputs).step_by(O) {
         if !next.is_empty() {
             prefetch_all::<E>(next.as_ptr().wrapping_add(at * inner), O * inner);
         }

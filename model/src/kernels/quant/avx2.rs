@@ -12,11 +12,13 @@ use half::{bf16, f16};
 use super::five::Fives;
 use super::nibbles::Nibbles;
 use super::{Cell, Format, GROUP, QUAD, QUADS, Quad};
-use crate::kernels::avx2::{LINE_BYTES, load as floats, prefetch, store};
+use crate::kernels::avx2::{LINE_BYTES, load as floats, prefetch, prefetch_second, store};
 use crate::kernels::{LANES, Lanes};
 
 /// How far ahead of use weights are asked for, in bytes: about the time memory takes to answer.
 const PREFETCH_BYTES: usize = 2048;
+/// How far ahead they are asked into the second cache: L1 waits for few lines at a time, which memory alone would not keep busy.
+const FAR_BYTES: usize = 8192;
 
 /// Adds the products of a group's `slabs` with each row of `x` to `sums`.
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -56,14 +58,30 @@ unsafe fn add_all<F: Format, const VNNI: bool, const R: usize>(
             lanes[row] = floats::f32x8(&sums[row]);
         }
         for (index, slab) in slabs.iter().enumerate() {
-            let ahead = std::ptr::from_ref(slab).cast::<u8>().wrapping_add(PREFETCH_BYTES);
-            for line in 0..size_of::<F::Slab>() / LINE_BYTES {
-                prefetch(ahead.wrapping_add(line * LINE_BYTES));
-            }
             F::add_avx2::<VNNI, R>(slab, index, &x, &mut lanes);
         }
         for row in 0..R {
             store(lanes[row], &mut sums[row]);
+        }
+    }
+}
+
+/// Asks for the weights that are used some time after cell `cell` of `slab`. Each cell asks for its share of what is as long as a
+/// slab, since lines that are asked for all at once wait for one another, and what is computed waits with them.
+#[inline(always)]
+pub(super) fn ask_ahead<S, const CELLS: usize>(slab: &S, cell: usize) {
+    let (lines, each) = (size_of::<S>() / LINE_BYTES, size_of::<S>() / LINE_BYTES / CELLS);
+    let ask = |line: usize| {
+        let line = std::ptr::from_ref(slab).cast::<u8>().wrapping_add(line * LINE_BYTES);
+        prefetch_second(line.wrapping_add(FAR_BYTES));
+        prefetch(line.wrapping_add(PREFETCH_BYTES));
+    };
+    for line in 0..each {
+        ask(cell * each + line);
+    }
+    if cell == CELLS - 1 {
+        for line in CELLS * each..lines {
+            ask(line);
         }
     }
 }
@@ -199,6 +217,9 @@ pub(super) unsafe fn nibble_dots<const VNNI: bool, const CELLS: usize, const R: 
     // SAFETY: the caller has promised the features, and this is inlined where the compiler knows of them.
     unsafe {
         let mask = _mm256_set1_epi8(15);
+        if VNNI && R == 1 {
+            return [row_of_nibbles(nibbles, &x[0][cell].quads, start[0]); R];
+        }
         let mut dots = if VNNI { start } else { zeros::<R>() };
         for pair in 0..QUADS / 2 {
             let both = load(&nibbles[pair]);
@@ -223,6 +244,26 @@ pub(super) unsafe fn nibble_dots<const VNNI: bool, const CELLS: usize, const R: 
             }
         }
         dots
+    }
+}
+
+/// [`nibble_dots`] of one row. High nibbles stay where they are and count sixteen times, which is exact to undo: less to do, and
+/// two sums that need not wait for each other.
+///
+/// # Safety
+/// The processor must have AVX512-VNNI and AVX512-VL.
+#[inline(always)]
+unsafe fn row_of_nibbles(nibbles: &Nibbles, quads: &[Quad; QUADS], start: __m256i) -> __m256i {
+    // SAFETY: the caller has promised the features, and this is inlined where the compiler knows of them.
+    unsafe {
+        let (low, high) = (_mm256_set1_epi8(15), _mm256_set1_epi8(0xF0_u8 as i8));
+        let (mut dots, mut sixteenfold) = (start, _mm256_setzero_si256());
+        for pair in 0..QUADS / 2 {
+            let both = load(&nibbles[pair]);
+            dots = add_bytes(dots, _mm256_and_si256(both, low), everywhere(&quads[2 * pair]));
+            sixteenfold = add_bytes(sixteenfold, _mm256_and_si256(both, high), everywhere(&quads[2 * pair + 1]));
+        }
+        _mm256_add_epi32(dots, _mm256_srai_epi32::<4>(sixteenfold))
     }
 }
 

@@ -144,11 +144,12 @@ impl Format for Mxfp4 {
         x: &[&[Cell]; R],
         sums: &mut [std::arch::x86_64::__m256; R],
     ) {
-        use super::avx2::{add_dots, bf16_scales, cells_of, table_dots};
+        use super::avx2::{add_dots, ask_ahead, bf16_scales, cells_of, table_dots};
         // SAFETY: the caller has promised the features, and this is inlined where the compiler knows of them.
         unsafe {
             let x = cells_of::<CELLS, R>(x, index);
             for cell in 0..CELLS {
+                ask_ahead::<_, CELLS>(slab, cell);
                 let dots = table_dots::<VNNI, CELLS, R>(&HALVES, &slab.nibbles[cell], &x, cell);
                 add_dots(bf16_scales(&slab.scales[cell]), &dots, &x, cell, sums);
             }

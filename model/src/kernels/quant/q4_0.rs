@@ -52,11 +52,12 @@ impl Format for Q4_0 {
         x: &[&[Cell]; R],
         sums: &mut [std::arch::x86_64::__m256; R],
     ) {
-        use super::avx2::{add_dots, cells_of, multiples, nibble_dots, scales};
+        use super::avx2::{add_dots, ask_ahead, cells_of, multiples, nibble_dots, scales};
         // SAFETY: the caller has promised the features, and this is inlined where the compiler knows of them.
         unsafe {
             let x = cells_of::<CELLS, R>(x, index);
             for cell in 0..CELLS {
+                ask_ahead::<_, CELLS>(slab, cell);
                 let start = multiples(&x, cell, -OFFSET);
                 let dots = nibble_dots::<VNNI, CELLS, R>(&slab.nibbles[cell], &x, cell, start);
                 add_dots(scales(&slab.scales[cell]), &dots, &x, cell, sums);

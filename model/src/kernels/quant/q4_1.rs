@@ -51,11 +51,12 @@ impl Format for Q4_1 {
         x: &[&[Cell]; R],
         sums: &mut [std::arch::x86_64::__m256; R],
     ) {
-        use super::avx2::{add_above, cells_of, nibble_dots, scales, zeros};
+        use super::avx2::{add_above, ask_ahead, cells_of, nibble_dots, scales, zeros};
         // SAFETY: the caller has promised the features, and this is inlined where the compiler knows of them.
         unsafe {
             let x = cells_of::<CELLS, R>(x, index);
             for cell in 0..CELLS {
+                ask_ahead::<_, CELLS>(slab, cell);
                 let dots = nibble_dots::<VNNI, CELLS, R>(&slab.nibbles[cell], &x, cell, zeros::<R>());
                 add_above((scales(&slab.scales[cell]), scales(&slab.minima[cell])), &dots, &x, cell, sums);
             }

@@ -124,11 +124,12 @@ impl Format for Q4K {
         x: &[&[Cell]; R],
         sums: &mut [std::arch::x86_64::__m256; R],
     ) {
-        use super::avx2::{cells_of, nibble_dots, zeros};
+        use super::avx2::{ask_ahead, cells_of, nibble_dots, zeros};
         // SAFETY: the caller has promised the features, and this is inlined where the compiler knows of them.
         unsafe {
             let x = cells_of::<CELLS, R>(x, index);
             for cell in 0..CELLS {
+                ask_ahead::<_, CELLS>(slab, cell);
                 let dots = nibble_dots::<VNNI, CELLS, R>(&slab.nibbles[cell], &x, cell, zeros::<R>());
                 slab.factors.add_avx2(cell, &dots, &x, sums);
             }

@@ -50,11 +50,12 @@ impl Format for Q5_1 {
         x: &[&[Cell]; R],
         sums: &mut [std::arch::x86_64::__m256; R],
     ) {
-        use super::avx2::{add_above, cells_of, five_dots, scales, zeros};
+        use super::avx2::{add_above, ask_ahead, cells_of, five_dots, scales, zeros};
         // SAFETY: the caller has promised the features, and this is inlined where the compiler knows of them.
         unsafe {
             let x = cells_of::<CELLS, R>(x, index);
             for cell in 0..CELLS {
+                ask_ahead::<_, CELLS>(slab, cell);
                 let dots = five_dots::<VNNI, CELLS, R>(&slab.fives[cell], &x, cell, zeros::<R>());
                 add_above((scales(&slab.scales[cell]), scales(&slab.minima[cell])), &dots, &x, cell, sums);
             }

@@ -88,7 +88,7 @@ impl Format for Q6K {
     ) {
         use std::arch::x86_64::*;
 
-        use super::avx2::{add_dots, cells_of, load, pair_factors, scales, signed_products, zeros};
+        use super::avx2::{add_dots, ask_ahead, cells_of, load, pair_factors, scales, signed_products, zeros};
         // SAFETY: the caller has promised the features, and this is inlined where the compiler knows of them.
         unsafe {
             let x = cells_of::<CELLS, R>(x, index);
@@ -96,6 +96,7 @@ impl Format for Q6K {
             let (low_mask, high_mask) = (_mm256_set1_epi8(15), _mm256_set1_epi8(48));
             let offset = _mm256_set1_epi8(OFFSET as i8);
             for cell in 0..CELLS {
+                ask_ahead::<_, CELLS>(slab, cell);
                 let mut dots = zeros::<R>();
                 for half in 0..2 {
                     // At most 4 * 2 * 32 * 127 in 16 bits: exact.

@@ -47,11 +47,12 @@ impl Format for Q8_0 {
         x: &[&[Cell]; R],
         sums: &mut [std::arch::x86_64::__m256; R],
     ) {
-        use super::avx2::{add_dots, cells_of, scales, signed_dots};
+        use super::avx2::{add_dots, ask_ahead, cells_of, scales, signed_dots};
         // SAFETY: the caller has promised the features, and this is inlined where the compiler knows of them.
         unsafe {
             let x = cells_of::<CELLS, R>(x, index);
             for cell in 0..CELLS {
+                ask_ahead::<_, CELLS>(slab, cell);
                 let dots = signed_dots::<VNNI, CELLS, R>(&slab.quads[cell], &x, cell);
                 add_dots(scales(&slab.scales[cell]), &dots, &x, cell, sums);
             }
