@@ -97,8 +97,9 @@ impl Kernel for Avx2 {
     }
 
     fn soften(self, scores: &mut [f32], max: f32, scale: f32, sums: &mut Lanes) {
+        let done = self.wide.map_or(0, |wide| wide.soften(scores, max, scale, sums));
         // SAFETY: `self` proves that the processor has the features.
-        unsafe { soften(scores, max, scale, sums) }
+        unsafe { soften(&mut scores[done..], max, scale, sums) }
     }
 
     fn activate(self, activation: Activation, gate: &mut [f32], up: &[f32]) {

@@ -11,7 +11,7 @@ pub(super) use attention::SHORT_ROWS;
 
 use super::avx2::{LINE_BYTES, prefetch};
 use super::strip::Piece;
-use super::{LANES, Lanes, Stored};
+use super::{LANES, Lanes, Stored, portable};
 
 /// Rows of a tile.
 pub(crate) const ROWS: usize = 4;
@@ -51,6 +51,13 @@ impl Wide {
     pub(crate) fn widen<E: Stored>(self, from: [&[[E; LANES]]; OUTPUTS], to: &mut Vec<Piece>) {
         // SAFETY: `self` proves that the processor has the features.
         unsafe { widen(from, to) }
+    }
+
+    /// Softens as many scores as fill registers; says how many those were. For the arguments see
+    /// [`super::Kernel::soften`].
+    pub(crate) fn soften(self, scores: &mut [f32], max: f32, scale: f32, sums: &mut Lanes) -> usize {
+        // SAFETY: `self` proves that the processor has the features.
+        unsafe { soften(scores, max, scale, sums) }
     }
 
     /// Adds the products of every row of `x` with every weight row of `w` to `sums`: those of row `r` lie at
@@ -195,4 +202,22 @@ fn add_rows<E: Stored, const R: usize>(
             pairs[p] = unsafe { std::mem::transmute::<__m512, [Lanes; PAIR]>(tile[r][p]) };
         }
     }
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx2,fma,f16c")]
+fn soften(scores: &mut [f32], max: f32, scale: f32, sums: &mut Lanes) -> usize {
+    let (whole, _) = scores.as_chunks_mut::<{ LANES * PAIR }>();
+    let mut lanes = *sums;
+    for pair in &mut *whole {
+        for score in &mut *pair {
+            *score = portable::exp((*score - max) * scale);
+        }
+        for eight in pair.as_chunks::<LANES>().0 {
+            for lane in 0..LANES {
+                lanes[lane] += eight[lane];
+            }
+        }
+    }
+    *sums = lanes;
+    whole.len() * LANES * PAIR
 }
