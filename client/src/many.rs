@@ -50,7 +50,7 @@ impl Model {
         let room = self.max_positions().min(ids.len().saturating_add(config.max_tokens));
         let mut session = self.text_session_for(&ids, room).await?;
         let mut generation = session.generate(&ids, config)?;
-        let seat = departures.join();
+        let seat = departures.join(&generation.route());
         loop {
             match generation.next().await? {
                 Some(GenerationEvent::Done(summary)) => return Ok(summary),

@@ -2,8 +2,11 @@
 //!
 //! A server computes the steps that wait for it at the same time in one pass, which reads its weights once. Texts that are
 //! told side by side drift apart, though: each comes back when it can, and passes get smaller and more. So texts of one route
-//! travel in **convoys**: the next steps of a convoy are sent when all of its texts have their tokens. There are as many
-//! convoys as there are hops, so that every hop has one to compute, unless they would be too small to be worth it.
+//! travel in **convoys**: the next steps of a convoy are sent together. There are as many convoys as there are hops, so that
+//! every hop has one to compute, unless they would be too small to be worth it.
+//!
+//! Nobody belongs to a convoy for good. Whoever is back waits for company, and those who wait leave when they are enough, or
+//! when all they left with are back: so whoever fell behind goes on with the next convoy that comes by, and both stay whole.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -14,7 +17,7 @@ use swarm_protocol::PeerId;
 /// what one row takes.
 const FEW: usize = 8;
 
-/// Part of a convoy's way around the chain that those who are back wait for the others.
+/// Part of the way around the chain that those who are back wait for the others, from when the last of them came.
 const PATIENCE_SHARE: u32 = 4;
 
 /// The shortest such wait: what steps that were computed together are apart, some times over.
@@ -22,6 +25,9 @@ const LEAST_PATIENCE: Duration = Duration::from_millis(5);
 
 /// The longest: a text that is mended meanwhile catches up later.
 const MOST_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Whoever has been away for so many times as long as others were is not counted on.
+const OVERDUE_TIMES: u32 = 2;
 
 /// One text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,21 +39,53 @@ pub(super) type Way = Vec<PeerId>;
 /// All texts that are being told.
 #[derive(Debug, Default)]
 pub(super) struct Convoys {
-    ways: HashMap<Way, Vec<Convoy>>,
+    ways: HashMap<Way, Texts>,
     of: HashMap<Member, Way>,
 }
 
+/// The texts of one route.
 #[derive(Debug, Default)]
-struct Convoy {
-    /// Whether each of its texts is back.
-    back: HashMap<Member, bool>,
-    left: Option<Instant>,
-    /// How long the first to come back was away.
+struct Texts {
+    hops: usize,
+    places: HashMap<Member, Place>,
+    /// How often any left.
+    departures: u64,
+    /// How long the last to come back was away, or its prompt.
     around: Duration,
     last_back: Option<Instant>,
 }
 
+/// Where a text is.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    waits: bool,
+    /// When its prompt was sent, or it last left.
+    since: Instant,
+    /// Which departure was its last; `None` if it has only its prompt behind it, or before it.
+    departure: Option<u64>,
+}
+
+impl Place {
+    fn new(now: Instant) -> Self {
+        Self { waits: false, since: now, departure: None }
+    }
+
+    fn is_new(&self) -> bool {
+        self.departure.is_none()
+    }
+}
+
 impl Convoys {
+    /// A text's prompt is sent.
+    pub(super) fn join(&mut self, member: Member, way: &[PeerId], now: Instant) {
+        self.of.insert(member, way.to_vec());
+        self.texts(way).places.insert(member, Place::new(now));
+    }
+
+    fn texts(&mut self, way: &[PeerId]) -> &mut Texts {
+        self.ways.entry(way.to_vec()).or_insert_with(|| Texts { hops: way.len(), ..Texts::default() })
+    }
+
     /// A text has its next token. Says who may go on now: it too, or nobody yet.
     pub(super) fn arrive(&mut self, member: Member, way: &[PeerId], now: Instant) -> Vec<Member> {
         let mut go = Vec::new();
@@ -55,78 +93,96 @@ impl Convoys {
             go = self.leave(member, now);
         }
         self.of.insert(member, way.to_vec());
-        let convoys = self.ways.entry(way.to_vec()).or_default();
-        let texts = convoys.iter().map(|convoy| convoy.back.len()).sum::<usize>();
-        let own = convoys.iter().position(|convoy| convoy.back.contains_key(&member));
-        let count = (texts + usize::from(own.is_none())).div_ceil(FEW).clamp(1, way.len().max(1));
-        convoys.resize_with(convoys.len().max(count), Convoy::default);
-        let smallest = (0..count).min_by_key(|index| convoys[*index].back.len()).unwrap_or(0);
-        // Whoever joins, or has a place that is too many, takes the smallest; so do those of one that is larger by two.
-        let stays = |own: &usize| *own < count && convoys[*own].back.len() <= convoys[smallest].back.len() + 1;
-        let place = own.filter(stays).unwrap_or(smallest);
-        if let Some(own) = own.filter(|own| *own != place) {
-            convoys[own].back.remove(&member);
-            go.extend(convoys[own].complete(now));
-        }
-        let convoy = &mut convoys[place];
-        if let Some(left) = convoy.left.take() {
-            convoy.around = now.saturating_duration_since(left);
-        }
-        convoy.last_back = Some(now);
-        convoy.back.insert(member, true);
-        go.extend(convoy.complete(now));
+        go.extend(self.texts(way).arrive(member, now));
         go
     }
 
     /// A text is told, or failed. Says who need not wait any longer.
     pub(super) fn leave(&mut self, member: Member, now: Instant) -> Vec<Member> {
         let Some(way) = self.of.remove(&member) else { return Vec::new() };
-        let Some(convoys) = self.ways.get_mut(&way) else { return Vec::new() };
-        let go = convoys.iter_mut().filter_map(|convoy| convoy.back.remove(&member).map(|_| convoy.complete(now)));
-        let go = go.flatten().collect();
-        if convoys.iter().all(|convoy| convoy.back.is_empty()) {
+        let Some(texts) = self.ways.get_mut(&way) else { return Vec::new() };
+        texts.places.remove(&member);
+        let go = texts.complete(now);
+        if texts.places.is_empty() {
             self.ways.remove(&way);
         }
         go
     }
 
-    /// Until when a text that is back waits for the others; `None` if it is not waiting.
+    /// Until when a text that is back waits for company; `None` if it is not waiting.
     pub(super) fn waits_until(&self, member: Member) -> Option<Instant> {
-        let convoy = self.convoy(member)?;
-        convoy.back.get(&member).filter(|back| **back)?;
-        let patience = (convoy.around / PATIENCE_SHARE).clamp(LEAST_PATIENCE, MOST_PATIENCE);
-        Some(convoy.last_back? + patience)
+        let texts = self.ways.get(self.of.get(&member)?)?;
+        texts.places.get(&member).filter(|place| place.waits)?;
+        Some(texts.last_back? + texts.patience())
     }
 
     /// A text has waited for long enough: it goes on, and so does everybody who waits with it.
     pub(super) fn go_without(&mut self, member: Member, now: Instant) -> Vec<Member> {
-        let convoys = self.of.get(&member).and_then(|way| self.ways.get_mut(way));
-        let convoy = convoys.and_then(|convoys| convoys.iter_mut().find(|convoy| convoy.back.contains_key(&member)));
-        convoy.map(|convoy| convoy.go(now)).unwrap_or_default()
-    }
-
-    fn convoy(&self, member: Member) -> Option<&Convoy> {
-        let convoys = self.ways.get(self.of.get(&member)?)?;
-        convoys.iter().find(|convoy| convoy.back.contains_key(&member))
+        let texts = self.of.get(&member).and_then(|way| self.ways.get_mut(way));
+        texts.map(|texts| texts.go(now)).unwrap_or_default()
     }
 }
 
-impl Convoy {
-    /// Everybody, if everybody is back.
+impl Texts {
+    fn arrive(&mut self, member: Member, now: Instant) -> Vec<Member> {
+        let place = self.places.entry(member).or_insert(Place::new(now));
+        place.waits = true;
+        self.around = now.saturating_duration_since(place.since);
+        self.last_back = Some(now);
+        self.complete(now)
+    }
+
+    fn waiting(&self) -> usize {
+        self.places.values().filter(|place| place.waits).count()
+    }
+
+    /// Texts of a convoy, if all of `texts` are divided evenly.
+    fn share(&self, texts: usize) -> usize {
+        texts.div_ceil(texts.div_ceil(FEW).clamp(1, self.hops.max(1)))
+    }
+
+    /// Everybody who waits, if they are enough.
     fn complete(&mut self, now: Instant) -> Vec<Member> {
-        match self.back.values().all(|back| *back) {
+        let overdue = |place: &Place| now.saturating_duration_since(place.since) > self.around * OVERDUE_TIMES;
+        let counted = |place: &&Place| place.waits || !(place.is_new() || overdue(place));
+        let (waiting, share) = (self.waiting(), self.share(self.places.values().filter(counted).count()));
+        // Convoys need not be of one size; small ones, though, had better wait for others.
+        let whole = waiting * 3 >= share * 2 && self.nobody_is_missing();
+        match !self.begin_together() && (waiting >= share || whole) {
             true => self.go(now),
             false => Vec::new(),
         }
     }
 
+    /// Whether those who wait do so for others whose prompts were sent with theirs: servers are busy with these, and texts that
+    /// begin together end together.
+    fn begin_together(&self) -> bool {
+        let mut new = self.places.values().filter(|place| place.is_new());
+        self.places.values().all(|place| place.is_new() || !place.waits) && new.any(|place| !place.waits)
+    }
+
+    /// Whether all are back who left with any of those who wait, and whoever waits has been on the way before.
+    fn nobody_is_missing(&self) -> bool {
+        let (back, away): (Vec<_>, Vec<_>) = self.places.values().partition(|place| place.waits);
+        let left_with = |away: &&Place| back.iter().any(|back: &&Place| back.departure == away.departure);
+        !back.iter().any(|place| place.is_new()) && !away.iter().any(left_with)
+    }
+
+    /// How long those who wait do so after the last of them has come: if they are few, until another convoy comes by.
+    fn patience(&self) -> Duration {
+        let few = self.waiting() * 2 < self.share(self.places.len());
+        let patience = if few || self.begin_together() { self.around } else { self.around / PATIENCE_SHARE };
+        patience.clamp(LEAST_PATIENCE, MOST_PATIENCE)
+    }
+
     fn go(&mut self, now: Instant) -> Vec<Member> {
-        let mut gone: Vec<Member> = self.back.iter().filter(|(_, back)| **back).map(|(member, _)| *member).collect();
-        gone.sort();
-        self.back.values_mut().for_each(|back| *back = false);
-        if !gone.is_empty() {
-            self.left = Some(now);
+        self.departures += 1;
+        let mut gone = Vec::new();
+        for (member, place) in self.places.iter_mut().filter(|(_, place)| place.waits) {
+            *place = Place { waits: false, since: now, departure: Some(self.departures) };
+            gone.push(*member);
         }
+        gone.sort();
         gone
     }
 }

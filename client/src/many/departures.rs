@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use super::convoys::{Convoys, Member};
+use super::convoys::{Convoys, Member, Way};
 use crate::session::HopInfo;
 
 /// Lets texts go on together; clones share.
@@ -29,10 +29,13 @@ pub(super) struct Seat {
 }
 
 impl Departures {
-    pub(super) fn join(&self) -> Seat {
+    /// The text's prompt is sent over this route.
+    pub(super) fn join(&self, route: &[HopInfo]) -> Seat {
         self.with(|state| {
             state.members += 1;
-            Seat { departures: self.clone(), member: Member(state.members) }
+            let member = Member(state.members);
+            state.convoys.join(member, &way(route), Instant::now());
+            Seat { departures: self.clone(), member }
         })
     }
 
@@ -51,10 +54,14 @@ impl State {
     }
 }
 
+fn way(route: &[HopInfo]) -> Way {
+    route.iter().map(|hop| hop.peer).collect()
+}
+
 impl Seat {
     /// The text has its next token, over this route: waits until it is time for the next step.
     pub(super) async fn wait_for_company(&self, route: Vec<HopInfo>) {
-        let way: Vec<_> = route.iter().map(|hop| hop.peer).collect();
+        let way = way(&route);
         let (sender, mut go) = oneshot::channel();
         self.departures.with(|state| {
             state.waiting.insert(self.member, sender);
