@@ -199,57 +199,94 @@ mod tests {
         range.map(Member).collect()
     }
 
-    /// All arrive once, in order; who went together.
-    fn round(convoys: &mut Convoys, texts: u64, way: &[PeerId], now: Instant) -> Vec<Vec<Member>> {
-        (0..texts).map(|text| convoys.arrive(Member(text), way, now)).filter(|gone| !gone.is_empty()).collect()
+    /// All of them arrive, in order; who went together.
+    fn round(
+        convoys: &mut Convoys,
+        texts: impl Iterator<Item = u64>,
+        way: &[PeerId],
+        now: Instant,
+    ) -> Vec<Vec<Member>> {
+        texts.map(|text| convoys.arrive(Member(text), way, now)).filter(|gone| !gone.is_empty()).collect()
     }
 
-    /// Three texts on one route that have left together.
-    fn on_their_way(way: &[PeerId], now: Instant) -> Convoys {
-        let mut convoys = Convoys::default();
-        // The first goes alone and the others wait for it to come round.
-        round(&mut convoys, 3, way, now);
-        assert_eq!(convoys.arrive(Member(0), way, now), members(0..3));
-        convoys
+    /// Texts on one route whose prompts took so long and that have left together then; when that was.
+    fn on_their_way(texts: u64, way: &[PeerId], start: Instant, prompts: Duration) -> (Convoys, Instant) {
+        let (mut convoys, now) = (Convoys::default(), start + prompts);
+        (0..texts).for_each(|text| convoys.join(Member(text), way, start));
+        assert_eq!(round(&mut convoys, 0..texts, way, now), [members(0..texts)]);
+        (convoys, now)
     }
+
+    const AWAY: Duration = Duration::from_millis(100);
 
     #[test]
     fn there_is_a_convoy_for_every_hop_unless_they_get_too_small() {
-        for (texts, hops, sizes) in [(16, 3, vec![8, 8]), (4, 3, vec![4]), (48, 3, vec![16, 16, 16]), (16, 1, vec![16])]
+        for (texts, hops, sizes) in
+            [(16, 3, vec![8, 8]), (4, 3, vec![4]), (48, 3, vec![16, 16, 16]), (16, 1, vec![16]), (17, 3, vec![6, 6, 5])]
         {
-            let (mut convoys, way, now) = (Convoys::default(), way(hops), Instant::now());
-            // They come one after the other, and sort themselves out as they come again.
-            for _ in 0..texts {
-                round(&mut convoys, texts, &way, now);
+            let way = way(hops);
+            let (mut convoys, now) = on_their_way(texts, &way, Instant::now(), AWAY);
+            for lap in 1..4 {
+                let gone = round(&mut convoys, 0..texts, &way, now + AWAY * lap);
+                assert_eq!(gone.iter().map(Vec::len).collect::<Vec<_>>(), sizes, "{texts} texts over {hops} hops");
             }
-            let mut last: Vec<usize> = round(&mut convoys, texts, &way, now).iter().map(Vec::len).collect();
-            last.sort();
-            assert_eq!(last, sizes, "{texts} texts over {hops} hops");
         }
     }
 
     #[test]
+    fn texts_that_begin_together_wait_for_one_another() {
+        let (way, start) = (way(3), Instant::now());
+        let mut convoys = Convoys::default();
+        (0..10).for_each(|text| convoys.join(Member(text), &way, start));
+        let read = start + AWAY;
+        assert_eq!(round(&mut convoys, 0..9, &way, read), Vec::<Vec<_>>::new());
+        assert_eq!(convoys.waits_until(Member(3)), Some(read + AWAY), "as long as their prompts took");
+        assert_eq!(convoys.arrive(Member(9), &way, read), members(0..10));
+        // Whoever comes later holds up nobody who is on the way already.
+        convoys.join(Member(10), &way, read);
+        assert_eq!(round(&mut convoys, 0..10, &way, read + AWAY), [members(0..5), members(5..10)]);
+    }
+
+    #[test]
     fn whoever_is_late_is_waited_for_so_long_and_then_no_longer() {
-        let (way, start) = (way(1), Instant::now());
-        let mut convoys = on_their_way(&way, start);
-        let away = Duration::from_millis(100);
-        let back = start + away;
-        assert_eq!(convoys.arrive(Member(0), &way, back), []);
-        assert_eq!(convoys.arrive(Member(1), &way, back), []);
+        let way = way(1);
+        let (mut convoys, left) = on_their_way(3, &way, Instant::now(), AWAY);
+        let back = left + AWAY;
+        assert_eq!(round(&mut convoys, 0..2, &way, back), Vec::<Vec<_>>::new());
         assert_eq!(convoys.waits_until(Member(2)), None);
         let until = convoys.waits_until(Member(0)).unwrap();
-        assert_eq!(until, back + away / PATIENCE_SHARE);
+        assert_eq!(until, back + AWAY / PATIENCE_SHARE);
         assert_eq!(convoys.go_without(Member(0), until), members(0..2));
-        // It joins the others on their next turn.
+        // Alone it waits for them to come by, and goes on with them.
         assert_eq!(convoys.arrive(Member(2), &way, until), []);
-        assert_eq!(convoys.arrive(Member(0), &way, until), []);
-        assert_eq!(convoys.arrive(Member(1), &way, until), members(0..3));
+        assert!(convoys.waits_until(Member(2)).unwrap() >= until + AWAY);
+        assert_eq!(round(&mut convoys, 0..2, &way, until + AWAY), [members(0..3)]);
+    }
+
+    #[test]
+    fn a_convoy_does_not_wait_again_for_whom_it_left_behind() {
+        let way = way(3);
+        let (mut convoys, left) = on_their_way(16, &way, Instant::now(), AWAY);
+        let back = left + AWAY;
+        assert_eq!(round(&mut convoys, 0..8, &way, back), [members(0..8)]);
+        // Of the others one is missing, and then they are a convoy without it.
+        assert_eq!(round(&mut convoys, 8..15, &way, back), Vec::<Vec<_>>::new());
+        let until = convoys.waits_until(Member(8)).unwrap();
+        assert_eq!(convoys.go_without(Member(8), until), members(8..15));
+        assert_eq!(round(&mut convoys, 8..15, &way, until + AWAY), [members(8..15)]);
+        // It comes back before the others: one of them waits in its stead, and nobody is alone.
+        let late = until + AWAY * 3 / 2;
+        assert_eq!(convoys.arrive(Member(15), &way, late), []);
+        let gone = round(&mut convoys, 0..8, &way, late);
+        assert_eq!(gone, [[members(0..7), members(15..16)].concat()]);
+        assert_eq!(round(&mut convoys, 8..15, &way, until + AWAY * 2), [members(7..15)]);
     }
 
     #[test]
     fn an_end_or_another_route_holds_nobody_up() {
-        let (one, other, now) = (way(2), way(2), Instant::now());
-        let mut convoys = on_their_way(&one, now);
+        let (one, other) = (way(2), way(2));
+        let (mut convoys, left) = on_their_way(3, &one, Instant::now(), AWAY);
+        let now = left + AWAY;
         assert_eq!(convoys.arrive(Member(0), &one, now), []);
         assert_eq!(convoys.arrive(Member(1), &other, now), members(1..2), "alone on its route");
         assert_eq!(convoys.leave(Member(2), now), members(0..1));
