@@ -12,7 +12,7 @@ use swarm_protocol::model_id::WeightFormat;
 
 use crate::aside::aside;
 use crate::compute::ours::{Ours, Prepared};
-use crate::compute::workloads::Workload;
+use crate::compute::workloads::{BEFORE, Workload};
 use crate::goal::Goal;
 use crate::machine::{Machine, cores};
 use crate::report::{Report, Tables};
@@ -23,8 +23,8 @@ use crate::workload::{RandomModel, one_billion_shape};
 /// A step of a file's blocks over one of the same blocks quantised at load.
 const GOAL_TIMES: f64 = 1.1;
 
-/// Positions before each step.
-const PAST: usize = 128;
+/// Positions before each step, as in `compute`.
+const PAST: usize = BEFORE;
 
 /// How often, and on how many threads.
 #[derive(Debug, Clone, Args, Serialize)]

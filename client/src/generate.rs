@@ -335,6 +335,11 @@ impl Generation<'_> {
         }
     }
 
+    /// Whether there will be no further step, though events may be left.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ended || self.tokens.len() >= self.most
+    }
+
     /// The hops in order.
     pub fn route(&self) -> Vec<HopInfo> {
         self.session.route()
@@ -346,7 +351,7 @@ impl Generation<'_> {
     }
 
     async fn step(&mut self) -> Result<(), SessionError> {
-        if self.tokens.len() >= self.most {
+        if self.is_over() {
             return self.finish(Finish::MaxTokens);
         }
         if let Some(guide) = &mut self.guide {

@@ -54,7 +54,10 @@ impl Model {
         loop {
             match generation.next().await? {
                 Some(GenerationEvent::Done(summary)) => return Ok(summary),
-                Some(GenerationEvent::Token { .. }) => seat.wait_for_company(generation.route()).await,
+                // Whoever has its last token goes no further.
+                Some(GenerationEvent::Token { .. }) if !generation.is_over() => {
+                    seat.wait_for_company(generation.route()).await
+                }
                 Some(_) => {}
                 None => return Err(SessionError::Stopped),
             }

@@ -18,7 +18,7 @@ pub(crate) struct Workload {
 
 /// Positions before a decoding step: with its own, whole pages of keys and values. One more would be the first of a page, whose
 /// memory the system clears; that happens to one step in many, and would here to every one.
-const BEFORE: usize = 127;
+pub(crate) const BEFORE: usize = 127;
 
 /// One session's decoding.
 pub(crate) const ONE_ROW: Workload = Workload { name: "decode, 1 row", sequences: 1, rows: 1, past: BEFORE, every: 1 };

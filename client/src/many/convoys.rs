@@ -6,15 +6,16 @@
 //! every hop has one to compute, unless they would be too small to be worth it.
 //!
 //! Nobody belongs to a convoy for good. Whoever is back waits for company, and those who wait leave when they are enough, or
-//! when all they left with are back: so whoever fell behind goes on with the next convoy that comes by, and both stay whole.
+//! nearly so and all they left with are back: so whoever fell behind goes on with the next convoy that comes by, and both stay
+//! whole.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use swarm_protocol::PeerId;
 
-/// Texts below which a convoy is not made smaller so that there is one for every hop: a pass of so many rows takes hardly twice
-/// what one row takes.
+/// There are only so many convoys that each has about as many texts as this: a pass of so many rows takes hardly twice what one
+/// row takes.
 const FEW: usize = 8;
 
 /// Part of the way around the chain that those who are back wait for the others, from when the last of them came.
@@ -59,7 +60,7 @@ struct Texts {
 #[derive(Debug, Clone, Copy)]
 struct Place {
     waits: bool,
-    /// When its prompt was sent, or it last left.
+    /// When its prompt was sent, or it last left; of one that waits, when it came.
     since: Instant,
     /// Which departure was its last; `None` if it has only its prompt behind it, or before it.
     departure: Option<u64>,
@@ -88,12 +89,18 @@ impl Convoys {
 
     /// A text has its next token. Says who may go on now: it too, or nobody yet.
     pub(super) fn arrive(&mut self, member: Member, way: &[PeerId], now: Instant) -> Vec<Member> {
-        let mut go = Vec::new();
-        if self.of.get(&member).is_some_and(|known| known != way) {
+        let (mut go, mut around) = (Vec::new(), Duration::ZERO);
+        if let Some(old) = self.of.get(&member).filter(|known| *known != way) {
+            around = self.ways.get(old).map_or(around, |texts| texts.around);
             go = self.leave(member, now);
         }
         self.of.insert(member, way.to_vec());
-        go.extend(self.texts(way).arrive(member, now));
+        let texts = self.texts(way);
+        if texts.around.is_zero() {
+            // Until its own is known.
+            texts.around = around;
+        }
+        go.extend(texts.arrive(member, now));
         go
     }
 
@@ -125,9 +132,13 @@ impl Convoys {
 
 impl Texts {
     fn arrive(&mut self, member: Member, now: Instant) -> Vec<Member> {
-        let place = self.places.entry(member).or_insert(Place::new(now));
-        place.waits = true;
-        self.around = now.saturating_duration_since(place.since);
+        let known = self.places.get(&member).copied();
+        // Prompts tell how long a lap takes only as long as nothing else does.
+        if let Some(place) = known.filter(|place| !place.is_new() || self.departures == 0) {
+            self.around = now.saturating_duration_since(place.since);
+        }
+        let departure = known.and_then(|place| place.departure);
+        self.places.insert(member, Place { waits: true, since: now, departure });
         self.last_back = Some(now);
         self.complete(now)
     }
@@ -154,11 +165,13 @@ impl Texts {
         }
     }
 
-    /// Whether those who wait do so for others whose prompts were sent with theirs: servers are busy with these, and texts that
-    /// begin together end together.
+    /// Whether those who wait have nothing but their prompts behind them, and wait for others whose prompts were on the way too
+    /// when the first of them came: servers are busy with these, and texts that begin together end together.
     fn begin_together(&self) -> bool {
-        let mut new = self.places.values().filter(|place| place.is_new());
-        self.places.values().all(|place| place.is_new() || !place.waits) && new.any(|place| !place.waits)
+        let (waiting, others): (Vec<_>, Vec<_>) = self.places.values().partition(|place| place.waits);
+        let first = waiting.iter().map(|place: &&Place| place.since).min();
+        waiting.iter().all(|place| place.is_new())
+            && others.iter().any(|place| place.is_new() && first.is_some_and(|first| place.since <= first))
     }
 
     /// Whether all are back who left with any of those who wait, and whoever waits has been on the way before.
@@ -170,7 +183,8 @@ impl Texts {
 
     /// How long those who wait do so after the last of them has come: if they are few, until another convoy comes by.
     fn patience(&self) -> Duration {
-        let few = self.waiting() * 2 < self.share(self.places.len());
+        let known = self.places.values().filter(|place| place.waits || !place.is_new()).count();
+        let few = self.waiting() * 2 < self.share(known);
         let patience = if few || self.begin_together() { self.around } else { self.around / PATIENCE_SHARE };
         patience.clamp(LEAST_PATIENCE, MOST_PATIENCE)
     }
@@ -242,9 +256,24 @@ mod tests {
         assert_eq!(round(&mut convoys, 0..9, &way, read), Vec::<Vec<_>>::new());
         assert_eq!(convoys.waits_until(Member(3)), Some(read + AWAY), "as long as their prompts took");
         assert_eq!(convoys.arrive(Member(9), &way, read), members(0..10));
-        // Whoever comes later holds up nobody who is on the way already.
+        // Whoever comes later holds up nobody who is on the way already, and is not held up by whoever comes after it.
         convoys.join(Member(10), &way, read);
         assert_eq!(round(&mut convoys, 0..10, &way, read + AWAY), [members(0..5), members(5..10)]);
+        assert_eq!(convoys.arrive(Member(10), &way, read + AWAY), []);
+        convoys.join(Member(11), &way, read + AWAY * 2);
+        assert_eq!(round(&mut convoys, 0..5, &way, read + AWAY * 2), [[members(0..5), members(10..11)].concat()]);
+    }
+
+    #[test]
+    fn after_a_detour_texts_know_how_long_a_lap_takes() {
+        let (one, other) = (way(2), way(2));
+        let (mut convoys, left) = on_their_way(3, &one, Instant::now(), AWAY);
+        let back = left + AWAY;
+        convoys.arrive(Member(0), &one, back);
+        assert_eq!(convoys.arrive(Member(1), &other, back), members(1..2), "alone on its route");
+        // The next to come over the new route waits for the first, as long as laps took on the old one.
+        assert_eq!(convoys.arrive(Member(2), &other, back), []);
+        assert!(convoys.waits_until(Member(2)).unwrap() >= back + AWAY / PATIENCE_SHARE);
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl Seat {
             let gone = state.convoys.arrive(self.member, &way, Instant::now());
             state.release(&gone);
         });
-        // Each of the others that comes back makes it later.
+        // Each of the others that comes back puts it off, or lets everybody go.
         while let Some(until) = self.departures.with(|state| state.convoys.waits_until(self.member)) {
             if timeout_at(until.into(), &mut go).await.is_ok() {
                 return;

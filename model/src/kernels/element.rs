@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 use super::LANES;
 
-/// A number that widens to f32 without loss, one at a time or eight at once.
+/// A number that widens to f32 without loss, one at a time, eight or sixteen at once.
 pub(crate) trait Stored: bytemuck::Pod + Default + Send + Sync {
     /// The value as f32; exact.
     fn widen(self) -> f32;
@@ -12,7 +12,7 @@ pub(crate) trait Stored: bytemuck::Pod + Default + Send + Sync {
     /// Eight values as f32.
     ///
     /// # Safety
-    /// The processor must have AVX2 and F16C.
+    /// The processor must have AVX2, FMA and F16C.
     #[cfg(target_arch = "x86_64")]
     #[allow(unsafe_code)]
     unsafe fn load8(values: &[Self; LANES]) -> std::arch::x86_64::__m256;
@@ -20,7 +20,7 @@ pub(crate) trait Stored: bytemuck::Pod + Default + Send + Sync {
     /// Eight values as f32 beside eight others.
     ///
     /// # Safety
-    /// The processor must have AVX-512F, AVX-512DQ, AVX2 and F16C.
+    /// The processor must have AVX-512F, AVX-512DQ, AVX2, FMA and F16C.
     #[cfg(target_arch = "x86_64")]
     #[allow(unsafe_code)]
     unsafe fn load16(low: &[Self; LANES], high: &[Self; LANES]) -> std::arch::x86_64::__m512;

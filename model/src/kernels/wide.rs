@@ -1,5 +1,5 @@
-//! Many rows times weights in registers of 512 bits, each of which holds the partial sums of two neighbouring outputs: the
-//! same products in the same order as anywhere else, twice as many at a time.
+//! What registers of 512 bits do: rows times weights, each register with the partial sums of two neighbouring outputs, and what
+//! attention needs. The same operations in the same order as anywhere else, twice as many at a time.
 #![allow(unsafe_code)]
 
 mod attention;
