@@ -18,6 +18,13 @@ use swarm_protocol::PeerId;
 /// row takes.
 const FEW: usize = 8;
 
+/// Part of a convoy's share of the texts, at least, that leaves as a convoy if all it left with are back: the passes of the rest
+/// are not worth waiting for.
+const NEARLY: (usize, usize) = (2, 3);
+
+/// Fewer than one in so many of a convoy had better go on with the next than alone.
+const SPLINTER: usize = 2;
+
 /// Part of the way around the chain that those who are back wait for the others, from when the last of them came.
 const PATIENCE_SHARE: u32 = 4;
 
@@ -158,7 +165,7 @@ impl Texts {
         let counted = |place: &&Place| place.waits || !(place.is_new() || overdue(place));
         let (waiting, share) = (self.waiting(), self.share(self.places.values().filter(counted).count()));
         // Convoys need not be of one size; small ones, though, had better wait for others.
-        let whole = waiting * 3 >= share * 2 && self.nobody_is_missing();
+        let whole = waiting * NEARLY.1 >= share * NEARLY.0 && self.nobody_is_missing();
         match !self.begin_together() && (waiting >= share || whole) {
             true => self.go(now),
             false => Vec::new(),
@@ -184,7 +191,7 @@ impl Texts {
     /// How long those who wait do so after the last of them has come: if they are few, until another convoy comes by.
     fn patience(&self) -> Duration {
         let known = self.places.values().filter(|place| place.waits || !place.is_new()).count();
-        let few = self.waiting() * 2 < self.share(known);
+        let few = self.waiting() * SPLINTER < self.share(known);
         let patience = if few || self.begin_together() { self.around } else { self.around / PATIENCE_SHARE };
         patience.clamp(LEAST_PATIENCE, MOST_PATIENCE)
     }
