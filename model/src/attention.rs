@@ -165,7 +165,7 @@ impl Attention<'_> {
         let parts: Vec<Vec<f32>> = if work < PARALLEL_WORK || rayon::current_num_threads() == 1 {
             tasks.iter().map(compute).collect()
         } else {
-            tasks.par_iter().map(compute).collect()
+            tasks.par_iter().with_max_len(1).map(compute).collect()
         };
         let mut out = vec![0.0; queries.len()];
         for (task, part) in tasks.iter().zip(parts) {
@@ -226,8 +226,8 @@ impl Attention<'_> {
 
     /// The attended values `(rows, group, head_dim)` of one task.
     fn compute<K: Kernel, E: Stored>(&self, kernel: K, task: &Task<'_>, queries: &[f32]) -> Vec<f32> {
-        let rows = |row: usize| &queries[self.query_start(task, row)..][..self.group_width()];
-        let queries: Vec<f32> = (0..task.rows).flat_map(rows).copied().collect();
+        let row = |row: usize| &queries[self.query_start(task, row)..][..self.group_width()];
+        let queries = (0..task.rows).map(row).collect::<Vec<_>>().concat();
         let mut scores = SCORES.take();
         self.score::<_, E>(kernel, task, &queries, &mut scores);
         let mut out = vec![0.0; queries.len()];
@@ -244,12 +244,12 @@ impl Attention<'_> {
     fn score<K: Kernel, E: Stored>(&self, kernel: K, task: &Task<'_>, queries: &[f32], scores: &mut Vec<f32>) {
         let (dim, width) = (self.shape.head_dim, task.width());
         scores.resize(queries.len() / dim * width, 0.0);
+        let mut ahead = self.part::<E>(task, task.base, Side::Keys);
         for start in (task.base..task.seen()).step_by(PAGE_POSITIONS) {
             let positions = PAGE_POSITIONS.min(task.seen() - start);
             let held = start - task.base;
-            let (keys, scales) = self.part::<E>(task, start, Side::Keys);
-            let keys = keys.get(..positions * dim).unwrap_or_default();
-            let (next, _) = self.part::<E>(task, start + PAGE_POSITIONS, Side::Keys);
+            let (keys, scales) = std::mem::replace(&mut ahead, self.part(task, start + PAGE_POSITIONS, Side::Keys));
+            let (keys, next) = (keys.get(..positions * dim).unwrap_or_default(), ahead.0);
             let tiles = queries.chunks(TILE_QUERIES * dim).zip(scores.chunks_mut(TILE_QUERIES * width));
             for (index, (queries, scores)) in tiles.enumerate() {
                 // The first tile's reads are those that wait for memory.
@@ -282,9 +282,10 @@ impl Attention<'_> {
         let scale = self.cap(kernel, task, scores);
         let (largest, mut sums) = self.largest(kernel, task, scores, scale);
         let mut scaled = [[0.0; PAGE_POSITIONS]; TILE_QUERIES];
+        let mut ahead = self.part::<E>(task, task.base, Side::Values);
         for start in (task.base..task.seen()).step_by(PAGE_POSITIONS) {
-            let (values, scales) = self.part::<E>(task, start, Side::Values);
-            let (mut next, _) = self.part::<E>(task, start + PAGE_POSITIONS, Side::Values);
+            let (values, scales) = std::mem::replace(&mut ahead, self.part(task, start + PAGE_POSITIONS, Side::Values));
+            let mut next = ahead.0;
             let held = start - task.base;
             let rows = scores.chunks_exact_mut(group * width).zip(out.chunks_exact_mut(group * dim));
             for (row, (scores, out)) in rows.enumerate() {

@@ -11,6 +11,7 @@ use crate::config::ModelConfig;
 use crate::device::{ComputeDevice, DeviceBlocks, DeviceKv};
 use crate::error::ModelError;
 use crate::kv::{self, KvArena, KvFormat, KvShape};
+use crate::pool::awake;
 use crate::rope::Frequencies;
 
 /// A range of blocks in memory; made by [`crate::Checkpoint::load_blocks`].
@@ -207,10 +208,12 @@ impl Blocks {
         let positions = sequences.iter().flat_map(|s| s.cache.len()..s.cache.len() + s.rows);
         let turns = self.frequencies.turns(positions)?;
         let step = Step { config: &self.config, shape: self.kv_shape(), turns };
-        for (index, block) in blocks.iter().enumerate() {
-            hidden = block.forward(&step, &hidden, index, sequences)?;
-        }
-        Ok(hidden)
+        awake(|| {
+            for (index, block) in blocks.iter().enumerate() {
+                hidden = block.forward(&step, &hidden, index, sequences)?;
+            }
+            Ok(hidden)
+        })
     }
 
     /// The sequences with their caches as `kind` of cache.

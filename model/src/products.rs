@@ -29,7 +29,7 @@ pub(crate) fn products(x: &[f32], rows: usize, matrices: &[&Matrix]) -> Vec<f32>
     let panels = panels(matrices, rows, &mut y);
     let one = |panel: Panel<'_>| panel.matrix.panel(&input, panel.outputs, panel.y);
     match x.len() * outputs >= PARALLEL_WORK && rayon::current_num_threads() > 1 {
-        true => panels.into_par_iter().for_each(one),
+        true => panels.into_par_iter().with_max_len(1).for_each(one),
         false => panels.into_iter().for_each(one),
     }
     y

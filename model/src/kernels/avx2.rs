@@ -5,7 +5,7 @@ mod attention;
 
 use std::arch::x86_64::*;
 
-pub(super) use attention::prefetch_all;
+pub(super) use attention::{prefetch_all, prefetch_all_second};
 
 use super::quant::{self, Cell, Format};
 use super::wide::Wide;

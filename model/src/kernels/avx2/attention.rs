@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Avx2, LINE_BYTES, load, prefetch, store, sum_eight};
+use super::{Avx2, LINE_BYTES, load, prefetch, prefetch_second, store, sum_eight};
 use crate::kernels::wide::SHORT_ROWS;
 use crate::kernels::{LANES, Lanes, Stored, matmul};
 
@@ -69,6 +69,15 @@ pub(super) fn short_dots<E: Stored, const R: usize, const O: usize>(
 pub(in crate::kernels) fn prefetch_all<E>(ahead: *const E, count: usize) {
     for line in (0..count).step_by(LINE_BYTES / size_of::<E>()) {
         prefetch(ahead.wrapping_add(line));
+    }
+}
+
+/// The same, into the second cache.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in crate::kernels) fn prefetch_all_second<E>(ahead: *const E, count: usize) {
+    for line in (0..count).step_by(LINE_BYTES / size_of::<E>()) {
+        prefetch_second(ahead.wrapping_add(line));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::super::avx2::{prefetch_all, store};
+use super::super::avx2::{prefetch_all, prefetch_all_second, store};
 use super::{LANES, PAIR, Stored, Wide, load};
 
 /// Columns of a register.
@@ -14,6 +14,8 @@ pub(crate) const SHORT_ROWS: usize = 4;
 /// Outputs of such a tile: with four rows their sums take 16 of the 32 registers.
 const SHORT_OUTPUTS: usize = 8;
 const SHORT_PAIRS: usize = SHORT_OUTPUTS / PAIR;
+/// How far ahead values are brought from the second cache into the first: as far as those of weights.
+const NEAR_BYTES: usize = 2048;
 
 impl Wide {
     /// The products of at most [`SHORT_ROWS`] rows, a multiple of eight long, with as many outputs as fill tiles; says how many
@@ -25,16 +27,8 @@ impl Wide {
         y: &mut [f32],
         (first, stride): (usize, usize),
     ) -> usize {
-        let inner = x[0].len();
-        let tile = SHORT_OUTPUTS * inner;
-        let whole = w.len() / tile;
-        for index in 0..whole {
-            let tile = &w[index * tile..][..tile];
-            let next = next.get(index * SHORT_OUTPUTS * inner..).unwrap_or_default();
-            // SAFETY: `self` proves that the processor has the features.
-            unsafe { short_tile(x, (tile, next), y, (first + index * SHORT_OUTPUTS, stride)) }
-        }
-        whole * SHORT_OUTPUTS
+        // SAFETY: `self` proves that the processor has the features.
+        unsafe { short_tiles(x, (w, next), y, (first, stride)) }
     }
 
     /// Adds `weights[p] * values[p]` to each row's sum for as many columns as fill tiles; says how many those were. `next`
@@ -74,9 +68,19 @@ fn weighted_columns<E: Stored, const R: usize>(
             tile[row][column] = unsafe { std::mem::transmute::<[f32; WIDTH], __m512>(columns[column]) };
         }
     }
+    let (all, positions) = (values, values.len() / width);
+    // What is asked for far ahead comes into the second cache: the first has room for the requests of some lines only, and what is
+    // computed waits while they are taken.
+    let near = NEAR_BYTES / (width * size_of::<E>());
     for (position, values) in values.chunks_exact(width).enumerate().take(weights[0].len()) {
         if !next.is_empty() {
-            prefetch_all(next.as_ptr().wrapping_add(position * width + first), WIDTH * COLUMNS);
+            prefetch_all_second(next.as_ptr().wrapping_add(position * width + first), WIDTH * COLUMNS);
+            let near = position + near;
+            let line = match near.checked_sub(positions) {
+                None => all.as_ptr().wrapping_add(near * width + first),
+                Some(near) => next.as_ptr().wrapping_add(near * width + first),
+            };
+            prefetch_all(line, WIDTH * COLUMNS);
         }
         let (pieces, _) = values[first..].as_chunks::<LANES>();
         let mut columns = [_mm512_setzero_ps(); COLUMNS];
@@ -100,8 +104,25 @@ fn weighted_columns<E: Stored, const R: usize>(
     }
 }
 
+#[target_feature(enable = "avx512f,avx512dq,avx2,fma,f16c")]
+fn short_tiles<E: Stored, const R: usize>(
+    x: &[&[f32]; R],
+    (w, next): (&[E], &[E]),
+    y: &mut [f32],
+    (first, stride): (usize, usize),
+) -> usize {
+    let tile = SHORT_OUTPUTS * x[0].len();
+    let whole = w.len() / tile;
+    for index in 0..whole {
+        let tiles = (&w[index * tile..][..tile], next.get(index * tile..).unwrap_or_default());
+        short_tile(x, tiles, y, (first + index * SHORT_OUTPUTS, stride));
+    }
+    whole * SHORT_OUTPUTS
+}
+
 /// One tile of products, held in registers until they are summed. Plain loops over indices, as above.
 #[allow(clippy::needless_range_loop)]
+#[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx2,fma,f16c")]
 fn short_tile<E: Stored, const R: usize>(
     x: &[&[f32]; R],
