@@ -59,6 +59,7 @@ impl EdgesWorker {
     pub fn start(edges: Edges, pool: ComputePool) -> std::io::Result<Self> {
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
         let (format, hidden) = (edges.format(), edges.config().hidden);
+        #[allow(clippy::disallowed_methods)] // On a thread of its own.
         let work = move || {
             while let Some(first) = queue.blocking_recv() {
                 let waiting = std::iter::from_fn(|| queue.try_recv().ok());

@@ -23,6 +23,7 @@ impl ComputePool {
         let pool = ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|index| format!("compute-{index}"))
+            .start_handler(|_| begin_computing())
             .build()
             .map_err(|error| ModelError::Pool(error.to_string()))?;
         Ok(Self { pool })
@@ -37,6 +38,13 @@ impl ComputePool {
     pub fn threads(&self) -> usize {
         self.pool.current_num_threads()
     }
+}
+
+/// The threads of the network, which have little to do, should not wait for those that compute.
+fn begin_computing() {
+    // Some sandboxes know no such call; everything works without, later at times.
+    #[cfg(target_os = "linux")]
+    let _ = crate::kernels::turns::ask_for_long_turns();
 }
 
 /// How long a thread of the pool looks for work in vain before it sleeps, although more of a pass is to come: longer than what one
@@ -133,6 +141,6 @@ mod tests {
         let pool = ComputePool::new(3).unwrap();
         let inner = |piece: usize| awake(|| (0..piece).into_par_iter().with_max_len(1).map(|i| i * i).sum::<usize>());
         let sum: usize = pool.run(|| awake(|| (0..PIECES).into_par_iter().with_max_len(1).map(inner).sum()));
-        assert_eq!(sum, (0..PIECES).map(|piece| (0..piece).map(|i| i * i).sum::<usize>()).sum());
+        assert_eq!(sum, (0..PIECES).map(|piece| (0..piece).map(|i| i * i).sum::<usize>()).sum::<usize>());
     }
 }

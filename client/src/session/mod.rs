@@ -11,6 +11,7 @@ mod recorder;
 mod repair;
 mod shadows;
 mod spans;
+mod waiting;
 mod warming;
 mod watch;
 
@@ -38,6 +39,7 @@ use self::link::{Arrival, Link};
 use self::prefix::PageKeys;
 use self::recorder::Recorder;
 use self::shadows::Shadows;
+use self::waiting::take_waiting;
 use crate::chain::{BadHops, Chain, ChainConfig, HopId, Outputs};
 use crate::config::ClientConfig;
 use crate::edges::ClientEdges;
@@ -418,7 +420,7 @@ impl Session {
     /// Takes in all that has come, but no more than waited: a flood would never end.
     fn catch_up(&mut self) {
         for _ in 0..EVENTS {
-            let Ok(arrival) = self.events.try_recv() else { return };
+            let Some(arrival) = take_waiting(&mut self.events) else { return };
             self.on_arrival(arrival);
         }
     }

@@ -12,6 +12,8 @@ mod portable;
 pub(crate) mod quant;
 pub(crate) mod scalar;
 mod slab;
+#[cfg(target_os = "linux")]
+pub(crate) mod turns;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;

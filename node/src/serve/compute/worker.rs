@@ -79,6 +79,7 @@ impl Worker {
 
     /// Works until nobody can send jobs any more. What has come meanwhile is sorted between two passes, so what waits is
     /// no more than sessions may have under way.
+    #[allow(clippy::disallowed_methods)] // On a thread of its own.
     pub(super) fn work(mut self, mut jobs: mpsc::Receiver<Job>) {
         loop {
             while let Ok(job) = jobs.try_recv() {
