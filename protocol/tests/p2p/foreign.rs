@@ -98,7 +98,7 @@ async fn a_foreign_dht_node_never_enters_the_table() {
     let (bootstrap, streams) = start(server(vec![])).await;
     let _ends = echo(streams);
     let entry = vec![entry_point(&bootstrap)];
-    let (stranger, mut requests) = foreigner(bootstrap.listening()[0].clone()).await;
+    let (stranger, requests) = foreigner(bootstrap.listening()[0].clone()).await;
     let (author, _streams) = joined(server(entry.clone())).await;
     let (other, _streams) = joined(client(entry)).await;
     announce(&author, 1).await;
@@ -115,7 +115,7 @@ async fn a_foreign_dht_node_never_enters_the_table() {
     assert!(!table.contains(&stranger), "{table:?}");
     let near_stranger = table_of(bootstrap.peer_id(), address, stranger).await;
     assert!(!near_stranger.contains(&stranger), "{near_stranger:?}");
-    assert!(requests.try_recv().is_err(), "the stranger was asked something");
+    assert!(requests.is_empty(), "the stranger was asked something");
     // Nor has it hurt anybody.
     ping(&other, &bootstrap, 1).await;
 }
