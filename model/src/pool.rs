@@ -43,7 +43,7 @@ impl ComputePool {
 /// The threads of the network, which have little to do, should not wait for those that compute.
 fn begin_computing() {
     // Some sandboxes know no such call; everything works without, later at times.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(miri)))]
     let _ = crate::kernels::turns::ask_for_long_turns();
 }
 

@@ -12,7 +12,8 @@ mod portable;
 pub(crate) mod quant;
 pub(crate) mod scalar;
 mod slab;
-#[cfg(target_os = "linux")]
+// Miri knows no such call.
+#[cfg(all(target_os = "linux", not(miri)))]
 pub(crate) mod turns;
 
 #[cfg(target_arch = "x86_64")]
