@@ -57,7 +57,7 @@ pub(crate) fn awake<T>(work: impl FnOnce() -> T) -> T {
     let Some(caller) = rayon::current_thread_index().filter(|_| rayon::current_num_threads() > 1) else {
         return work();
     };
-    let over = Flag::default();
+    let over = AtomicBool::new(false);
     rayon::in_place_scope(|scope| {
         for _ in 1..rayon::current_num_threads() {
             let over = &over;
@@ -76,9 +76,9 @@ pub(crate) fn awake<T>(work: impl FnOnce() -> T) -> T {
 
 /// Does what is to be done until `over` is raised, or there has been nothing for too long. So nobody who waits for this thread, not
 /// knowing that it only looks around, waits for ever.
-fn look_for_work(over: &Flag) {
+fn look_for_work(over: &AtomicBool) {
     let mut idle_since = None;
-    while !over.is_raised() {
+    while !over.load(Ordering::Relaxed) {
         if rayon::yield_now() == Some(rayon::Yield::Executed) {
             idle_since = None;
             continue;
@@ -90,21 +90,12 @@ fn look_for_work(over: &Flag) {
     }
 }
 
-#[derive(Default)]
-struct Flag(AtomicBool);
-
-impl Flag {
-    fn is_raised(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
 /// Raises a flag when it is dropped.
-struct Raised<'a>(&'a Flag);
+struct Raised<'a>(&'a AtomicBool);
 
 impl Drop for Raised<'_> {
     fn drop(&mut self) {
-        self.0.0.store(true, Ordering::Relaxed);
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

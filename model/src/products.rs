@@ -28,6 +28,7 @@ pub(crate) fn products(x: &[f32], rows: usize, matrices: &[&Matrix]) -> Vec<f32>
     let input = Input::new(x, rows, matrices);
     let panels = panels(matrices, rows, &mut y);
     let one = |panel: Panel<'_>| panel.matrix.panel(&input, panel.outputs, panel.y);
+    // Each panel can be taken by itself: none waits behind one whose thread has lost its core.
     match x.len() * outputs >= PARALLEL_WORK && rayon::current_num_threads() > 1 {
         true => panels.into_par_iter().with_max_len(1).for_each(one),
         false => panels.into_iter().for_each(one),
