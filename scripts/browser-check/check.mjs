@@ -23,14 +23,21 @@ const ANSWER = "[...document.querySelectorAll('.message.assistant')].at(-1)";
 const DONE = `!(${STREAMING}) && ${ANSWER}?.querySelector('.meta') !== null`;
 const PHONE = { width: 390, height: 844, phone: true };
 
-const browser = await Browser.start(path);
+/** Bytes a second, some fifteen tokens with all that is said around each: what is to be seen while the model writes can be seen, however quick the swarm is. */
+const SLOWLY = 4_000;
+
+const browser = await Browser.start(path, (reason) => say("step", { step: reason })).catch((error) => {
+  say("failed", { reason: error.message });
+  process.exit(1);
+});
+say("step", { step: "the browser has started" });
 try {
   await chat();
   await map();
   await others();
   say("done");
 } catch (error) {
-  say("failed", { reason: error.stack });
+  say("failed", { reason: [error.stack, browser.complaints].filter(Boolean).join("\n") });
   process.exitCode = 1;
 } finally {
   await browser.close();
@@ -53,8 +60,10 @@ async function chat() {
   await shot(page, "welcome-light");
   await named(page);
 
+  await page.slow(SLOWLY);
   await ask(page, "Once upon a time, there was a brave fox named Luna.");
   await page.until("text comes while the model still writes", `${STREAMING} && ${ANSWER}?.querySelector('.text').textContent.length > 5`);
+  await page.slow();
   say("step", { step: "text is streamed" });
   await page.until("the answer is whole", DONE);
   await page.until("its route is shown", `${ANSWER}.querySelectorAll('.hop').length >= 2`);
@@ -62,8 +71,10 @@ async function chat() {
   await shot(page, "chat-light");
   say("step", { step: "route and speed are shown" });
 
+  await page.slow(SLOWLY);
   await page.click(".message.assistant:last-child [data-action=again]");
   await page.until("it writes again", STREAMING);
+  await page.slow();
   await page.until("the new answer is whole", DONE);
   assert.equal(await page.value("document.querySelectorAll('.message').length"), 2);
   say("step", { step: "regenerated" });
@@ -91,6 +102,7 @@ async function stop(page) {
   await page.click("#open-settings");
   await page.value("(() => { const most = document.querySelector('#set-max'); most.value = 700; most.dispatchEvent(new Event('change')); })()");
   await page.click("#close-settings");
+  await page.slow(SLOWLY);
   for (let attempt = 1; ; attempt += 1) {
     await ask(page, "Tell me a long story about a lighthouse.");
     await page.until("text comes", `${ANSWER}?.querySelector('.text').textContent.length > 5`);
@@ -99,6 +111,7 @@ async function stop(page) {
     if (/stopped by you/.test(await page.value(`${ANSWER}.textContent`))) break;
     assert.ok(attempt < 5, "no answer was long enough to be stopped");
   }
+  await page.slow();
   const length = `${ANSWER}.querySelector('.text').textContent.length`;
   assert.ok((await page.value(length)) > 0, "what was written stands");
   say("step", { step: "stopped" });

@@ -4,11 +4,17 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 
-/** How long anything may take, in milliseconds: an overloaded machine is no failure, a hang is one. */
-const DEADLINE = 60_000;
+/** How long anything may take, in milliseconds: an overloaded machine is no failure, a hang is one. Less than the test waits for a line, so that what hangs is named. */
+const DEADLINE = 45_000;
 
 /** The pause between two looks at a condition. */
 const PAUSE = 50;
+
+/** So often it is started, if it does not answer. */
+const STARTS = 3;
+
+/** So much of what the browser complains about is kept, in characters. */
+const COMPLAINTS = 4_000;
 
 const NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"];
 
@@ -27,16 +33,34 @@ export class Browser {
   #waiting = new Map();
   #listeners = [];
   #rest = Buffer.alloc(0);
+  /** The end of what it complained about on its stderr. */
+  complaints = "";
 
-  static async start(path) {
+  /** Some of its starts hang; `again` is told of each that did before the next one. */
+  static async start(path, again) {
+    for (let attempt = 1; ; attempt += 1) {
+      const browser = Browser.#spawn(path);
+      try {
+        await browser.send("Browser.getVersion");
+        return browser;
+      } catch (error) {
+        browser.#drop();
+        const reason = `${path} does not start: ${error.message}\n${browser.complaints}`;
+        if (attempt === STARTS) throw new Error(reason);
+        again(reason);
+      }
+    }
+  }
+
+  static #spawn(path) {
     const browser = new Browser();
     browser.#profile = mkdtempSync(join(tmpdir(), "browser-check-"));
     const flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--no-first-run", "--mute-audio", "--disable-background-networking", "--disable-component-update", "--force-color-profile=srgb", "--remote-debugging-pipe", `--user-data-dir=${browser.#profile}`, "about:blank"];
-    browser.#process = spawn(path, flags, { stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"] });
+    browser.#process = spawn(path, flags, { stdio: ["ignore", "ignore", "pipe", "pipe", "pipe"] });
+    browser.#process.stderr.on("data", (data) => (browser.complaints = (browser.complaints + data).slice(-COMPLAINTS)));
     browser.#process.stdio[4].on("data", (data) => browser.#take(data));
     browser.#process.on("exit", () => browser.#fail("the browser has ended"));
-    browser.#process.on("error", (error) => browser.#fail(error.message));
-    await browser.send("Browser.getVersion");
+    for (const one of [browser.#process, ...browser.#process.stdio.slice(3)]) one.on("error", (error) => browser.#fail(error.message));
     return browser;
   }
 
@@ -86,6 +110,14 @@ export class Browser {
     await page.start({ width, height, dark, phone });
     await page.go(url);
     return page;
+  }
+
+  /** Ends one that has not come to life. */
+  #drop() {
+    this.#process.removeAllListeners("exit");
+    this.#process.kill("SIGKILL");
+    for (const pipe of this.#process.stdio) pipe?.destroy();
+    rmSync(this.#profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
   }
 
   async close() {
@@ -148,6 +180,11 @@ export class Page {
       if (Date.now() > end) throw new Error(`waited ${DEADLINE / 1000} s in vain: ${what}\n${await this.value("document.body.innerText")}\n${this.complaints.join("\n")}`);
       await new Promise((resolve) => setTimeout(resolve, PAUSE));
     }
+  }
+
+  /** Lets it receive so many bytes a second at most; without a number, as many as come. */
+  slow(bytes = -1) {
+    return this.send("Network.emulateNetworkConditions", { offline: false, latency: 0, downloadThroughput: bytes, uploadThroughput: -1 });
   }
 
   /** Clicks in the middle of the element, as a person does. */
