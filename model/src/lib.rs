@@ -37,6 +37,7 @@ mod kernels;
 // What is public in it is so through `cache`.
 #[allow(unreachable_pub)]
 mod kv;
+mod large_pages;
 mod linear;
 mod log_probabilities;
 mod manifest;

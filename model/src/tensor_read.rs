@@ -186,11 +186,11 @@ impl Tensors {
     fn floats<To: Element>(&self, name: &str, digest: &mut Hasher) -> Result<Floats<To>, ModelError> {
         let digest = Some(digest);
         match self.type_of(name)? {
-            StoredType::Float(ElementType::F32) => Ok(self.own::<f32>(name, digest)?.convert()),
-            StoredType::Float(ElementType::F16) => Ok(self.own::<f16>(name, digest)?.convert()),
-            StoredType::Float(ElementType::Bf16) => Ok(self.own::<bf16>(name, digest)?.convert()),
+            StoredType::Float(ElementType::F32) => self.own::<f32>(name, digest)?.convert(),
+            StoredType::Float(ElementType::F16) => self.own::<f16>(name, digest)?.convert(),
+            StoredType::Float(ElementType::Bf16) => self.own::<bf16>(name, digest)?.convert(),
             StoredType::Quantised(kind) => {
-                Ok(Floats::owned(dequantise(kind, self.own::<u8>(name, digest)?.as_slice())?).convert())
+                Floats::owned(dequantise(kind, self.own::<u8>(name, digest)?.as_slice())?).convert()
             }
             other => Err(wrong_type(name, other)),
         }

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use bytemuck::Pod;
 use candle_core::{Device, Tensor, WithDType};
 use half::{bf16, f16};
+use memmap2::MmapMut;
 
 use crate::error::ModelError;
 use crate::kernels::quant::Rows;
 use crate::kernels::{Columns, Element, PANEL_STEP, QuantMatrix, panel, with_kernel};
+use crate::large_pages::{self, LARGE_PAGE};
 use crate::source::FileBytes;
 
 /// Weights of one panel stay in a core's L2 while all rows pass over them.
@@ -42,6 +44,8 @@ pub(crate) struct Floats<E>(Held<E>);
 #[derive(Clone)]
 enum Held<E> {
     Owned(Arc<Vec<E>>),
+    /// At the beginning of pages.
+    LargePages(Arc<MmapMut>),
     /// Aligned for `E`.
     InPlace(FileBytes),
 }
@@ -128,33 +132,46 @@ impl<E: Pod> Floats<E> {
     pub(crate) fn as_slice(&self) -> &[E] {
         match &self.0 {
             Held::Owned(values) => values,
+            Held::LargePages(pages) => bytemuck::cast_slice(pages),
             Held::InPlace(bytes) => bytemuck::cast_slice(bytes.as_slice()),
         }
     }
 }
 
 impl<E: Element> Floats<E> {
-    /// The same elements where the types agree, rounded one by one where not.
-    pub(crate) fn convert<To: Element>(self) -> Floats<To> {
-        let rounded = |values: &[E]| values.iter().map(|value| To::round(value.widen())).collect();
-        if <E as WithDType>::DTYPE != <To as WithDType>::DTYPE {
-            return Floats::owned(rounded(self.as_slice()));
+    /// The same elements where the types agree, rounded one by one where not; what does not stay in its file, and is large, comes
+    /// into large pages.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`] if there is no memory for it.
+    pub(crate) fn convert<To: Element>(self) -> Result<Floats<To>, ModelError> {
+        let same = <E as WithDType>::DTYPE == <To as WithDType>::DTYPE;
+        if let Held::InPlace(bytes) = &self.0
+            && same
+        {
+            return Ok(Floats(Held::InPlace(bytes.clone())));
         }
-        // One and the same type.
-        match self.0 {
-            Held::InPlace(bytes) => Floats(Held::InPlace(bytes)),
-            Held::Owned(values) => {
-                let values = Arc::try_unwrap(values).unwrap_or_else(|shared| shared.to_vec());
-                Floats::owned(bytemuck::allocation::try_cast_vec(values).unwrap_or_else(|(_, values)| rounded(&values)))
+        let values = self.as_slice();
+        let bytes = values.len() * size_of::<To>();
+        if bytes < LARGE_PAGE {
+            return Ok(Floats::owned(values.iter().map(|value| To::round(value.widen())).collect()));
+        }
+        let mut pages = large_pages::zeroed(bytes)?;
+        if same {
+            pages.copy_from_slice(bytemuck::cast_slice(values));
+        } else {
+            for (to, value) in bytemuck::cast_slice_mut(&mut pages).iter_mut().zip(values) {
+                *to = To::round(value.widen());
             }
         }
+        Ok(Floats(Held::LargePages(Arc::new(pages))))
     }
 }
 
 impl<E> fmt::Debug for Floats<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let place = match &self.0 {
-            Held::Owned(_) => "owned",
+            Held::Owned(_) | Held::LargePages(_) => "owned",
             Held::InPlace(_) => "in place",
         };
         f.write_str(place)
@@ -170,5 +187,33 @@ mod tests {
         static BYTES: [u8; 16] = [0; 16];
         let places = (0..4).filter(|start| Floats::<f32>::in_place(FileBytes::Static(&BYTES[*start..][..8])).is_some());
         assert_eq!(places.count(), 1);
+    }
+
+    #[test]
+    fn what_is_converted_is_the_same_in_small_and_large_pages() {
+        for count in [5, LARGE_PAGE / 2 - 1, LARGE_PAGE / 2, LARGE_PAGE / 2 + 1, LARGE_PAGE + 3] {
+            let values: Vec<f32> = (0..count).map(|place| (place % 1000) as f32 / 7.0).collect();
+            let rounded: Floats<bf16> = Floats::owned(values.clone()).convert().unwrap();
+            let large = matches!(rounded.0, Held::LargePages(_));
+            assert_eq!(large, count >= LARGE_PAGE / 2);
+            assert!(
+                rounded.as_slice().iter().eq(values
+                    .iter()
+                    .map(|value| bf16::from_f32(*value))
+                    .collect::<Vec<_>>()
+                    .iter())
+            );
+            let same: Floats<bf16> = rounded.clone().convert().unwrap();
+            assert_eq!(same.as_slice(), rounded.as_slice());
+            let widened: Floats<f32> = rounded.clone().convert().unwrap();
+            assert!(
+                widened.as_slice().iter().eq(rounded
+                    .as_slice()
+                    .iter()
+                    .map(|value| value.to_f32())
+                    .collect::<Vec<_>>()
+                    .iter())
+            );
+        }
     }
 }

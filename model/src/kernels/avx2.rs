@@ -12,8 +12,12 @@ use super::wide::Wide;
 use super::{Kernel, LANES, Lanes, Stored, portable, sum_lanes};
 use crate::config::Activation;
 
-/// How far ahead of use a single row's weights are asked for, in bytes: about the time memory takes to answer.
-const PREFETCH_BYTES: usize = 1024;
+/// How far ahead of use the weights of each output of a single row's tile are asked for, in bytes: about the time the second
+/// cache takes to answer.
+const PREFETCH_BYTES: usize = 512;
+/// How far ahead of use a single row's weights are asked into the second cache, in bytes, in the order in which they lie in
+/// memory: more than the time that memory takes to answer, and little of any second cache.
+const SECOND_BYTES: usize = 32 * 1024;
 /// What one prefetch brings.
 pub(super) const LINE_BYTES: usize = 64;
 
@@ -233,15 +237,20 @@ fn add_pieces<E: Stored, const R: usize, const O: usize>(
             tile[r][o] = load::f32x8(&sums[first + r * stride + o]);
         }
     }
+    let pieces_of_line = LINE_BYTES / size_of::<[E; LANES]>();
     for piece in 0..pieces {
-        // Past the end of these rows come, in a matrix, `O - 1` rows that are read already.
-        let ahead = piece + PREFETCH_BYTES / size_of::<[E; LANES]>();
-        let ahead = if ahead < pieces { ahead } else { ahead + (O - 1) * pieces };
+        if R == 1 && piece % pieces_of_line == 0 {
+            // Past the end of these rows come, in a matrix, `O - 1` rows that are read already.
+            let ahead = piece + PREFETCH_BYTES / size_of::<[E; LANES]>();
+            let ahead = if ahead < pieces { ahead } else { ahead + (O - 1) * pieces };
+            let second = w[0].as_ptr().wrapping_byte_add(SECOND_BYTES).wrapping_add(piece * O);
+            for o in 0..O {
+                prefetch(w[o].as_ptr().wrapping_add(ahead));
+                prefetch_second(second.wrapping_add(o * pieces_of_line));
+            }
+        }
         let mut weights = [_mm256_setzero_ps(); O];
         for o in 0..O {
-            if R == 1 {
-                prefetch(w[o].as_ptr().wrapping_add(ahead));
-            }
             // SAFETY: this function's features are those of `load8`.
             weights[o] = unsafe { E::load8(&w[o][piece]) };
         }

@@ -8,7 +8,7 @@ use super::LANES;
 #[cfg(target_arch = "x86_64")]
 use super::strip::WideStrips;
 #[cfg(target_arch = "x86_64")]
-use super::wide::{self, Wide};
+use super::wide::{self, Ahead, Wide};
 use super::{Columns, Kernel, Lanes, Stored};
 
 /// A panel's outputs are a multiple of this, and so of every tile's outputs (8, 6, 4 and 3).
@@ -18,7 +18,7 @@ const PIECE: usize = 1024;
 /// Numbers of rows for which wide registers take up to eight at once: fewer wait for memory anyway, for more it pays to widen
 /// weights once.
 #[cfg(target_arch = "x86_64")]
-const WIDE_ROWS: std::ops::RangeInclusive<usize> = 3..=24;
+const WIDE_ROWS: std::ops::RangeInclusive<usize> = 2..=24;
 /// The longest piece of a row worked on at once where wide registers take up to eight rows.
 #[cfg(target_arch = "x86_64")]
 const WIDE_PIECE: usize = 512;
@@ -111,6 +111,8 @@ fn some_rows<K: Kernel, E: Stored, const R: usize>(
 ) {
     let outputs = w.count;
     let mut lanes = vec![Lanes::default(); R * outputs];
+    // Behind this panel lies the next one: it is asked for from end to end, however this one is walked through.
+    let mut later = w.values.as_ptr_range().end;
     for span in pieces(w.stride, WIDE_PIECE) {
         let whole = if span.len().is_multiple_of(LANES) { outputs / wide::FEW_OUTPUTS * wide::FEW_OUTPUTS } else { 0 };
         let rows: [&[f32]; R] = std::array::from_fn(|row| x.part(row, &span));
@@ -120,8 +122,9 @@ fn some_rows<K: Kernel, E: Stored, const R: usize>(
         for first in (0..whole).step_by(wide::FEW_OUTPUTS) {
             let after = first + wide::FEW_OUTPUTS;
             let next = if after < whole { tile(after, &span) } else { tile(0, &piece_after(&span, w.stride)) };
-            let both = (tile(first, &span), next);
-            wide.add_rows(rows.map(|row| row.as_chunks().0), both, &mut lanes, (first, outputs));
+            let asked = Ahead { next, later };
+            wide.add_rows(rows.map(|row| row.as_chunks().0), tile(first, &span), asked, &mut lanes, (first, outputs));
+            later = later.wrapping_add(wide::FEW_OUTPUTS * span.len());
         }
         for last in whole..outputs {
             for (row, x) in rows.into_iter().enumerate() {
@@ -215,7 +218,7 @@ fn add_tile<K: Kernel, E: Stored>(
     lanes: &mut [Lanes],
 ) {
     match x.count {
-        1 => add_lines::<K, E, 1, 8>(kernel, [x.part(0, of_x)], w, of_w, lanes),
+        1 => add_lines::<K, E, 1, 4>(kernel, [x.part(0, of_x)], w, of_w, lanes),
         2 => add_lines::<K, E, 2, 6>(kernel, std::array::from_fn(|row| x.part(row, of_x)), w, of_w, lanes),
         3 => add_lines::<K, E, 3, 4>(kernel, std::array::from_fn(|row| x.part(row, of_x)), w, of_w, lanes),
         _ => add_lines::<K, E, 4, 3>(kernel, std::array::from_fn(|row| x.part(row, of_x)), w, of_w, lanes),

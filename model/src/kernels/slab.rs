@@ -1,5 +1,4 @@
-//! Memory in pieces of one size, out of large pages: what is read from end to end again and again should not make the
-//! processor look up where each small page of it lies.
+//! Memory in pieces of one size, out of large pages (see [`crate::large_pages`]), at multiples of which slabs begin.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,9 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use memmap2::{MmapMut, MmapRaw};
 
 use crate::error::ModelError;
+use crate::large_pages::LARGE_PAGE;
 
-/// A large page of x86-64 and of aarch64 with small pages of 4 KiB: slabs begin at a multiple of it.
-const LARGE_PAGE: usize = 2 << 20;
 /// The most large pages of a slab: it is given back only when the last of its pieces is free.
 const MOST_LARGE_PAGES: usize = 4;
 /// The most pieces of a slab: one bit for each tells whether it is taken.

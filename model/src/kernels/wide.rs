@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 
 pub(super) use attention::SHORT_ROWS;
 
-use super::avx2::{LINE_BYTES, prefetch};
+use super::avx2::{LINE_BYTES, prefetch, prefetch_second};
 use super::strip::Piece;
 use super::{LANES, Lanes, Stored, portable};
 
@@ -26,6 +26,14 @@ pub(crate) const PAIRS: usize = OUTPUTS / PAIR;
 
 /// Elements of the outputs of a tile of a few rows.
 pub(crate) type FewOutputs<'a, E> = [&'a [[E; LANES]]; FEW_OUTPUTS];
+
+/// What memory is asked for while a tile of a few rows is computed.
+pub(crate) struct Ahead<'a, E> {
+    /// The next tile, which comes into the first cache.
+    pub(crate) next: FewOutputs<'a, E>,
+    /// As many weights as the tile has, which come into the second cache; they may lie anywhere.
+    pub(crate) later: *const E,
+}
 
 /// Proof that this processor has AVX-512F and AVX-512DQ, and AVX2, FMA and F16C.
 #[derive(Debug, Clone, Copy)]
@@ -61,17 +69,18 @@ impl Wide {
     }
 
     /// Adds the products of every row of `x` with every weight row of `w` to `sums`: those of row `r` lie at
-    /// `sums[first + r * stride..]`. What one has more pieces than the others is left out. Meanwhile memory is asked for `next`,
-    /// which is read after `w`.
+    /// `sums[first + r * stride..]`. What one has more pieces than the others is left out. Meanwhile memory is asked for what is
+    /// `ahead`.
     pub(crate) fn add_rows<E: Stored, const R: usize>(
         self,
         x: [&[[f32; LANES]]; R],
-        (w, next): (FewOutputs<'_, E>, FewOutputs<'_, E>),
+        w: FewOutputs<'_, E>,
+        ahead: Ahead<'_, E>,
         sums: &mut [Lanes],
         first_and_stride: (usize, usize),
     ) {
         // SAFETY: `self` proves that the processor has the features.
-        unsafe { add_rows(x, (w, next), sums, first_and_stride) }
+        unsafe { add_rows(x, w, ahead, sums, first_and_stride) }
     }
 }
 
@@ -152,7 +161,8 @@ fn widen<E: Stored>(mut from: [&[[E; LANES]]; OUTPUTS], to: &mut Vec<Piece>) {
 #[target_feature(enable = "avx512f,avx512dq,avx2,fma,f16c")]
 fn add_rows<E: Stored, const R: usize>(
     mut x: [&[[f32; LANES]]; R],
-    (mut w, next): (FewOutputs<'_, E>, FewOutputs<'_, E>),
+    mut w: FewOutputs<'_, E>,
+    Ahead { next, later }: Ahead<'_, E>,
     sums: &mut [Lanes],
     (first, stride): (usize, usize),
 ) {
@@ -177,10 +187,13 @@ fn add_rows<E: Stored, const R: usize>(
             tile[r][p] = both(&pairs[p]);
         }
     }
+    let pieces_of_line = LINE_BYTES / size_of::<[E; LANES]>();
     for piece in 0..pieces {
-        if piece % (LINE_BYTES / size_of::<[E; LANES]>()) == 0 {
+        if piece % pieces_of_line == 0 {
+            let later = later.wrapping_add(piece * LANES * FEW_OUTPUTS);
             for o in 0..FEW_OUTPUTS {
                 prefetch(next[o].as_ptr().wrapping_add(piece));
+                prefetch_second(later.wrapping_add(o * pieces_of_line * LANES));
             }
         }
         let mut weights = [_mm512_setzero_ps(); FEW_PAIRS];

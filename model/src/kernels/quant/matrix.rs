@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use super::{CELL, Format, GROUP, Mxfp4, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, QuantType, Rows, mxfp4, panel};
 use crate::error::ModelError;
 use crate::kernels::{Columns, Element, with_kernel};
+use crate::large_pages;
 
 /// Groups quantised between two calls of a hash: enough for every thread, and no more than some MiB beside the matrix.
 const BATCH_GROUPS: usize = 64;
@@ -121,7 +122,7 @@ impl<F: Format> Packed<F> {
     ) -> Result<Self, ModelError> {
         let group_slabs = inner.div_ceil(F::CELLS * CELL);
         let groups = (values.len() / inner).div_ceil(GROUP);
-        let mut memory = zeroed(groups * group_slabs * size_of::<F::Slab>())?;
+        let mut memory = large_pages::zeroed(groups * group_slabs * size_of::<F::Slab>())?;
         let slabs: &mut [F::Slab] = bytemuck::cast_slice_mut(&mut memory);
         let batches = slabs.chunks_mut(group_slabs * BATCH_GROUPS).zip(values.chunks(inner * GROUP * BATCH_GROUPS));
         for (slabs, values) in batches {
@@ -139,7 +140,7 @@ impl<F: Format> Packed<F> {
         let row_bytes = F::KIND.row_bytes(inner);
         let group_slabs = inner.div_ceil(F::CELLS * CELL);
         let groups = (bytes.len() / row_bytes).div_ceil(GROUP);
-        let mut memory = zeroed(groups * group_slabs * size_of::<F::Slab>())?;
+        let mut memory = large_pages::zeroed(groups * group_slabs * size_of::<F::Slab>())?;
         let slabs: &mut [F::Slab] = bytemuck::cast_slice_mut(&mut memory);
         let groups = slabs.par_chunks_mut(group_slabs).zip(bytes.par_chunks(row_bytes * GROUP));
         groups.for_each(|(slabs, bytes)| pack_rows::<F>(slabs, bytes, row_bytes));
@@ -232,15 +233,4 @@ pub(crate) fn dequantise(kind: QuantType, bytes: &[u8]) -> Result<Vec<f32>, Mode
         QTensor::new(storage, elements)?.dequantize(&Device::Cpu)?.to_vec1::<f32>()
     });
     Ok(batches.collect::<Result<Vec<_>, candle_core::Error>>()?.concat())
-}
-
-/// Memory of its own, in large pages where the system has them: a matrix is read from end to end again and again, and with
-/// small pages the processor would look up where each of them lies.
-fn zeroed(bytes: usize) -> Result<MmapMut, ModelError> {
-    let memory = MmapMut::map_anon(bytes.max(1)).map_err(|error| ModelError::io("memory for weights", error))?;
-    // An interpreter of the tests has no pages.
-    #[cfg(all(target_os = "linux", not(miri)))]
-    // A system without large pages refuses; then small ones it is.
-    let _ = memory.advise(memmap2::Advice::HugePage);
-    Ok(memory)
 }
