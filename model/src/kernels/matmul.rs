@@ -21,7 +21,7 @@ const PIECE: usize = 1024;
 const WIDE_ROWS: std::ops::RangeInclusive<usize> = 2..=24;
 /// The longest piece of a row worked on at once where wide registers take up to eight rows.
 #[cfg(target_arch = "x86_64")]
-const WIDE_PIECE: usize = 512;
+const WIDE_PIECE: usize = 1024;
 /// Rows of the largest tile.
 const TILE_ROWS: usize = 4;
 /// Rows up to which weights are widened again for every tile: above, they are widened once for many.
