@@ -128,7 +128,7 @@ impl Case {
         let score = |position| {
             let mut lanes = [Lanes::default()];
             let (key, scale) = of(keys, position);
-            Scalar.dot_tile([query], [&key[..]], &mut lanes, (0, 1));
+            Scalar.dot_tile([query], [&key[..]], false, &mut lanes, (0, 1));
             sum_lanes(&lanes[0]) * scale
         };
         let mut scores: Vec<f32> = seen.clone().map(score).collect();

@@ -12,10 +12,10 @@ use super::wide::Wide;
 use super::{Kernel, LANES, Lanes, Stored, portable, sum_lanes};
 use crate::config::Activation;
 
-/// How far ahead of use the weights of each output of a single row's tile are asked for, in bytes: about the time the second
+/// How far ahead of use the weights of each output of a tile are asked for, in bytes: about the time the second
 /// cache takes to answer.
 const PREFETCH_BYTES: usize = 512;
-/// How far ahead of use a single row's weights are asked into the second cache, in bytes, in the order in which they lie in
+/// How far ahead of use weights are asked into the second cache, in bytes, in the order in which they lie in
 /// memory: more than the time that memory takes to answer, and little of any second cache.
 const SECOND_BYTES: usize = 32 * 1024;
 /// What one prefetch brings.
@@ -54,11 +54,12 @@ impl Kernel for Avx2 {
         self,
         x: [&[f32]; R],
         w: [&[E]; O],
+        ask: bool,
         sums: &mut [Lanes],
         first_and_stride: (usize, usize),
     ) {
         // SAFETY: `self` proves that the processor has the features.
-        unsafe { dot_tile(x, w, sums, first_and_stride) }
+        unsafe { dot_tile(x, w, ask, sums, first_and_stride) }
     }
 
     #[inline]
@@ -81,12 +82,6 @@ impl Kernel for Avx2 {
     ) {
         // SAFETY: `self` proves that the processor has the features.
         unsafe { attention::short_dots::<E, R, O>(self, x, w, y, place) }
-    }
-
-    #[inline]
-    fn widen<E: Stored>(self, from: &[E], to: &mut [f32]) {
-        // SAFETY: `self` proves that the processor has the features.
-        unsafe { widen(from, to) }
     }
 
     #[inline]
@@ -183,6 +178,7 @@ pub(super) fn store(lanes: __m256, to: &mut Lanes) {
 fn dot_tile<E: Stored, const R: usize, const O: usize>(
     x: [&[f32]; R],
     w: [&[E]; O],
+    ask: bool,
     sums: &mut [Lanes],
     place: (usize, usize),
 ) {
@@ -196,7 +192,7 @@ fn dot_tile<E: Stored, const R: usize, const O: usize>(
         w_pieces[o] = w[o].as_chunks().0;
     }
     let pieces = length / LANES;
-    add_pieces(x_pieces, w_pieces, pieces, (sums, place));
+    add_pieces(x_pieces, w_pieces, pieces, ask, (sums, place));
     let whole = pieces * LANES;
     if whole == length {
         return;
@@ -210,7 +206,7 @@ fn dot_tile<E: Stored, const R: usize, const O: usize>(
     for ([last], w) in last_w.iter_mut().zip(w) {
         last[..length - whole].copy_from_slice(&w[whole..length]);
     }
-    add_pieces(last_x.each_ref().map(|x| &x[..]), last_w.each_ref().map(|w| &w[..]), 1, (sums, place));
+    add_pieces(last_x.each_ref().map(|x| &x[..]), last_w.each_ref().map(|w| &w[..]), 1, false, (sums, place));
 }
 
 /// Adds the products of `pieces` pieces of eight to `sums`, which stay in registers meanwhile. Plain loops over
@@ -222,6 +218,7 @@ fn add_pieces<E: Stored, const R: usize, const O: usize>(
     mut x: [&[[f32; LANES]]; R],
     mut w: [&[[E; LANES]]; O],
     pieces: usize,
+    ask: bool,
     (sums, (first, stride)): (&mut [Lanes], (usize, usize)),
 ) {
     // Of one length, so that no access in the loop needs a check.
@@ -239,7 +236,7 @@ fn add_pieces<E: Stored, const R: usize, const O: usize>(
     }
     let pieces_of_line = LINE_BYTES / size_of::<[E; LANES]>();
     for piece in 0..pieces {
-        if R == 1 && piece % pieces_of_line == 0 {
+        if ask && piece % pieces_of_line == 0 {
             // Past the end of these rows come, in a matrix, `O - 1` rows that are read already.
             let ahead = piece + PREFETCH_BYTES / size_of::<[E; LANES]>();
             let ahead = if ahead < pieces { ahead } else { ahead + (O - 1) * pieces };
@@ -324,18 +321,6 @@ fn sum_eight(lanes: [__m256; LANES]) -> __m256 {
     }
     let even = _mm256_shuffle_ps::<0b10_00_10_00>(pairs[0], pairs[1]);
     _mm256_add_ps(even, _mm256_shuffle_ps::<0b11_01_11_01>(pairs[0], pairs[1]))
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn widen<E: Stored>(from: &[E], to: &mut [f32]) {
-    let ((from, rest), (to, rest_to)) = (from.as_chunks::<LANES>(), to.as_chunks_mut::<LANES>());
-    for (from, to) in from.iter().zip(to) {
-        // SAFETY: this function's features are those of `load8`.
-        store(unsafe { E::load8(from) }, to);
-    }
-    for (from, to) in rest.iter().zip(rest_to) {
-        *to = from.widen();
-    }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

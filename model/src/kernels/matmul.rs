@@ -11,28 +11,19 @@ use super::strip::WideStrips;
 use super::wide::{self, Ahead, Wide};
 use super::{Columns, Kernel, Lanes, Stored};
 
-/// A panel's outputs are a multiple of this, and so of every tile's outputs (8, 6, 4 and 3).
+/// A panel's outputs are a multiple of this, and so of every tile's outputs (12, 6, 4 and 3).
 pub(crate) const PANEL_STEP: usize = 24;
-/// The longest piece of a row worked on at once when two tiles share it, so that a tile's rows stay in L1.
-const PIECE: usize = 1024;
-/// Numbers of rows for which wide registers take up to eight at once: fewer wait for memory anyway, for more it pays to widen
-/// weights once.
+/// Rows of the largest tile in registers that every kernel has. So few go no faster in wide registers: they wait for memory.
+const TILE_ROWS: usize = 4;
+/// Rows of the largest tile in wide registers that widens weights itself.
 #[cfg(target_arch = "x86_64")]
-const WIDE_ROWS: std::ops::RangeInclusive<usize> = 2..=24;
-/// The longest piece of a row worked on at once where wide registers take up to eight rows.
+const WIDE_TILE_ROWS: usize = 8;
+/// The longest piece of a row worked on at once in such a tile, so that its rows (32 KiB) stay in L1.
 #[cfg(target_arch = "x86_64")]
 const WIDE_PIECE: usize = 1024;
-/// Rows of the largest tile.
-const TILE_ROWS: usize = 4;
-/// Rows up to which weights are widened again for every tile: above, they are widened once for many.
-const FEW_ROWS: usize = 8;
-/// Outputs and elements of weights that are widened at once: 12 KiB that stay in L1 while many rows pass over them, with
-/// room for a tile's rows, which (being a power of two apart) lie in the same few sets of the cache.
-const STRIP_OUTPUTS: usize = 12;
-const STRIP_PIECE: usize = 256;
-/// Rows that pass over one strip after the other where registers are narrow, before those that follow: they stay in L2, with their
-/// partial sums (48 KiB).
-const BLOCK_ROWS: usize = 128;
+/// From so many rows on it pays in wide registers to widen weights once.
+#[cfg(target_arch = "x86_64")]
+const STRIP_ROWS: usize = 25;
 
 /// Some rows of a matrix, `stride` elements apart.
 #[derive(Clone, Copy)]
@@ -61,36 +52,53 @@ impl<'a, E> Lines<'a, E> {
 /// `y = x * w^T` on this thread; y has as many rows and columns as `x` and `w` have rows.
 pub(crate) fn panel<K: Kernel, E: Stored>(kernel: K, x: &[f32], w: &[E], inner: usize, mut y: Columns<'_>) {
     let (x, w) = (Lines::new(x, inner), Lines::new(w, inner));
-    #[cfg(target_arch = "x86_64")]
-    if let Some(wide) = kernel.wide().filter(|_| WIDE_ROWS.contains(&x.count)) {
-        for first in (0..x.count).step_by(FEW_ROWS) {
-            let x = x.some(first, FEW_ROWS);
-            let y = (&mut y, first);
-            match x.count {
-                1 => some_rows::<K, E, 1>(kernel, wide, x, w, y),
-                2 => some_rows::<K, E, 2>(kernel, wide, x, w, y),
-                3 => some_rows::<K, E, 3>(kernel, wide, x, w, y),
-                4 => some_rows::<K, E, 4>(kernel, wide, x, w, y),
-                5 => some_rows::<K, E, 5>(kernel, wide, x, w, y),
-                6 => some_rows::<K, E, 6>(kernel, wide, x, w, y),
-                7 => some_rows::<K, E, 7>(kernel, wide, x, w, y),
-                _ => some_rows::<K, E, FEW_ROWS>(kernel, wide, x, w, y),
-            }
-        }
+    let whole = in_wide_registers(kernel, x, w, &mut y);
+    if whole == w.count {
         return;
     }
-    if x.count > FEW_ROWS {
-        return many_rows(kernel, x, w, y);
-    }
-    let piece = if x.count > TILE_ROWS { PIECE } else { inner };
+    let (rest, places) = (w.some(whole, w.count - whole), whole..w.count);
+    let mut lanes = vec![Lanes::default(); TILE_ROWS * rest.count];
     for first in (0..x.count).step_by(TILE_ROWS) {
         let x = x.some(first, TILE_ROWS);
-        let mut lanes = vec![Lanes::default(); x.count * w.count];
-        for span in pieces(inner, piece) {
-            add_tile(kernel, x, &span, w, &span, &mut lanes);
-        }
-        finish(kernel, &lanes, (&mut y, first), &(0..w.count));
+        let lanes = &mut lanes[..x.count * rest.count];
+        lanes.fill(Lanes::default());
+        add_tile(kernel, x, rest, lanes);
+        finish(kernel, lanes, (&mut y, first), &places);
     }
+}
+
+/// How many outputs, from the first on, were computed in wide registers: none of so few rows, and none without such registers.
+#[cfg(target_arch = "x86_64")]
+fn in_wide_registers<K: Kernel, E: Stored>(
+    kernel: K,
+    x: Lines<'_, f32>,
+    w: Lines<'_, E>,
+    y: &mut Columns<'_>,
+) -> usize {
+    let Some(wide) = kernel.wide().filter(|_| x.count > TILE_ROWS) else { return 0 };
+    if x.count >= STRIP_ROWS {
+        return whole_strips(kernel, wide, x, w, y);
+    }
+    for first in (0..x.count).step_by(WIDE_TILE_ROWS) {
+        let x = x.some(first, WIDE_TILE_ROWS);
+        let y = (&mut *y, first);
+        match x.count {
+            1 => some_rows::<K, E, 1>(kernel, wide, x, w, y),
+            2 => some_rows::<K, E, 2>(kernel, wide, x, w, y),
+            3 => some_rows::<K, E, 3>(kernel, wide, x, w, y),
+            4 => some_rows::<K, E, 4>(kernel, wide, x, w, y),
+            5 => some_rows::<K, E, 5>(kernel, wide, x, w, y),
+            6 => some_rows::<K, E, 6>(kernel, wide, x, w, y),
+            7 => some_rows::<K, E, 7>(kernel, wide, x, w, y),
+            _ => some_rows::<K, E, WIDE_TILE_ROWS>(kernel, wide, x, w, y),
+        }
+    }
+    w.count
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn in_wide_registers<K: Kernel, E: Stored>(_: K, _: Lines<'_, f32>, _: Lines<'_, E>, _: &mut Columns<'_>) -> usize {
+    0
 }
 
 /// Sums lanes `(rows, places)` to rows of `y` from `first` on.
@@ -128,76 +136,32 @@ fn some_rows<K: Kernel, E: Stored, const R: usize>(
         }
         for last in whole..outputs {
             for (row, x) in rows.into_iter().enumerate() {
-                kernel.dot_tile([x], [w.part(last, &span)], &mut lanes, (row * outputs + last, outputs));
+                kernel.dot_tile([x], [w.part(last, &span)], false, &mut lanes, (row * outputs + last, outputs));
             }
         }
     }
     finish(kernel, &lanes, y, &(0..outputs));
 }
 
-/// Many rows, for which weights are widened once. Whole strips go through wide registers, if there are any.
-fn many_rows<K: Kernel, E: Stored>(kernel: K, x: Lines<'_, f32>, w: Lines<'_, E>, mut y: Columns<'_>) {
-    let whole = whole_strips(kernel, x, w, &mut y);
-    if whole == w.count {
-        return;
-    }
-    for first_row in (0..x.count).step_by(BLOCK_ROWS) {
-        let x = x.some(first_row, BLOCK_ROWS);
-        let mut narrow = NarrowStrip::new(x.count);
-        for first in (whole..w.count).step_by(STRIP_OUTPUTS) {
-            let strip = w.some(first, STRIP_OUTPUTS);
-            let places = first..first + strip.count;
-            finish(kernel, narrow.products(kernel, x, strip), (&mut y, first_row), &places);
-        }
-    }
-}
-
-/// The products with all whole strips; how many outputs that were.
+/// Many rows, for which whole strips of weights are widened once; how many outputs these have.
 #[cfg(target_arch = "x86_64")]
-fn whole_strips<K: Kernel, E: Stored>(kernel: K, x: Lines<'_, f32>, w: Lines<'_, E>, y: &mut Columns<'_>) -> usize {
+fn whole_strips<K: Kernel, E: Stored>(
+    kernel: K,
+    wide: Wide,
+    x: Lines<'_, f32>,
+    w: Lines<'_, E>,
+    y: &mut Columns<'_>,
+) -> usize {
     let (strips, all) = (w.count / wide::OUTPUTS, 0..w.stride);
-    let widened = kernel.wide().and_then(|wide| WideStrips::new(wide, (strips, w.stride), |line| w.part(line, &all)));
+    let widened = WideStrips::new(wide, (strips, w.stride), |line| w.part(line, &all));
     let Some(widened) = widened else { return 0 };
     let rows: Vec<&[f32]> = (0..x.count).map(|row| x.part(row, &all)).collect();
     widened.products(&rows, |lanes, row, first| finish(kernel, lanes, (&mut *y, row), &(first..first + wide::OUTPUTS)));
     strips * wide::OUTPUTS
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-fn whole_strips<K: Kernel, E: Stored>(_: K, _: Lines<'_, f32>, _: Lines<'_, E>, _: &mut Columns<'_>) -> usize {
-    0
-}
-
-/// A strip in registers that every processor has, and the sums of all rows with it.
-struct NarrowStrip {
-    widened: [f32; STRIP_OUTPUTS * STRIP_PIECE],
-    lanes: Vec<Lanes>,
-}
-
-impl NarrowStrip {
-    fn new(rows: usize) -> Self {
-        Self { widened: [0.0; STRIP_OUTPUTS * STRIP_PIECE], lanes: vec![Lanes::default(); rows * STRIP_OUTPUTS] }
-    }
-
-    /// `(rows, outputs)`.
-    fn products<K: Kernel, E: Stored>(&mut self, kernel: K, x: Lines<'_, f32>, strip: Lines<'_, E>) -> &[Lanes] {
-        let lanes = &mut self.lanes[..x.count * strip.count];
-        lanes.fill(Lanes::default());
-        for span in pieces(strip.stride, STRIP_PIECE) {
-            for (output, to) in self.widened.chunks_exact_mut(STRIP_PIECE).take(strip.count).enumerate() {
-                kernel.widen(strip.part(output, &span), &mut to[..span.len()]);
-            }
-            let widened = Lines { values: &self.widened, stride: STRIP_PIECE, count: strip.count };
-            for (tile, lanes) in lanes.chunks_mut(TILE_ROWS * strip.count).enumerate() {
-                let x = x.some(tile * TILE_ROWS, TILE_ROWS);
-                add_tile(kernel, x, &span, widened, &(0..span.len()), lanes);
-            }
-        }
-        lanes
-    }
-}
-
 /// `0..length` in pieces.
+#[cfg(target_arch = "x86_64")]
 fn pieces(length: usize, piece: usize) -> impl Iterator<Item = Range<usize>> {
     (0..length).step_by(piece).map(move |start| start..length.min(start + piece))
 }
@@ -208,38 +172,31 @@ fn piece_after(piece: &Range<usize>, length: usize) -> Range<usize> {
     piece.end..length.min(piece.end + piece.len())
 }
 
-/// Adds the products of a piece of one to [`TILE_ROWS`] rows with one of each line of `w` to `lanes`, `(rows, outputs)`.
-fn add_tile<K: Kernel, E: Stored>(
-    kernel: K,
-    x: Lines<'_, f32>,
-    of_x: &Range<usize>,
-    w: Lines<'_, E>,
-    of_w: &Range<usize>,
-    lanes: &mut [Lanes],
-) {
+/// Adds the products of one to [`TILE_ROWS`] rows with each line of `w` to `lanes`, `(rows, outputs)`.
+fn add_tile<K: Kernel, E: Stored>(kernel: K, x: Lines<'_, f32>, w: Lines<'_, E>, lanes: &mut [Lanes]) {
+    let row = |row: usize| &x.values[row * x.stride..][..x.stride];
     match x.count {
-        1 => add_lines::<K, E, 1, 4>(kernel, [x.part(0, of_x)], w, of_w, lanes),
-        2 => add_lines::<K, E, 2, 6>(kernel, std::array::from_fn(|row| x.part(row, of_x)), w, of_w, lanes),
-        3 => add_lines::<K, E, 3, 4>(kernel, std::array::from_fn(|row| x.part(row, of_x)), w, of_w, lanes),
-        _ => add_lines::<K, E, 4, 3>(kernel, std::array::from_fn(|row| x.part(row, of_x)), w, of_w, lanes),
+        1 => add_lines::<K, E, 1, 4>(kernel, [row(0)], w, lanes),
+        2 => add_lines::<K, E, 2, 6>(kernel, std::array::from_fn(row), w, lanes),
+        3 => add_lines::<K, E, 3, 4>(kernel, std::array::from_fn(row), w, lanes),
+        _ => add_lines::<K, E, 4, 3>(kernel, std::array::from_fn(row), w, lanes),
     }
 }
 
-/// `R` rows against all lines of `w`, `O` at a time.
+/// `R` rows against all lines of `w`, `O` at a time; memory is asked for what follows.
 fn add_lines<K: Kernel, E: Stored, const R: usize, const O: usize>(
     kernel: K,
     x: [&[f32]; R],
     w: Lines<'_, E>,
-    span: &Range<usize>,
     lanes: &mut [Lanes],
 ) {
-    let (outputs, whole) = (lanes.len() / R, w.count / O * O);
+    let (outputs, whole, all) = (w.count, w.count / O * O, 0..w.stride);
     for first in (0..whole).step_by(O) {
-        let w: [_; O] = std::array::from_fn(|o| w.part(first + o, span));
-        kernel.dot_tile(x, w, lanes, (first, outputs));
+        let w: [_; O] = std::array::from_fn(|o| w.part(first + o, &all));
+        kernel.dot_tile(x, w, true, lanes, (first, outputs));
     }
-    for last in whole..w.count {
-        kernel.dot_tile(x, [w.part(last, span)], lanes, (last, outputs));
+    for last in whole..outputs {
+        kernel.dot_tile(x, [w.part(last, &all)], true, lanes, (last, outputs));
     }
 }
 
@@ -258,12 +215,12 @@ pub(super) fn short_dots<K: Kernel, E: Stored, const R: usize, const O: usize>(
         let mut tile = [[Lanes::default(); O]; R];
         if at + O <= outputs {
             let w: [_; O] = std::array::from_fn(|o| w.part(at + o, &span));
-            kernel.dot_tile(x, w, tile.as_flattened_mut(), (0, O));
+            kernel.dot_tile(x, w, false, tile.as_flattened_mut(), (0, O));
         } else {
             // Products that nobody reads fill up the tile.
             let last = outputs - 1;
             let w: [_; O] = std::array::from_fn(|o| w.part(last.min(at + o), &span));
-            kernel.dot_tile(x, w, tile.as_flattened_mut(), (0, O));
+            kernel.dot_tile(x, w, false, tile.as_flattened_mut(), (0, O));
         }
         let mut sums = [[0.0; O]; R];
         kernel.sum_all(tile.as_flattened(), sums.as_flattened_mut());

@@ -41,11 +41,13 @@ pub(crate) type Lanes = [f32; LANES];
 pub(crate) trait Kernel: Copy + Send + Sync {
     /// Adds the products of every row of `x` with every weight row of `w` to `sums`: those of row `r` lie at
     /// `sums[first + r * stride..]`. Element `i` of a row goes to lane `i % 8` in order of `i`; a last piece shorter than 8 is
-    /// padded with zeros. All rows have one length.
+    /// padded with zeros. All rows have one length. With `ask`, memory is meanwhile asked for the weights that follow, as if those
+    /// of the tile lay one behind the other.
     fn dot_tile<E: Stored, const R: usize, const O: usize>(
         self,
         x: [&[f32]; R],
         w: [&[E]; O],
+        ask: bool,
         sums: &mut [Lanes],
         first_and_stride: (usize, usize),
     );
@@ -69,9 +71,6 @@ pub(crate) trait Kernel: Copy + Send + Sync {
         y: &mut [f32],
         first_and_stride: (usize, usize),
     );
-
-    /// `from` as f32; exact.
-    fn widen<E: Stored>(self, from: &[E], to: &mut [f32]);
 
     /// Adds `weights[p] * values[p]` to each row's sum, in order of `p`, while memory is asked for `next`, which is read after
     /// `values`; these are `(positions, width)`, `sums` `(R, width)`. Every row has a weight for every position.

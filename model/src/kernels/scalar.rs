@@ -13,6 +13,7 @@ impl Kernel for Scalar {
         self,
         x: [&[f32]; R],
         w: [&[E]; O],
+        _ask: bool,
         sums: &mut [Lanes],
         (first, stride): (usize, usize),
     ) {
@@ -35,10 +36,6 @@ impl Kernel for Scalar {
         place: (usize, usize),
     ) {
         matmul::short_dots::<_, E, R, O>(self, x, w, y, place);
-    }
-
-    fn widen<E: Stored>(self, from: &[E], to: &mut [f32]) {
-        to.iter_mut().zip(from).for_each(|(to, from)| *to = from.widen());
     }
 
     fn weighted_sums<E: Stored, const R: usize>(

@@ -39,7 +39,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
 fn reference<E: Element>(x: &[f32], rows: usize, w: &[E], inner: usize) -> Vec<f32> {
     let dot = |x: &[f32], w: &[E]| {
         let mut sums = [[0.0; 8]; 1];
-        Scalar.dot_tile([x], [w], &mut sums, (0, 1));
+        Scalar.dot_tile([x], [w], false, &mut sums, (0, 1));
         super::sum_lanes(&sums[0])
     };
     let row = |row: usize| w.chunks(inner).map(move |w| dot(&x[row * inner..][..inner], w));
