@@ -25,8 +25,12 @@ const MOST_SHORT_ROWS: usize = 64;
 /// the weights costs it anyway.
 const PIECE_ROWS: usize = 16;
 
-/// Rows below which a pass is not made smaller to keep the other hops busy: so many cost hardly twice what one does.
-const FEW_ROWS: usize = 8;
+/// Rows below which a pass is not made smaller to keep one other hop busy: so many cost hardly more than one does.
+const FEW_ROWS: usize = 4;
+
+/// Rows below which a pass is not made smaller to keep more than one other hop busy: so many cost hardly twice what one does.
+/// (With as few as for one other, `swarm-bench pipeline`, where 16 texts pass through three hops, lost a tenth.)
+const ROWS_FOR_MANY: usize = 8;
 
 /// A sequence that has decoded this recently counts among those that will come again: steps of large models over slow links
 /// take less.
@@ -147,7 +151,7 @@ impl<S, O> WorkQueue<S, O> {
         self.decoders.retain(|_, last| now.saturating_duration_since(last.at) < STILL_DECODES);
         let short: Vec<(Slot, usize)> = waiting.iter().copied().filter(|(_, rows)| *rows <= SHORT_ROWS).collect();
         let new = short.iter().filter(|(slot, _)| !self.decoders.contains_key(slot)).count();
-        let share = (self.decoders.len() + new).div_ceil(self.hops).clamp(FEW_ROWS, MOST_SHORT_ROWS);
+        let share = share(self.decoders.len() + new, self.hops);
         let mut members = self.together(&short, share);
         if let Some(later) = self.company(&members, share, now) {
             // However many come meanwhile: who is ready waits no longer than this in all.
@@ -170,7 +174,7 @@ impl<S, O> WorkQueue<S, O> {
     }
 
     /// The next of those who decode: whoever has waited longest with those who were computed with it, then the next, as far as
-    /// the share of a pass goes.
+    /// the share of a pass goes; the first in any case.
     fn together(&self, short: &[(Slot, usize)], share: usize) -> Vec<(Slot, usize)> {
         let first_of_pass = |slot: Slot| {
             let pass = self.pass_of(slot);
@@ -180,7 +184,7 @@ impl<S, O> WorkQueue<S, O> {
         by_pass.sort_by_key(|(slot, _)| first_of_pass(*slot));
         let mut taken = 0;
         by_pass.retain(|(_, rows)| {
-            let fits = taken + rows <= share;
+            let fits = taken == 0 || taken + rows <= share;
             taken += if fits { *rows } else { 0 };
             fits
         });
@@ -212,7 +216,7 @@ impl<S, O> WorkQueue<S, O> {
 
     /// A pass took so long; of interest if somebody decoded in it, and no prompt was computed beside.
     pub(super) fn took(&mut self, rows: usize, time: Duration) {
-        if rows <= FEW_ROWS {
+        if rows <= SHORT_ROWS {
             // The average of the last few.
             self.pass_time = (self.pass_time * 3 + time) / 4;
         }
@@ -282,6 +286,12 @@ impl<S, O> WorkQueue<S, O> {
         }
         work
     }
+}
+
+/// The most rows of a pass on one of so many hops, while so many sequences decode: what leaves something for the others.
+fn share(decoders: usize, hops: usize) -> usize {
+    let of_two = decoders.div_ceil(hops.min(2));
+    decoders.div_ceil(hops).max(of_two.min(ROWS_FOR_MANY)).clamp(FEW_ROWS, MOST_SHORT_ROWS)
 }
 
 #[cfg(test)]
@@ -410,6 +420,31 @@ mod tests {
             let passes: Vec<usize> = run(&mut queue, now).iter().map(Vec::len).collect();
             assert_eq!(passes, sizes, "{hops} hops");
         }
+    }
+
+    #[test]
+    fn a_pass_leaves_something_for_one_other_hop_and_for_more_if_they_are_many() {
+        for (decoders, hops, rows) in [
+            (1, 3, 4),
+            (8, 1, 8),
+            (8, 2, 4),
+            (8, 4, 4),
+            (6, 2, 4),
+            (12, 4, 6),
+            (16, 3, 8),
+            (64, 3, 22),
+            (500, 1, MOST_SHORT_ROWS),
+        ] {
+            assert_eq!(share(decoders, hops), rows, "{decoders} over {hops} hops");
+        }
+    }
+
+    #[test]
+    fn whoever_has_more_rows_than_a_share_has_a_pass_all_the_same() {
+        let (mut queue, now) = (Queue::new(2), Instant::now());
+        queue.push(Slot(1), step(SHORT_ROWS, "begins"), now);
+        queue.push(Slot(2), step(SHORT_ROWS, "begins"), now);
+        assert_eq!(run(&mut queue, now), [vec![(1, SHORT_ROWS)], vec![(2, SHORT_ROWS)]]);
     }
 
     #[test]
